@@ -1,0 +1,60 @@
+package stages
+
+import "errors"
+
+// The classes of failure. Match them with [errors.Is]; the error that carries
+// one says what was being done, to what, why it failed and what to do.
+var (
+	// ErrInvalid is bad input: nothing was changed, and a retry can't help.
+	ErrInvalid = errors.New("invalid input")
+	// ErrNotPinned is an image reference without a digest.
+	ErrNotPinned = errors.New("image is not pinned by digest")
+	// ErrSubjectMismatch is a value made for another image than the run's.
+	ErrSubjectMismatch = errors.New("not about the image being delivered")
+	// ErrGateRefused is a gate that said Fail.
+	ErrGateRefused = errors.New("gate refused")
+	// ErrInconclusive is a gate that could not decide, which is never a pass.
+	ErrInconclusive = errors.New("gate inconclusive")
+	// ErrNotCleared is a deploy asked for without a valid [Clearance].
+	ErrNotCleared = errors.New("image is not cleared for deployment")
+	// ErrSignature is an image without a signature that the key verifies.
+	ErrSignature = errors.New("signature does not verify")
+	// ErrRetryExhausted is a stage that failed at its last permitted attempt.
+	ErrRetryExhausted = errors.New("retries exhausted")
+	// ErrRolledBack is a failed run after which every checkpoint was restored.
+	ErrRolledBack = errors.New("rolled back")
+	// ErrRollbackFailed is a failed run whose restore failed or left differences.
+	ErrRollbackFailed = errors.New("rollback failed")
+	// ErrIndeterminate is an outcome that could not be observed: look before acting.
+	ErrIndeterminate = errors.New("outcome unknown")
+	// ErrPanicked is a stage that panicked.
+	ErrPanicked = errors.New("stage panicked")
+)
+
+type permanentError struct{ err error }
+
+func (e *permanentError) Error() string { return e.err.Error() }
+func (e *permanentError) Unwrap() error { return e.err }
+
+// Permanent marks err as one that a retry can't mend. It returns nil for nil.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanentError{err}
+}
+
+// IsPermanent reports whether err was marked by [Permanent] or belongs to a
+// class that a retry can't mend: invalid input, a missing digest or clearance,
+// a foreign subject, a refusing gate, a signature that doesn't verify.
+func IsPermanent(err error) bool {
+	if _, ok := errors.AsType[*permanentError](err); ok {
+		return true
+	}
+	for _, class := range []error{ErrInvalid, ErrNotPinned, ErrSubjectMismatch, ErrGateRefused, ErrNotCleared, ErrSignature} {
+		if errors.Is(err, class) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,84 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+)
+
+// Verdict is what a gate says. Its zero value is [Inconclusive], so that a
+// decision nobody made is never a pass.
+type Verdict int
+
+// The verdicts.
+const (
+	// Inconclusive means that there was no data, or not enough, to decide.
+	Inconclusive Verdict = iota
+	// Pass lets the run go on.
+	Pass
+	// Fail stops it.
+	Fail
+)
+
+var verdictNames = [...]string{Inconclusive: "inconclusive", Pass: "pass", Fail: "fail"}
+
+// String returns "inconclusive", "pass" or "fail".
+func (v Verdict) String() string {
+	if v < 0 || int(v) >= len(verdictNames) {
+		return fmt.Sprintf("verdict(%d)", int(v))
+	}
+	return verdictNames[v]
+}
+
+// MarshalText returns the verdict's name.
+func (v Verdict) MarshalText() ([]byte, error) {
+	if v < 0 || int(v) >= len(verdictNames) {
+		return nil, fmt.Errorf("%w: verdict %d", ErrInvalid, int(v))
+	}
+	return []byte(verdictNames[v]), nil
+}
+
+// UnmarshalText parses a verdict's name.
+func (v *Verdict) UnmarshalText(text []byte) error {
+	for i, name := range verdictNames {
+		if name == string(text) {
+			*v = Verdict(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: verdict %s", ErrInvalid, quote(string(text)))
+}
+
+// Reason is one rule's finding in a [Decision].
+type Reason struct {
+	// Rule names what was checked, such as "CVE-2024-3094" or "main.deny".
+	Rule string `json:"rule"`
+	// Subject is what it was found in, such as "Deployment shop/shop".
+	Subject string `json:"subject,omitempty"`
+	// Message says what is wrong and what would mend it.
+	Message string `json:"message"`
+}
+
+// Decision is a gate's verdict with its grounds.
+type Decision struct {
+	// Gate names the gate that decided.
+	Gate string `json:"gate"`
+	// Verdict is what it decided.
+	Verdict Verdict `json:"verdict"`
+	// Reasons are the grounds of anything but a pass.
+	Reasons []Reason `json:"reasons,omitempty"`
+	// Warnings are findings that don't stop the run.
+	Warnings []Reason `json:"warnings,omitempty"`
+}
+
+// Gate decides whether a run may go on, from a [Report], a [Plan] or a
+// [Release]. A refusal is a decision, not an error; an error says that the gate
+// itself did not work, and counts as inconclusive.
+type Gate[T any] interface {
+	Decide(ctx context.Context, subject T) (Decision, error)
+}
+
+// GateFunc lets a function serve as a [Gate].
+type GateFunc[T any] func(ctx context.Context, subject T) (Decision, error)
+
+// Decide calls f.
+func (f GateFunc[T]) Decide(ctx context.Context, subject T) (Decision, error) { return f(ctx, subject) }

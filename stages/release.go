@@ -1,0 +1,154 @@
+package stages
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Object names a Kubernetes object.
+type Object struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Namespace  string `json:"namespace,omitempty"`
+	Name       string `json:"name"`
+}
+
+// String returns "Kind namespace/name", or "Kind name" for a cluster-wide object.
+func (o Object) String() string {
+	if o.Namespace == "" {
+		return o.Kind + " " + o.Name
+	}
+	return o.Kind + " " + o.Namespace + "/" + o.Name
+}
+
+// DeployRequest asks a [Deployer] for one release.
+type DeployRequest struct {
+	// Clearance names the image and says why it may be deployed, required.
+	Clearance Clearance
+	// Run identifies the run. It is recorded with the release, so that a later
+	// Restore can tell its own work from somebody else's.
+	Run string
+	// Source is recorded with the release.
+	Source Source
+}
+
+// Release is what a [Deployer] put into the cluster. Treat it as immutable.
+type Release struct {
+	// Image is what was released.
+	Image Image `json:"image"`
+	// Name and Namespace identify the release.
+	Name      string `json:"name"`
+	Namespace string `json:"namespace"`
+	// Revision counts the release's deployments from 1.
+	Revision int `json:"revision"`
+	// Previous is the revision that was deployed before; 0 on a first install.
+	Previous int `json:"previous,omitempty"`
+	// Objects are what the release consists of.
+	Objects []Object `json:"objects"`
+	// Deployed is when the deployer was done.
+	Deployed time.Time `json:"deployed"`
+}
+
+// Action is what a plan would do to an object.
+type Action string
+
+// The actions.
+const (
+	Create Action = "create"
+	Update Action = "update"
+	Delete Action = "delete"
+)
+
+// Change is one object that a deployment would change.
+type Change struct {
+	Action Action `json:"action"`
+	Object Object `json:"object"`
+	// Diff is the change as unified text, with secret values masked.
+	Diff string `json:"diff,omitempty"`
+}
+
+// PlanRequest asks a [Planner] what a deployment would do. It needs no
+// clearance, because a plan changes nothing.
+type PlanRequest struct {
+	// Image is what would be deployed, required.
+	Image Image
+	// Run identifies the run.
+	Run string
+	// Source is what would be recorded.
+	Source Source
+}
+
+// Plan is what a deployment would do. Treat it as immutable.
+type Plan struct {
+	// Image is what would be deployed.
+	Image Image `json:"image"`
+	// Release names the release, "namespace/name".
+	Release string `json:"release"`
+	// Manifests is the rendered YAML stream, with secret values masked.
+	Manifests []byte `json:"manifests"`
+	// Changes are ordered as they would be applied. None means that the cluster
+	// already is as the manifests say.
+	Changes []Change `json:"changes"`
+}
+
+// Verification is the proof that a release runs. Treat it as immutable.
+type Verification struct {
+	// Image is the digest that the running pods were seen with.
+	Image Image `json:"image"`
+	// Checks are what was verified, in order; all of them passed.
+	Checks []Check `json:"checks"`
+}
+
+// Check is one thing that was verified.
+type Check struct {
+	// Name says what was checked, such as "rollout Deployment shop/shop".
+	Name string `json:"name"`
+	// Message says what was observed.
+	Message string `json:"message,omitempty"`
+	// Elapsed is how long it took until it held.
+	Elapsed time.Duration `json:"elapsed"`
+}
+
+// CheckpointRequest tells a [Compensator] which side effect is to follow.
+type CheckpointRequest struct {
+	// Run identifies the run whose side effect it is.
+	Run string
+	// Image is what the side effect is about.
+	Image Image
+}
+
+// Checkpoint is the state before a side effect, in the words of the
+// [Compensator] that took it. It is journalled, so it holds no secret.
+type Checkpoint struct {
+	// Subject is what the checkpoint is about, such as "release shop/shop".
+	Subject string `json:"subject"`
+	// State is for the compensator alone, and must survive a new version of it.
+	State json.RawMessage `json:"state"`
+}
+
+// RestoreOutcome is the state that a restore left behind.
+type RestoreOutcome string
+
+// The outcomes.
+const (
+	// Restored means that the checkpointed state is back, compared and equal.
+	Restored RestoreOutcome = "restored"
+	// Unchanged means that the side effect had never happened, or that its undoing
+	// had been finished before.
+	Unchanged RestoreOutcome = "unchanged"
+	// Diverged means that the restore ran and that the state still differs.
+	Diverged RestoreOutcome = "diverged"
+	// Impossible means that the state can't be restored, for example because
+	// somebody else has changed it since.
+	Impossible RestoreOutcome = "impossible"
+)
+
+// Restoration is what a [Compensator] did.
+type Restoration struct {
+	// Subject is what was restored, as in the checkpoint.
+	Subject string `json:"subject"`
+	// Outcome is the state left behind.
+	Outcome RestoreOutcome `json:"outcome"`
+	// Message says what was done or why it could not be.
+	Message string `json:"message"`
+}

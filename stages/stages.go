@@ -1,0 +1,81 @@
+package stages
+
+import "context"
+
+// Builder makes an image from source and pushes it.
+type Builder interface {
+	// Build returns the image by the digest that the registry holds it under.
+	// Building the same source again is harmless.
+	Build(ctx context.Context, src Source) (Image, error)
+}
+
+// Scanner looks for vulnerabilities.
+type Scanner interface {
+	// Scan reports on exactly img, read by digest. Findings are no error: what
+	// they mean is for a [Gate] to decide.
+	Scan(ctx context.Context, img Image) (Report, error)
+}
+
+// Signer signs images.
+type Signer interface {
+	// Sign stores a signature of img where verifiers look for it. Signing again
+	// is harmless.
+	Sign(ctx context.Context, img Image) (Signature, error)
+}
+
+// SignatureVerifier proves that an image is signed by a trusted key. The engine
+// asks it before every deployment, whoever signed.
+type SignatureVerifier interface {
+	// VerifySignature returns a signature of img that verifies, or an error
+	// matching [ErrSignature] that names the signatures that didn't and why.
+	VerifySignature(ctx context.Context, img Image) (Signature, error)
+}
+
+// Deployer releases an image.
+type Deployer interface {
+	// Deploy refuses a request without a valid clearance with an error matching
+	// [ErrNotCleared]. It returns when the cluster has accepted the release, not
+	// when the release runs, which is for a [Verifier] to watch. When it fails, it
+	// leaves the cluster for [Compensator.Restore]; it doesn't roll back itself.
+	Deploy(ctx context.Context, req DeployRequest) (Release, error)
+}
+
+// Verifier proves that a release runs.
+type Verifier interface {
+	// Verify waits until rel is seen to run with its image's digest, or returns
+	// an error as soon as it is seen that it can't. Such an error carries
+	// evidence, see [EvidenceOf].
+	Verify(ctx context.Context, rel Release) (Verification, error)
+}
+
+// Planner is the optional ability of a [Deployer] to tell what it would change.
+type Planner interface {
+	// Plan changes nothing.
+	Plan(ctx context.Context, req PlanRequest) (Plan, error)
+}
+
+// Compensator is the optional ability of a stage to undo its side effect.
+type Compensator interface {
+	// Checkpoint records the state before the side effect that req announces.
+	Checkpoint(ctx context.Context, req CheckpointRequest) (Checkpoint, error)
+	// Restore brings the state of cp back. It looks first and acts only on what
+	// differs, so it can be called again, by another process too, and after a
+	// side effect that never happened. The run is the one that cp was taken for:
+	// what others have done since is not undone but reported as [Impossible].
+	// It returns an error only where the outcome is not known; the other three
+	// outcomes of a restore are in the Restoration.
+	Restore(ctx context.Context, run string, cp Checkpoint) (Restoration, error)
+}
+
+// Idempotent is the optional ability of a mutating stage to be repeated. Only
+// such stages are retried; building, scanning and signing always are.
+type Idempotent interface {
+	// Idempotent reports whether repeating a failed call is harmless.
+	Idempotent() bool
+}
+
+// Closer is the optional ability of a stage to release what it holds.
+type Closer interface {
+	// Close is called once, after the last call of any other method.
+	Close() error
+}
