@@ -1,0 +1,77 @@
+package archtest
+
+// module is the path that all folders below are relative to.
+const module = "github.com/fairlead-dev/fairlead"
+
+// everything lets a row import all of our packages.
+var everything = []string{"..."}
+
+// imports is the architecture: one row per folder, and which of our folders its
+// production code may import beside its own subfolders. A row covers what is
+// below it unless a longer row does; "*" stands for one path element, and each
+// folder that it matches is a row of its own.
+var imports = []row{
+	{folder: "." /* the tour, no code */},
+	{folder: "internal/seal"},
+	{folder: "internal/archtest"},
+	{folder: "stages", may: []string{"internal/seal"}},
+	{folder: "stages/stagestest", may: []string{"stages"}},
+	{folder: "stages/*", may: []string{"stages", "registry"}},
+	{folder: "pipeline", may: []string{"stages", "internal/seal"}},
+	{folder: "registry", may: []string{"stages"}},
+	{folder: "scan", may: []string{"stages"}},
+	{folder: "scan/trivy", may: []string{"stages", "scan"}},
+	{folder: "sign", may: []string{"stages", "registry"}},
+	{folder: "helmx", may: []string{"stages"}},
+	{folder: "rollout", may: []string{"stages"}},
+	{folder: "notify", may: []string{"stages", "pipeline"}},
+	{folder: "examples", may: everything},
+	{folder: "e2e", may: everything},
+}
+
+// testEdgesIgnored are the imports that tests may have although they point back:
+// the contract's own tests use the suite made for it.
+var testEdgesIgnored = []edge{{from: "stages", to: "stages/stagestest"}}
+
+// The third-party families that budgets speak of, as import path prefixes.
+var (
+	kubernetes = []string{"k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/cli-runtime", "k8s.io/kubectl", "sigs.k8s.io/controller-runtime"}
+	helm       = []string{"helm.sh/helm"}
+	trivy      = []string{"github.com/aquasecurity/trivy", "github.com/aquasecurity/trivy-db"}
+	opa        = []string{"github.com/open-policy-agent"}
+	buildkit   = []string{"github.com/moby/buildkit"}
+	cosign     = []string{"github.com/sigstore/cosign"}
+	clouds     = []string{"cloud.google.com/go", "github.com/aws", "github.com/Azure/azure-sdk-for-go"}
+)
+
+// budgets say what each folder, with all that it reaches, may cost.
+var budgets = []budget{
+	{folder: "stages", only: []string{}},
+	{folder: "internal/seal", only: []string{}},
+	{folder: "pipeline", only: []string{"github.com/cenkalti/backoff"}},
+	{folder: "notify", only: []string{"github.com/cenkalti/backoff", "golang.org/x/term", "golang.org/x/sys"}},
+	{folder: "registry", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds)},
+	{folder: "scan", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds)},
+	{folder: "sign", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds)},
+	{folder: "stages/policy", never: join(kubernetes, helm, trivy, buildkit, cosign, clouds)},
+	{folder: "stages/buildkit", never: join(kubernetes, helm, trivy, opa, cosign, clouds)},
+	{folder: "helmx", never: join(trivy, opa, buildkit, cosign, clouds)},
+	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds)},
+}
+
+// owners are the only folders whose production code may name a module, so that
+// none of its types can reach an exported signature of another folder. The
+// programs in examples and e2e are free.
+var owners = []owner{
+	{of: helm, folder: "helmx"},
+	{of: trivy, folder: "scan/trivy"},
+	{of: opa, folder: "stages/policy"},
+	{of: buildkit, folder: "stages/buildkit"},
+}
+
+// testingAllowed are the folders whose production code is made for tests.
+var testingAllowed = []string{"stages/stagestest", "e2e"}
+
+// rootNever are the modules whose version floors must not reach someone who
+// requires the root module.
+var rootNever = []string{"github.com/aquasecurity/trivy", "github.com/sigstore/cosign", "sigs.k8s.io/kind", "k8s.io/kubernetes"}
