@@ -1,0 +1,228 @@
+package stagestest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// recorder is a T that remembers whether a check failed on it.
+type recorder struct {
+	ctx    context.Context
+	failed bool
+}
+
+type failNow struct{}
+
+func (r *recorder) Errorf(string, ...any)    { r.failed = true }
+func (r *recorder) FailNow()                 { r.failed = true; panic(failNow{}) }
+func (r *recorder) Context() context.Context { return r.ctx }
+
+// failing returns the names of the checks that h does not pass.
+func failing[H any](t *testing.T, checks []check[H], newHarness func() H) []string {
+	var names []string
+	for _, c := range checks {
+		r := &recorder{ctx: t.Context()}
+		func() {
+			defer func() {
+				if p := recover(); p != nil && p != any(failNow{}) {
+					panic(p)
+				}
+			}()
+			c.run(r, newHarness())
+		}()
+		if r.failed {
+			names = append(names, c.name)
+		}
+	}
+	return names
+}
+
+// Each implementation breaks one rule of the contract, which exactly the checks
+// named must notice.
+func TestBrokenImplementationsFail(t *testing.T) {
+	good, bad, missing := Image("good"), Image("bad"), Image("missing")
+
+	builder := func(b stages.BuilderFunc) []string {
+		return failing(t, builderChecks, func() BuilderHarness {
+			return BuilderHarness{Builder: b, Source: stages.Source{Dir: ".", Revision: "v1"}, Broken: stages.Source{Dir: "broken"}}
+		})
+	}
+	fakeBuild := func(ctx context.Context, src stages.Source) (stages.Image, error) {
+		if src.Dir == "broken" {
+			return stages.Image{}, stages.Permanent(errors.New("does not compile"))
+		}
+		return (&Builder{}).Build(ctx, src)
+	}
+	assert.Empty(t, builder(fakeBuild))
+	assert.Contains(t, builder(func(ctx context.Context, src stages.Source) (stages.Image, error) {
+		_, err := fakeBuild(ctx, src)
+		return stages.Image{}, err
+	}), "returns an image")
+	assert.Equal(t, []string{"stops when cancelled"}, builder(func(ctx context.Context, src stages.Source) (stages.Image, error) {
+		return fakeBuild(context.WithoutCancel(ctx), src)
+	}))
+	assert.Equal(t, []string{"refuses a source without a directory", "refuses a malformed tag"},
+		builder(func(ctx context.Context, src stages.Source) (stages.Image, error) {
+			if src.Dir != "broken" {
+				src = stages.Source{Dir: ".", Revision: src.Revision}
+			}
+			return fakeBuild(ctx, src)
+		}))
+	assert.Equal(t, []string{"a broken source fails for good"}, builder(func(ctx context.Context, src stages.Source) (stages.Image, error) {
+		img, err := fakeBuild(ctx, src)
+		if src.Dir == "broken" {
+			err = errors.New("try again")
+		}
+		return img, err
+	}))
+
+	scanner := func(s stages.ScannerFunc) []string {
+		return failing(t, scannerChecks, func() ScannerHarness { return ScannerHarness{Scanner: s, Image: good, Missing: missing} })
+	}
+	fakeScan := func(ctx context.Context, img stages.Image) (stages.Report, error) {
+		if img == missing {
+			return stages.Report{}, errors.New("not found")
+		}
+		return (&Scanner{}).Scan(ctx, img)
+	}
+	assert.Empty(t, scanner(fakeScan))
+	assert.Equal(t, []string{"reports on the image it was given", "is safe for concurrent use"},
+		scanner(func(ctx context.Context, img stages.Image) (stages.Report, error) {
+			report, err := fakeScan(ctx, img)
+			if err == nil {
+				report.Image = bad
+			}
+			return report, err
+		}))
+	assert.Equal(t, []string{"orders findings worst first"}, scanner(func(ctx context.Context, img stages.Image) (stages.Report, error) {
+		report, err := fakeScan(ctx, img)
+		if err == nil {
+			report.Findings = []stages.Finding{{ID: "a", Severity: stages.SeverityLow}, {ID: "b", Severity: stages.SeverityHigh}}
+		}
+		return report, err
+	}))
+	assert.Equal(t, []string{"fails on a missing image"}, scanner((&Scanner{}).Scan))
+
+	signer := func(wrap func(*Signer) (stages.Signer, stages.SignatureVerifier)) []string {
+		return failing(t, signerChecks, func() SignerHarness {
+			store := &SignatureStore{}
+			s, v := wrap(&Signer{Key: "ours", Store: store})
+			return SignerHarness{Signer: s, Verifier: v, Stranger: &Signer{Key: "theirs", Store: store}, Image: good}
+		})
+	}
+	assert.Empty(t, signer(func(s *Signer) (stages.Signer, stages.SignatureVerifier) { return s, s }))
+	assert.Equal(t, []string{"an unsigned image does not verify", "refuses no image", "stops when cancelled"},
+		signer(func(s *Signer) (stages.Signer, stages.SignatureVerifier) {
+			return s, stages.SignatureVerifierFunc(func(_ context.Context, img stages.Image) (stages.Signature, error) {
+				return s.signature(img), nil
+			})
+		}))
+	assert.Contains(t, signer(func(s *Signer) (stages.Signer, stages.SignatureVerifier) {
+		return stages.SignerFunc(func(ctx context.Context, img stages.Image) (stages.Signature, error) {
+			return s.signature(img), ready(ctx, requireImage(img))
+		}), s
+	}), "what is signed verifies")
+
+	verifier := func(v stages.VerifierFunc) []string {
+		return failing(t, verifierChecks, func() VerifierHarness {
+			return VerifierHarness{Verifier: v, Good: stages.Release{Image: good}, Bad: stages.Release{Image: bad}}
+		})
+	}
+	assert.Empty(t, verifier((&Verifier{Bad: bad}).Verify))
+	assert.Equal(t, []string{"a bad release fails with evidence"}, verifier((&Verifier{}).Verify))
+	assert.Contains(t, verifier(func(ctx context.Context, rel stages.Release) (stages.Verification, error) {
+		v, err := (&Verifier{Bad: bad}).Verify(ctx, rel)
+		v.Checks = nil
+		return v, err
+	}), "a good release verifies")
+
+	gate := func(g stages.GateFunc[int]) []string {
+		return failing(t, gateChecks[int](), func() GateHarness[int] { return GateHarness[int]{Gate: g, Good: 1, Bad: -1} })
+	}
+	assert.Equal(t, []string{"refuses what is bad, with reasons", "no data is never a pass", "stops when cancelled"},
+		gate(func(context.Context, int) (stages.Decision, error) {
+			return stages.Decision{Gate: "yes", Verdict: stages.Pass}, nil
+		}))
+	assert.Contains(t, gate(func(_ context.Context, n int) (stages.Decision, error) {
+		return stages.Decision{}, fmt.Errorf("refused %d", n)
+	}), "refuses what is bad, with reasons")
+}
+
+// brokenDeployer breaks the rules that its fields name.
+type brokenDeployer struct {
+	*Deployer
+	deploysUncleared, planDeploys, restoresOthers, restoresNothing, ignoresCancel bool
+}
+
+func (d brokenDeployer) Deploy(ctx context.Context, req stages.DeployRequest) (stages.Release, error) {
+	if d.ignoresCancel {
+		ctx = context.WithoutCancel(ctx)
+	}
+	if d.deploysUncleared && req.Clearance.Check() != nil {
+		req.Clearance, _ = stages.BypassGates(Image("any"), "broken")
+	}
+	return d.Deployer.Deploy(ctx, req)
+}
+
+func (d brokenDeployer) Plan(ctx context.Context, req stages.PlanRequest) (stages.Plan, error) {
+	plan, err := d.Deployer.Plan(ctx, req)
+	if d.planDeploys && err == nil {
+		clearance, _ := stages.BypassGates(req.Image, "broken")
+		_, err = d.Deployer.Deploy(ctx, stages.DeployRequest{Clearance: clearance, Run: req.Run})
+	}
+	return plan, err
+}
+
+func (d brokenDeployer) Restore(ctx context.Context, run string, cp stages.Checkpoint) (stages.Restoration, error) {
+	if d.restoresNothing {
+		return stages.Restoration{Subject: cp.Subject, Outcome: stages.Restored, Message: "done"}, ready(ctx, nil)
+	}
+	if d.restoresOthers {
+		d.mu.Lock()
+		for i := range d.history {
+			d.history[i].run = run
+		}
+		d.mu.Unlock()
+	}
+	return d.Deployer.Restore(ctx, run, cp)
+}
+
+func (d brokenDeployer) Checkpoint(ctx context.Context, req stages.CheckpointRequest) (stages.Checkpoint, error) {
+	cp, err := d.Deployer.Checkpoint(ctx, req)
+	if d.restoresNothing {
+		cp.State = json.RawMessage(`{}`)
+	}
+	return cp, err
+}
+
+func TestBrokenDeployersFail(t *testing.T) {
+	for name, test := range map[string]struct {
+		broken brokenDeployer
+		want   []string
+	}{
+		"sound":              {broken: brokenDeployer{}},
+		"deploys uncleared":  {brokenDeployer{deploysUncleared: true}, []string{"refuses what is not cleared"}},
+		"ignores the cancel": {brokenDeployer{ignoresCancel: true}, []string{"stops when cancelled"}},
+		"plan deploys":       {brokenDeployer{planDeploys: true}, []string{"planning changes nothing"}},
+		"restores others'":   {brokenDeployer{restoresOthers: true}, []string{"restoring does not undo somebody else's work"}},
+		"restores nothing": {brokenDeployer{restoresNothing: true}, []string{
+			"restoring a failed install leaves nothing", "restoring a failed upgrade brings the release back",
+			"restoring what never happened changes nothing", "restoring does not undo somebody else's work",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, test.want, failing(t, deployerChecks, func() DeployerHarness {
+				d := test.broken
+				d.Deployer = &Deployer{}
+				return DeployerHarness{Deployer: d, First: Image("v1"), Second: Image("v2"), State: d.State}
+			}))
+		})
+	}
+}

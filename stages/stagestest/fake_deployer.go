@@ -1,0 +1,130 @@
+package stagestest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// Deployer is a fake with a cluster of one release in memory. It plans and
+// compensates. Its zero value has nothing deployed and is ready to use.
+type Deployer struct {
+	// Err, if not nil, fails every deployment after it has changed the cluster.
+	Err error
+
+	mu      sync.Mutex
+	history []fakeRevision
+}
+
+type fakeRevision struct {
+	revision int
+	image    stages.Image
+	run      string
+}
+
+// State describes what is deployed; "" means that nothing is.
+func (d *Deployer) State(context.Context) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.current().image.String(), nil
+}
+
+func (d *Deployer) current() fakeRevision {
+	if len(d.history) == 0 {
+		return fakeRevision{}
+	}
+	return d.history[len(d.history)-1]
+}
+
+// Deploy implements [stages.Deployer].
+func (d *Deployer) Deploy(ctx context.Context, req stages.DeployRequest) (stages.Release, error) {
+	if err := req.Clearance.Check(); err != nil {
+		return stages.Release{}, err
+	}
+	if err := ready(ctx, nil); err != nil {
+		return stages.Release{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	previous := d.current()
+	next := fakeRevision{revision: previous.revision + 1, image: req.Clearance.Image(), run: req.Run}
+	d.history = append(d.history, next)
+	if d.Err != nil {
+		return stages.Release{}, d.Err
+	}
+	return stages.Release{
+		Image: next.image, Name: "fake", Namespace: "default", Revision: next.revision, Previous: previous.revision,
+		Objects: []stages.Object{fakeObject}, Deployed: time.Now(),
+	}, nil
+}
+
+var fakeObject = stages.Object{APIVersion: "apps/v1", Kind: "Deployment", Namespace: "default", Name: "fake"}
+
+// Plan implements [stages.Planner].
+func (d *Deployer) Plan(ctx context.Context, req stages.PlanRequest) (stages.Plan, error) {
+	if err := ready(ctx, nil); err != nil {
+		return stages.Plan{}, err
+	}
+	if err := requireImage(req.Image); err != nil {
+		return stages.Plan{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	plan := stages.Plan{Image: req.Image, Release: "default/fake", Manifests: []byte("image: " + req.Image.String() + "\n")}
+	switch current := d.current(); current.image {
+	case req.Image:
+	case stages.Image{}:
+		plan.Changes = []stages.Change{{Action: stages.Create, Object: fakeObject, Diff: "+ image: " + req.Image.String() + "\n"}}
+	default:
+		plan.Changes = []stages.Change{{Action: stages.Update, Object: fakeObject,
+			Diff: "- image: " + current.image.String() + "\n+ image: " + req.Image.String() + "\n"}}
+	}
+	return plan, nil
+}
+
+// Checkpoint implements [stages.Compensator].
+func (d *Deployer) Checkpoint(ctx context.Context, _ stages.CheckpointRequest) (stages.Checkpoint, error) {
+	if err := ready(ctx, nil); err != nil {
+		return stages.Checkpoint{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	state, err := json.Marshal(d.current().revision)
+	return stages.Checkpoint{Subject: "release default/fake", State: state}, err
+}
+
+// Restore implements [stages.Compensator].
+func (d *Deployer) Restore(ctx context.Context, run string, cp stages.Checkpoint) (stages.Restoration, error) {
+	if err := ready(ctx, nil); err != nil {
+		return stages.Restoration{}, err
+	}
+	var revision int
+	if err := json.Unmarshal(cp.State, &revision); err != nil {
+		return stages.Restoration{}, fmt.Errorf("%w: checkpoint of %s: %w", stages.ErrInvalid, cp.Subject, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	keep := slices.IndexFunc(d.history, func(r fakeRevision) bool { return r.revision > revision })
+	if keep < 0 {
+		return stages.Restoration{Subject: cp.Subject, Outcome: stages.Unchanged, Message: "nothing was deployed since"}, nil
+	}
+	for _, r := range d.history[keep:] {
+		if r.run != run {
+			return stages.Restoration{Subject: cp.Subject, Outcome: stages.Impossible,
+				Message: fmt.Sprintf("revision %d was deployed by run %s since", r.revision, r.run)}, nil
+		}
+	}
+	d.history = d.history[:keep]
+	return stages.Restoration{Subject: cp.Subject, Outcome: stages.Restored, Message: fmt.Sprintf("back at revision %d", revision)}, nil
+}
+
+var (
+	_ stages.Deployer    = (*Deployer)(nil)
+	_ stages.Planner     = (*Deployer)(nil)
+	_ stages.Compensator = (*Deployer)(nil)
+)
