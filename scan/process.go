@@ -1,0 +1,98 @@
+package scan
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+const (
+	// maxMessage is how much of what Trivy says about a failure is kept.
+	maxMessage = 4 << 10
+	// lingering is how long a killed process's children may keep its output open.
+	lingering = 2 * time.Second
+)
+
+// permanentAnswers are a registry's answers, as Trivy prints them, that asking
+// again won't change.
+var permanentAnswers = []string{"UNAUTHORIZED", "DENIED", "MANIFEST_UNKNOWN", "NAME_UNKNOWN", "unsupported artifact type"}
+
+// run runs Trivy in an empty folder, where no trivy.yaml and no .trivyignore is,
+// and returns its output. login is added to the environment and kept out of
+// errors.
+func (c *Command) run(ctx context.Context, login []string, args ...string) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "fairlead-trivy-*")
+	if err != nil {
+		return nil, fmt.Errorf("make a folder to run Trivy in: %w", err)
+	}
+	defer os.RemoveAll(dir)
+
+	cmd := exec.CommandContext(ctx, c.path, args...)
+	cmd.Dir = dir
+	cmd.Env = append(slices.Clone(c.cfg.Env), login...)
+	// Trivy leaves temporary files behind when it is killed.
+	cmd.Env = append(cmd.Env, "TMPDIR="+dir)
+	if !slices.ContainsFunc(c.cfg.Env, func(v string) bool { return strings.HasPrefix(v, "HOME=") }) {
+		cmd.Env = append(cmd.Env, "HOME="+c.cfg.CacheDir)
+	}
+	var stdout bytes.Buffer
+	stderr := &tail{limit: maxMessage}
+	cmd.Stdout, cmd.Stderr = &stdout, stderr
+	cmd.WaitDelay = lingering
+	killGroup(cmd)
+	if err := cmd.Run(); err != nil {
+		return nil, explain(err, redact(stderr.String(), login))
+	}
+	return stdout.Bytes(), nil
+}
+
+// explain joins a failed process with what it said.
+func explain(err error, said string) error {
+	said = strings.TrimSpace(said)
+	if said == "" {
+		return fmt.Errorf("run Trivy: %w", err)
+	}
+	failure := fmt.Errorf("run Trivy: %w: %s", err, said)
+	exited, ok := errors.AsType[*exec.ExitError](err)
+	if ok && exited.Exited() && slices.ContainsFunc(permanentAnswers, func(a string) bool { return strings.Contains(said, a) }) {
+		return stages.Permanent(failure)
+	}
+	return failure
+}
+
+// redact removes the values of login from s.
+func redact(s string, login []string) string {
+	for _, v := range login {
+		if _, secret, _ := strings.Cut(v, "="); secret != "" {
+			s = strings.ReplaceAll(s, secret, "***")
+		}
+	}
+	return s
+}
+
+// tail keeps the last bytes that are written to it.
+type tail struct {
+	limit int
+	buf   []byte
+}
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.buf = append(t.buf, b...)
+	if over := len(t.buf) - t.limit; over > 0 {
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+	return len(b), nil
+}
+
+func (t *tail) String() string { return string(t.buf) }
