@@ -164,12 +164,15 @@ func (c Config) validate() error {
 	if _, ok := c.Deployer.(stages.Planner); !ok && len(c.PlanGates) > 0 {
 		wrong("plan gates need a Deployer that can plan, which %T can't", c.Deployer)
 	}
-	for list, nils := range map[string]int{
-		"ScanGates": firstNil(c.ScanGates), "PlanGates": firstNil(c.PlanGates), "Verifiers": firstNil(c.Verifiers),
-		"ReleaseGates": firstNil(c.ReleaseGates), "Observers": firstNil(c.Observers),
+	for _, list := range []struct {
+		name string
+		hole int
+	}{
+		{"ScanGates", firstNil(c.ScanGates)}, {"PlanGates", firstNil(c.PlanGates)}, {"Verifiers", firstNil(c.Verifiers)},
+		{"ReleaseGates", firstNil(c.ReleaseGates)}, {"Observers", firstNil(c.Observers)},
 	} {
-		if nils >= 0 {
-			wrong("%s[%d] is nil", list, nils)
+		if list.hole >= 0 {
+			wrong("%s[%d] is nil", list.name, list.hole)
 		}
 	}
 	if c.OnInconclusive != InconclusiveStops && c.OnInconclusive != InconclusiveKeeps {
