@@ -1,0 +1,116 @@
+package rollout
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// Config configures a [Verifier].
+type Config struct {
+	// REST is how to reach the cluster, required. It is copied. Without a rate
+	// limit of its own it gets 50 requests per second in bursts of 100.
+	REST *rest.Config
+	// Timeout bounds a verification. Default 5 minutes.
+	Timeout time.Duration
+	// Settle is how long a pod without a readiness probe must have run until it
+	// counts as ready: without one, Kubernetes calls it ready when the process has
+	// been started. Default 5 seconds, none if negative.
+	Settle time.Duration
+	// Rules override how causes are treated; see [DefaultRule].
+	Rules map[Cause]Rule
+	// StrictImageID takes nothing but the image's digest in a container's imageID
+	// for a proof. By default a pod that pins the digest is believed where the
+	// runtime reports the same content under another name: the digest of another
+	// index or manifest that it was pulled by before, or of its configuration.
+	StrictImageID bool
+	// AllowUnused accepts a release in which no pod runs the image, such as one
+	// of nothing but a CronJob, or one scaled to zero.
+	AllowUnused bool
+	// LogLines and LogBytes bound the log lines collected from each failing
+	// container. Default 20 lines and 8 KiB.
+	LogLines int
+	LogBytes int
+	// EvidenceTimeout bounds the collection of logs and events after the verdict.
+	// Default 3 seconds.
+	EvidenceTimeout time.Duration
+	// Redact masks secrets in log lines, events and messages. It is called after
+	// [Redact] and must be safe for concurrent use.
+	Redact func(text string) string
+}
+
+// The defaults of [Config].
+const (
+	DefaultTimeout         = 5 * time.Minute
+	DefaultSettle          = 5 * time.Second
+	DefaultLogLines        = 20
+	DefaultLogBytes        = 8 << 10
+	DefaultEvidenceTimeout = 3 * time.Second
+
+	defaultQPS   = 50
+	defaultBurst = 100
+)
+
+// settings is a Config that was checked and completed.
+type settings struct {
+	Config
+	rules map[Cause]Rule
+	clean cleaner
+}
+
+func (c Config) complete() (settings, error) {
+	rules, err := rulesWith(c.Rules)
+	switch {
+	case err != nil:
+		return settings{}, err
+	case c.Timeout < 0 || c.LogLines < 0 || c.LogBytes < 0 || c.EvidenceTimeout < 0:
+		return settings{}, fmt.Errorf("%w: Timeout, LogLines, LogBytes and EvidenceTimeout can't be negative", stages.ErrInvalid)
+	}
+	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
+	c.Settle = cmp.Or(c.Settle, DefaultSettle)
+	c.LogLines = cmp.Or(c.LogLines, DefaultLogLines)
+	c.LogBytes = cmp.Or(c.LogBytes, DefaultLogBytes)
+	c.EvidenceTimeout = cmp.Or(c.EvidenceTimeout, DefaultEvidenceTimeout)
+	return settings{Config: c, rules: rules, clean: cleaner{extra: c.Redact}}, nil
+}
+
+// cluster is a connection that every call of a stage shares.
+type cluster struct {
+	client kubernetes.Interface
+	rest   *rest.Config
+	http   *http.Client
+}
+
+func connect(config *rest.Config) (cluster, error) {
+	if config == nil {
+		return cluster{}, fmt.Errorf("%w: Config.REST is required", stages.ErrInvalid)
+	}
+	c := rest.CopyConfig(config)
+	if c.RateLimiter == nil && c.QPS == 0 {
+		c.QPS, c.Burst = defaultQPS, defaultBurst
+	}
+	httpClient, err := rest.HTTPClientFor(c)
+	if err != nil {
+		return cluster{}, errors.Join(stages.ErrInvalid, fmt.Errorf("configure the connection to %s: %w", c.Host, err))
+	}
+	client, err := kubernetes.NewForConfigAndClient(c, httpClient)
+	if err != nil {
+		return cluster{}, errors.Join(stages.ErrInvalid, fmt.Errorf("configure the connection to %s: %w", c.Host, err))
+	}
+	return cluster{client: client, rest: c, http: httpClient}, nil
+}
+
+// close lets go of idle connections.
+func (c cluster) close() {
+	if c.http != nil {
+		utilnet.CloseIdleConnectionsFor(c.http.Transport)
+	}
+}

@@ -1,0 +1,164 @@
+package rollout
+
+import (
+	"fmt"
+	"regexp"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// revisionAnnotation is how the deployment controller numbers ReplicaSets.
+const revisionAnnotation = "deployment.kubernetes.io/revision"
+
+// deployment: the pods of the ReplicaSet made from the current template count.
+func (in *inspector) deployment(o stages.Object, now time.Time) assessment {
+	a := assessment{object: o}
+	d, ok := object[*appsv1.Deployment](in.world, deployments.name, o.Namespace, o.Name)
+	if !ok {
+		return a.missing()
+	}
+	owner := subjectOf("Deployment", d)
+	a.template, a.desired = &d.Spec.Template.Spec, replicasOf(d.Spec.Replicas)
+	if a.waiting = unobserved(d.Generation, d.Status.ObservedGeneration); a.waiting != "" {
+		return a
+	}
+	if d.Spec.Paused {
+		a.fail(Paused, owner, "Paused", "spec.paused is true")
+		return a
+	}
+	current, all, known := in.newestPods(d)
+	if !known {
+		a.waiting = "its new ReplicaSet does not exist yet"
+		in.refusals(&a, owner, 0)
+		return a
+	}
+	in.deploymentRefusals(&a, d)
+	in.revision(&a, current, leaving(all), now)
+	s := d.Status
+	a.done = a.ready >= a.desired && int(s.UpdatedReplicas) >= a.desired && int(s.AvailableReplicas) >= a.desired && s.Replicas <= s.UpdatedReplicas
+	switch c := deploymentCondition(d, appsv1.DeploymentProgressing); {
+	case a.done:
+	case c != nil && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded":
+		a.fail(DeadlineExceeded, owner, c.Reason, c.Message)
+	case s.Replicas > s.UpdatedReplicas:
+		a.waiting = fmt.Sprintf("%d pods of the previous revision are still running", s.Replicas-s.UpdatedReplicas)
+	default:
+		a.waiting = fmt.Sprintf("%d of %d available", s.AvailableReplicas, a.desired)
+	}
+	return a
+}
+
+// deploymentRefusals reports pods that could not be created, which the
+// controllers write down as a condition.
+func (in *inspector) deploymentRefusals(a *assessment, d *appsv1.Deployment) {
+	about := subjectOf("Deployment", d)
+	c := deploymentCondition(d, appsv1.DeploymentReplicaFailure)
+	if rs := in.newestReplicaSet(d); rs != nil {
+		// The Deployment's own condition may be an older ReplicaSet's.
+		c = nil
+		for _, rc := range rs.Status.Conditions {
+			if rc.Type == appsv1.ReplicaSetReplicaFailure && rc.Status == corev1.ConditionTrue {
+				about = subjectOf("ReplicaSet", rs)
+				c = &appsv1.DeploymentCondition{Status: rc.Status, Reason: rc.Reason, Message: rc.Message}
+			}
+		}
+	}
+	if c == nil || c.Status != corev1.ConditionTrue {
+		return
+	}
+	cause, _ := classify(refusalPatterns, c.Reason, c.Message)
+	a.fail(cause, about, c.Reason, c.Message)
+}
+
+// newestPods returns the pods of d's newest ReplicaSet and of all of them, or
+// false while the newest is not known.
+func (in *inspector) newestPods(d *appsv1.Deployment) (current, all []*corev1.Pod, known bool) {
+	if in.denied(replicaSets, d.Namespace) {
+		return in.podsByCondition(d)
+	}
+	newest := in.newestReplicaSet(d)
+	if newest == nil {
+		return nil, nil, false
+	}
+	for _, rs := range ownedBy[*appsv1.ReplicaSet](in.world, replicaSets.name, d.UID) {
+		all = append(all, ownedBy[*corev1.Pod](in.world, pods.name, rs.UID)...)
+	}
+	return ownedBy[*corev1.Pod](in.world, pods.name, newest.UID), all, true
+}
+
+// newestReplicaSet returns the ReplicaSet made from d's current template, by the
+// deployment controller's own definition: the templates are equal but for the
+// hash. Among several, the one numbered like d, else the oldest.
+func (in *inspector) newestReplicaSet(d *appsv1.Deployment) *appsv1.ReplicaSet {
+	var newest *appsv1.ReplicaSet
+	for _, rs := range ownedBy[*appsv1.ReplicaSet](in.world, replicaSets.name, d.UID) {
+		if !sameTemplate(rs.Spec.Template, d.Spec.Template) {
+			continue
+		}
+		if revision := d.Annotations[revisionAnnotation]; revision != "" && rs.Annotations[revisionAnnotation] == revision {
+			return rs
+		}
+		if newest == nil || rs.CreationTimestamp.Before(&newest.CreationTimestamp) {
+			newest = rs
+		}
+	}
+	return newest
+}
+
+func sameTemplate(a, b corev1.PodTemplateSpec) bool {
+	x, y := a.DeepCopy(), b.DeepCopy()
+	delete(x.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+	delete(y.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+	return equality.Semantic.DeepEqual(x, y)
+}
+
+// replicaSetName finds the name in what the deployment controller writes into
+// the Progressing condition, such as `ReplicaSet "shop-7d9f" is progressing.`
+var replicaSetName = regexp.MustCompile(`(?i)replica ?set "([^"]+)"`)
+
+// podsByCondition does without ReplicaSets, for a caller who may not read them.
+func (in *inspector) podsByCondition(d *appsv1.Deployment) (current, all []*corev1.Pod, known bool) {
+	c := deploymentCondition(d, appsv1.DeploymentProgressing)
+	s := d.Status
+	if c == nil || c.Reason == "NewReplicaSetAvailable" && (s.Replicas != s.UpdatedReplicas || int(s.UpdatedReplicas) != replicasOf(d.Spec.Replicas)) {
+		return nil, nil, false // the condition is still the previous revision's
+	}
+	match := replicaSetName.FindStringSubmatch(c.Message)
+	if match == nil {
+		return nil, nil, false
+	}
+	for _, o := range in.world.objects[pods.name] {
+		pod, ok := o.(*corev1.Pod)
+		ref := metav1.GetControllerOf(o)
+		if !ok || ref == nil || pod.Namespace != d.Namespace || ref.Kind != "ReplicaSet" || ref.Name != match[1] {
+			continue
+		}
+		current = append(current, pod)
+	}
+	return current, current, true
+}
+
+func deploymentCondition(d *appsv1.Deployment, t appsv1.DeploymentConditionType) *appsv1.DeploymentCondition {
+	for i, c := range d.Status.Conditions {
+		if c.Type == t {
+			return &d.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// denied reports whether the caller may not read r in a namespace.
+func (in *inspector) denied(r resource, namespace string) bool {
+	for f, s := range in.world.feeds {
+		if f.resource.name == r.name && f.namespace == namespace && s.denied && !s.synced {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,222 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+const (
+	maxOthers = 9
+	// maxDetailed is of how many facts logs and events are collected.
+	maxDetailed = 4
+	// rawLogBytes bounds what is fetched of a log before it is redacted and cut.
+	rawLogBytes = int64(256 << 10)
+)
+
+// witness turns findings into evidence.
+type witness struct {
+	cluster  cluster
+	world    *world
+	settings settings
+}
+
+// failure builds the failure that the first finding decided. It asks the
+// cluster for logs and events, for no longer than EvidenceTimeout.
+func (w witness) failure(ctx context.Context, a assessment, decisive finding, others []finding) *Failure {
+	ctx, cancel := context.WithTimeout(ctx, w.settings.EvidenceTimeout)
+	defer cancel()
+	f := &Failure{
+		Workload: a.object, Cause: decisive.cause, Role: decisive.role, Restarts: decisive.restarts,
+		Decisive: w.evidence(ctx, decisive, true),
+	}
+	if t := decisive.exit; t != nil {
+		if f.Signal = t.Signal; f.Signal == 0 && t.ExitCode > 128 && t.ExitCode < 128+65 {
+			f.Signal = t.ExitCode - 128
+		}
+	}
+	if decisive.cause == ImageMismatch {
+		f.class = stages.ErrSubjectMismatch
+	}
+	said := map[string]bool{decisive.key(): true}
+	for _, o := range others {
+		if len(f.Others) == maxOthers {
+			break
+		}
+		if said[o.key()] {
+			continue
+		}
+		said[o.key()] = true
+		f.Others = append(f.Others, w.evidence(ctx, o, len(f.Others) < maxDetailed))
+	}
+	return f
+}
+
+// evidence tells a finding, with logs and events if it is to be detailed.
+func (w witness) evidence(ctx context.Context, f finding, detailed bool) stages.Evidence {
+	e := stages.Evidence{
+		Subject: f.subject.String(), Container: f.container, Reason: f.reason,
+		Message: w.settings.clean.line(f.message), Remedy: f.cause.remedy(),
+	}
+	if f.pod != nil {
+		e.Subject = fmt.Sprintf("pod %s/%s", f.pod.Namespace, f.pod.Name)
+	}
+	if f.exit != nil {
+		code := f.exit.ExitCode
+		e.ExitCode = &code
+	}
+	chain := w.owners(f)
+	for _, owner := range chain {
+		e.Owners = append(e.Owners, owner.String())
+	}
+	if !detailed {
+		return e
+	}
+	e.Events = w.events(ctx, append([]subject{f.subject}, chain...))
+	if f.pod != nil && started(f) {
+		e.Logs = w.logs(ctx, f)
+	}
+	return e
+}
+
+// owners returns the chain from the finding's subject up to the released object.
+func (w witness) owners(f finding) []subject {
+	var o metav1.Object
+	if f.pod != nil {
+		o = f.pod
+	} else if rs, ok := w.world.objects[replicaSets.name]; ok && f.subject.kind == "ReplicaSet" {
+		for name, candidate := range rs {
+			if name.Name == f.subject.name && name.Namespace == f.subject.namespace {
+				o = candidate
+			}
+		}
+	}
+	var chain []subject
+	for o != nil && len(chain) < 4 {
+		ref := metav1.GetControllerOf(o)
+		if ref == nil {
+			break
+		}
+		s := subject{ref.Kind, o.GetNamespace(), ref.Name, ref.UID}
+		chain = append(chain, s)
+		o = nil
+		for _, table := range w.world.objects {
+			for _, candidate := range table {
+				if candidate.GetUID() == s.uid {
+					o = candidate
+				}
+			}
+		}
+	}
+	return chain
+}
+
+// started reports whether the container of f has run, so that it has logs.
+func started(f finding) bool {
+	return f.container != "" && (f.exit != nil || f.restarts > 0) || f.cause == NotReady
+}
+
+// events returns what the cluster noted about the subjects, oldest first. The
+// subject's own are read again, because a controller writes its events a little
+// later than its verdict.
+func (w witness) events(ctx context.Context, about []subject) []string {
+	if len(about) == 0 {
+		return nil
+	}
+	var all []*corev1.Event
+	list, err := w.cluster.client.CoreV1().Events(about[0].namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector("involvedObject.uid", string(about[0].uid)).String(), Limit: pageSize,
+	})
+	switch {
+	case err == nil:
+		for i := range list.Items {
+			if list.Items[i].InvolvedObject.UID == about[0].uid {
+				all = append(all, &list.Items[i])
+			}
+		}
+	case apierrors.IsForbidden(err):
+		return []string{fmt.Sprintf("(events unavailable: may not list events in namespace %s)", about[0].namespace)}
+	default:
+		all = append(all, w.world.events.of(about[0].uid)...)
+	}
+	for _, s := range about[1:] {
+		all = append(all, w.world.events.of(s.uid)...)
+	}
+	slices.SortStableFunc(all, func(a, b *corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
+	if extra := len(all) - maxEventsPerObject; extra > 0 {
+		all = all[extra:]
+	}
+	var out []string
+	for _, e := range all {
+		text := fmt.Sprintf("%s %s %s/%s: %s: %s", e.Type, e.InvolvedObject.Kind, e.InvolvedObject.Namespace, e.InvolvedObject.Name, e.Reason, e.Message)
+		if e.Count > 1 {
+			text += fmt.Sprintf(" (%d times)", e.Count)
+		}
+		out = append(out, w.settings.clean.line(text))
+	}
+	return out
+}
+
+// logs returns the last lines of the container that f is about: of the run that
+// ended, if one did.
+func (w witness) logs(ctx context.Context, f finding) []string {
+	container := f.container
+	if container == "" {
+		container = firstUnready(f.pod)
+	}
+	previous := false
+	for _, s := range allStatuses(f.pod) {
+		if s.Name == container {
+			previous = s.State.Terminated == nil && s.LastTerminationState.Terminated != nil && f.exit != nil
+		}
+	}
+	text, err := w.log(ctx, f.pod, container, previous)
+	if err == nil && strings.TrimSpace(text) == "" && previous {
+		text, err = w.log(ctx, f.pod, container, false)
+	}
+	switch {
+	case apierrors.IsForbidden(err):
+		return []string{fmt.Sprintf("(logs unavailable: may not get pods/log in namespace %s)", f.pod.Namespace)}
+	case err != nil:
+		return []string{"(logs unavailable: " + w.settings.clean.line(err.Error()) + ")"}
+	}
+	return w.settings.clean.tail(text, w.settings.LogLines, w.settings.LogBytes)
+}
+
+func firstUnready(pod *corev1.Pod) string {
+	for _, s := range pod.Status.ContainerStatuses {
+		if !s.Ready {
+			return s.Name
+		}
+	}
+	return ""
+}
+
+func (w witness) log(ctx context.Context, pod *corev1.Pod, container string, previous bool) (string, error) {
+	lines, limit := int64(w.settings.LogLines), rawLogBytes
+	return readLog(ctx, w.cluster, pod, &corev1.PodLogOptions{Container: container, Previous: previous, TailLines: &lines, LimitBytes: &limit})
+}
+
+func readLog(ctx context.Context, c cluster, pod *corev1.Pod, options *corev1.PodLogOptions) (string, error) {
+	stream, err := c.client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, options).Stream(ctx)
+	if err != nil {
+		return "", fmt.Errorf("read the log of container %s of pod %s/%s: %w", options.Container, pod.Namespace, pod.Name, err)
+	}
+	text, err := io.ReadAll(io.LimitReader(stream, rawLogBytes))
+	if closing := stream.Close(); err == nil {
+		err = closing
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the log of container %s of pod %s/%s: %w", options.Container, pod.Namespace, pod.Name, err)
+	}
+	return string(text), nil
+}

@@ -1,0 +1,259 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	ns         = "shop"
+	repository = "localhost:5001/lab/shop"
+)
+
+var (
+	digestA = stages.Digest("sha256:" + strings.Repeat("a", 64))
+	digestB = stages.Digest("sha256:" + strings.Repeat("b", 64))
+)
+
+func image(t testing.TB, d stages.Digest) stages.Image {
+	t.Helper()
+	img, err := stages.ParseImage(repository + "@" + d.String())
+	require.NoError(t, err)
+	return img
+}
+
+func release(t testing.TB, objects ...stages.Object) stages.Release {
+	t.Helper()
+	if len(objects) == 0 {
+		objects = []stages.Object{{APIVersion: "apps/v1", Kind: "Deployment", Namespace: ns, Name: "shop"}}
+	}
+	return stages.Release{Image: image(t, digestA), Name: "shop", Namespace: ns, Revision: 1, Objects: objects}
+}
+
+// lab is a cluster whose objects the test moves by hand.
+type lab struct {
+	t      *testing.T
+	client *fake.Clientset
+	config Config
+}
+
+func newLab(t *testing.T, objects ...runtime.Object) *lab {
+	return &lab{t: t, client: fake.NewSimpleClientset(objects...)} //nolint:staticcheck // NewClientset spends a second on schemas that nothing here needs
+}
+
+func (l *lab) verifier() *Verifier {
+	s, err := l.config.complete()
+	require.NoError(l.t, err)
+	return &Verifier{settings: s, cluster: cluster{client: l.client},
+		find: func(_ context.Context, _ string, o []stages.Object) (objectsFound, error) {
+			return objectsFound{seen: len(o)}, nil
+		}}
+}
+
+// run is a verification under way.
+type run struct {
+	mu       sync.Mutex
+	progress []string
+	done     chan struct{}
+	result   stages.Verification
+	err      error
+	elapsed  time.Duration
+}
+
+// start verifies rel beside the test, and returns when the verifier waits.
+func (l *lab) start(ctx context.Context, rel stages.Release) *run {
+	r := &run{done: make(chan struct{})}
+	ctx = stages.WithProgress(ctx, func(p stages.Progress) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.progress = append(r.progress, p.Message)
+	})
+	v := l.verifier()
+	began := time.Now()
+	go func() {
+		defer close(r.done)
+		r.result, r.err = v.Verify(ctx, rel)
+		r.elapsed = time.Since(began)
+	}()
+	synctest.Wait()
+	return r
+}
+
+func (r *run) over() bool {
+	synctest.Wait()
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// failure waits for the verification's failure.
+func (r *run) failure(t *testing.T) *Failure {
+	t.Helper()
+	<-r.done
+	var f *Failure
+	require.ErrorAs(t, r.err, &f)
+	require.True(t, stages.IsPermanent(r.err))
+	return f
+}
+
+func (l *lab) put(objects ...runtime.Object) {
+	l.t.Helper()
+	for _, o := range objects {
+		if l.client.Tracker().Add(o) != nil {
+			require.NoError(l.t, l.client.Tracker().Update(resourceOf(o), o, ns))
+		}
+	}
+	synctest.Wait()
+}
+
+func (l *lab) remove(o runtime.Object) {
+	l.t.Helper()
+	accessor := o.(metav1.Object)
+	require.NoError(l.t, l.client.Tracker().Delete(resourceOf(o), ns, accessor.GetName()))
+	synctest.Wait()
+}
+
+// deployment returns a Deployment that its controller has seen.
+func deployment(image string, replicas int32) *appsv1.Deployment {
+	return &appsv1.Deployment{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "shop", UID: "deployment", Generation: 2, Annotations: map[string]string{revisionAnnotation: "2"}},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "shop"}},
+			Template: template(image),
+		},
+		Status: appsv1.DeploymentStatus{ObservedGeneration: 2},
+	}
+}
+
+func template(image string) corev1.PodTemplateSpec {
+	return corev1.PodTemplateSpec{
+		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "shop"}},
+		Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyAlways, Containers: []corev1.Container{{
+			Name: "app", Image: image, ReadinessProbe: &corev1.Probe{PeriodSeconds: 1},
+		}}},
+	}
+}
+
+// replicaSet returns d's ReplicaSet number revision, made from a template.
+func replicaSet(d *appsv1.Deployment, revision int, template corev1.PodTemplateSpec) *appsv1.ReplicaSet {
+	name := fmt.Sprintf("%s-%d", d.Name, revision)
+	template = *template.DeepCopy()
+	template.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = name
+	return &appsv1.ReplicaSet{
+		TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "ReplicaSet"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: ns, Name: name, UID: types.UID(name), Annotations: map[string]string{revisionAnnotation: fmt.Sprint(revision)},
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))},
+		},
+		Spec: appsv1.ReplicaSetSpec{Template: template},
+	}
+}
+
+// podOf returns a pod of an owner that has just been scheduled.
+func podOf(owner metav1.Object, kind, name string, template corev1.PodTemplateSpec) *corev1.Pod {
+	p := &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, UID: types.UID(name), Labels: map[string]string{}},
+		Spec:       *template.Spec.DeepCopy(),
+		Status:     corev1.PodStatus{Phase: corev1.PodPending},
+	}
+	if owner != nil {
+		p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(owner, appsv1.SchemeGroupVersion.WithKind(kind))}
+	}
+	for _, c := range p.Spec.Containers {
+		p.Status.ContainerStatuses = append(p.Status.ContainerStatuses, corev1.ContainerStatus{
+			Name: c.Name, Image: c.Image, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}},
+		})
+	}
+	return p
+}
+
+// as returns a copy of p after change.
+func as(p *corev1.Pod, change func(*corev1.Pod)) *corev1.Pod {
+	p = p.DeepCopy()
+	change(p)
+	return p
+}
+
+func waiting(reason, message string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
+	}
+}
+
+func running(imageID string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Status.Phase = corev1.PodRunning
+		p.Status.ContainerStatuses[0].ImageID = imageID
+		p.Status.ContainerStatuses[0].State = corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}
+	}
+}
+
+func ready(imageID string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		running(imageID)(p)
+		p.Status.ContainerStatuses[0].Ready = true
+		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	}
+}
+
+// ended is a container's process that ran for a second.
+func ended(code int32, reason string) *corev1.ContainerStateTerminated {
+	now := metav1.Now()
+	return &corev1.ContainerStateTerminated{ExitCode: code, Reason: reason, StartedAt: metav1.NewTime(now.Add(-time.Second)), FinishedAt: now}
+}
+
+func crashed(code int32, reason string, restarts int32) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		s := &p.Status.ContainerStatuses[0]
+		s.RestartCount = restarts
+		if restarts == 0 {
+			s.State = corev1.ContainerState{Terminated: ended(code, reason)}
+			return
+		}
+		waiting("CrashLoopBackOff", "back-off 10s restarting failed container")(p)
+		s.LastTerminationState = corev1.ContainerState{Terminated: ended(code, reason)}
+	}
+}
+
+func event(about metav1.Object, kind, reason, message string) *corev1.Event {
+	name := fmt.Sprintf("%s.%s.%x", about.GetName(), strings.ToLower(reason), len(message))
+	return &corev1.Event{
+		TypeMeta:       metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
+		ObjectMeta:     metav1.ObjectMeta{Namespace: ns, Name: name, UID: types.UID(name)},
+		InvolvedObject: corev1.ObjectReference{Kind: kind, Namespace: ns, Name: about.GetName(), UID: about.GetUID()},
+		Type:           corev1.EventTypeWarning, Reason: reason, Message: message, LastTimestamp: metav1.Now(),
+	}
+}
+
+func pinnedTo(d stages.Digest) string { return repository + "@" + d.String() }
+
+// complete is d's status when all of its pods are of the newest revision.
+func complete(d *appsv1.Deployment) *appsv1.Deployment {
+	d = d.DeepCopy()
+	n := *d.Spec.Replicas
+	d.Status = appsv1.DeploymentStatus{ObservedGeneration: d.Generation, Replicas: n, UpdatedReplicas: n, ReadyReplicas: n, AvailableReplicas: n}
+	return d
+}

@@ -1,0 +1,107 @@
+package rollout
+
+import (
+	"regexp"
+	"strings"
+)
+
+const masked = "***"
+
+var redactions = []struct {
+	pattern *regexp.Regexp
+	with    string
+}{
+	// A private key may be cut off by the limit on log lines, hence the \z.
+	{regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z0-9 ]*-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY[A-Z0-9 ]*-----|\z)`), "-----PRIVATE KEY " + masked + "-----"},
+	// scheme://user:password@host; the greedy match takes an @ in the password too.
+	{regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/?#"'<>]+@`), "${1}" + masked + "@"},
+	{regexp.MustCompile(`(?i)((?:proxy-)?authorization["']?[ \t]*[:=][ \t]*["']?)(?:(?:bearer|basic|digest|token|negotiate|aws4-hmac-sha256)[ \t]+)?[^\s"']+(?:,[ \t]*[^\s"']+)*`), "${1}" + masked},
+	{regexp.MustCompile(`(?i)\b(bearer|basic)[ \t]+[a-z0-9._~+/=-]{8,}`), "${1} " + masked},
+	// password=…, "apiKey": "…", DB_PASSWORD: …, --token …
+	{regexp.MustCompile(`(?i)((?:` + secretWords + `)[a-z0-9_-]*["']?[ \t]*(?::=|=>|[:=])[ \t]*)(?:"(?:[^"\\\n]|\\.)*"?|'(?:[^'\\\n]|\\.)*'?|[^\s,;&"']+)`), "${1}" + masked},
+	{regexp.MustCompile(`(?i)(--?[a-z0-9-]*(?:` + secretWords + `)[a-z0-9-]*[ \t]+)[^\s-][^\s]*`), "${1}" + masked},
+	{regexp.MustCompile(`\b(?:AKIA|ASIA)[A-Z0-9]{16}\b`), masked},
+	{regexp.MustCompile(`\b(?:gh[pousr]_|github_pat_|glpat-|xox[abpres]-|sk-|hvs\.|dckr_pat_)[A-Za-z0-9_-]{10,}`), masked},
+	{regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`), masked},
+}
+
+const secretWords = `password|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|client[_-]?key|credential|auth[_-]?key|session[_-]?id|cookie`
+
+// Redact masks what is obviously secret in text that a program or a cluster
+// wrote: credentials in headers, URLs and key-value pairs, well-known token
+// formats, private keys. It is a net, not a proof: a secret that looks like any
+// other word passes; use [Config.Redact] for the formats of your own programs.
+func Redact(text string) string {
+	for _, r := range redactions {
+		text = r.pattern.ReplaceAllString(text, r.with)
+	}
+	return text
+}
+
+// ansi are the terminal's escape sequences, which must reach no one's terminal.
+var ansi = regexp.MustCompile("\x1b(?:\\[[0-9;?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-Z\\\\-_])")
+
+// printable drops escape sequences and control characters, except line feeds.
+func printable(s string) string {
+	s = ansi.ReplaceAllString(strings.ToValidUTF8(s, "\uFFFD"), "")
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n':
+			return r
+		case r == '\t':
+			return ' '
+		case r < ' ' || r >= 0x7f && r < 0xa0:
+			return -1
+		}
+		return r
+	}, s)
+}
+
+// cleaner makes foreign text fit to be shown.
+type cleaner struct{ extra func(string) string }
+
+func (c cleaner) text(s string) string {
+	s = Redact(printable(s))
+	if c.extra != nil {
+		s = c.extra(s)
+	}
+	return s
+}
+
+const (
+	maxMessage = 600
+	maxLogLine = 400
+)
+
+// line returns s as one line of bounded length.
+func (c cleaner) line(s string) string {
+	return cut(strings.Join(strings.Fields(c.text(s)), " "), maxMessage)
+}
+
+// tail returns the last lines of a log, bounded in number and bytes.
+func (c cleaner) tail(log string, lines, bytes int) []string {
+	all := strings.Split(strings.TrimRight(c.text(log), "\n"), "\n")
+	var out []string
+	for i := len(all) - 1; i >= 0 && len(out) < lines; i-- {
+		l := cut(strings.TrimRight(all[i], " \r"), maxLogLine)
+		if bytes -= len(l) + 1; bytes < 0 {
+			break
+		}
+		out = append(out, l)
+	}
+	for i, j := 0, len(out)-1; i < j; i, j = i+1, j-1 {
+		out[i], out[j] = out[j], out[i]
+	}
+	if len(out) == 1 && out[0] == "" {
+		return nil
+	}
+	return out
+}
+
+// cut shortens s to at most n bytes at a rune's boundary.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n-len("…")], "") + "…"
+}

@@ -1,0 +1,361 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// session is one wait for workloads. It reads feeds of changes and decides
+// after each; nothing of it is shared with other sessions.
+type session struct {
+	cluster  cluster
+	settings settings
+	subject  string // what is verified, for errors
+	image    stages.Image
+	targets  []stages.Object
+	// only narrows the feeds of pods to one name; empty for all.
+	only string
+	// others must exist; the check runs beside the watches.
+	others func(context.Context) (objectsFound, error)
+	// progress tells of a workload's changes.
+	progress func(id, message string)
+
+	world     *world
+	inspector *inspector
+	patience  *patience
+	began     time.Time
+	looks     int
+	told      map[stages.Object]string    // last progress by workload
+	doneSince map[stages.Object]time.Time // by workload
+	found     *objectsFound
+	last      []assessment
+}
+
+// outcome is what a session that went well has seen.
+type outcome struct {
+	workloads []assessment
+	elapsed   map[stages.Object]time.Duration
+	objects   objectsFound
+}
+
+type objectsResult struct {
+	found objectsFound
+	err   error
+}
+
+// run waits until every workload is done. It returns when nothing that it
+// started still runs.
+func (s *session) run(ctx context.Context) (outcome, error) {
+	s.began = time.Now()
+	s.world = newWorld()
+	s.inspector = &inspector{world: s.world, image: s.image, strict: s.settings.StrictImageID, settle: s.settings.Settle, ready: map[readyKey]time.Time{}}
+	s.patience = &patience{rules: s.settings.rules, seen: map[string]*sighting{}}
+	s.told, s.doneSince = map[stages.Object]string{}, map[stages.Object]time.Time{}
+
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	changes := make(chan change)
+	for _, f := range s.feeds(changes) {
+		s.world.feeds[f] = &feedState{}
+		wg.Go(func() { f.run(watching) })
+	}
+	existing := make(chan objectsResult, 1)
+	wg.Go(func() {
+		found, err := s.others(watching)
+		existing <- objectsResult{found, err}
+	})
+	return s.loop(ctx, changes, existing)
+}
+
+// feeds returns one feed for each resource and namespace that is needed.
+func (s *session) feeds(out chan<- change) []*feed {
+	var all []*feed
+	have := map[string]bool{}
+	for _, o := range s.targets {
+		k, _ := kindOf(o)
+		for _, r := range k.needs {
+			f := &feed{resource: r, client: s.cluster.client, namespace: o.Namespace, out: out}
+			if s.only != "" && r.name == pods.name {
+				f.selector = "metadata.name=" + s.only
+			}
+			if id := f.String(); !have[id] {
+				have[id] = true
+				all = append(all, f)
+			}
+		}
+	}
+	return all
+}
+
+func (s *session) loop(ctx context.Context, changes <-chan change, existing <-chan objectsResult) (outcome, error) {
+	deadline := time.NewTimer(s.settings.Timeout)
+	defer deadline.Stop()
+	recheck := time.NewTimer(s.settings.Timeout)
+	defer recheck.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return outcome{}, s.cancelled(ctx)
+		case <-deadline.C:
+			return outcome{}, s.timedOut(ctx)
+		case c := <-changes:
+			s.world.apply(c)
+			s.drain(changes)
+		case r := <-existing:
+			if r.err != nil {
+				if ctx.Err() != nil {
+					return outcome{}, s.cancelled(ctx)
+				}
+				return outcome{}, fmt.Errorf("verify %s: %w", s.subject, r.err)
+			}
+			s.found = &r.found
+		case <-recheck.C:
+		}
+		if err := s.barred(); err != nil {
+			return outcome{}, err
+		}
+		if s.outOfTouch() != nil {
+			continue
+		}
+		done, next, err := s.look(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return outcome{}, s.cancelled(ctx)
+			}
+			return outcome{}, err
+		}
+		if done {
+			return s.outcome(), nil
+		}
+		if !next.IsZero() {
+			recheck.Reset(max(0, time.Until(next)))
+		}
+	}
+}
+
+// drain takes in what else is waiting, so that one look serves many changes.
+func (s *session) drain(changes <-chan change) {
+	for range 1000 {
+		select {
+		case c := <-changes:
+			s.world.apply(c)
+		default:
+			return
+		}
+	}
+}
+
+// barred returns a permanent error if the caller may not look at what matters.
+func (s *session) barred() error {
+	for f, state := range s.world.feeds {
+		if state.denied && !state.synced && !f.resource.optional {
+			return stages.Permanent(fmt.Errorf("verify %s: %w; grant the verbs list and watch on %s", s.subject, state.err, f))
+		}
+	}
+	return nil
+}
+
+// outOfTouch returns why the world may be out of date, or nil if it isn't.
+func (s *session) outOfTouch() error {
+	var errs []error
+	for f, state := range s.world.feeds {
+		switch {
+		case state.synced && state.err == nil:
+		case f.resource.optional && state.denied && !state.synced:
+		case f.resource.name == events.name && state.err != nil:
+		case state.err != nil:
+			errs = append(errs, state.err)
+		default:
+			errs = append(errs, fmt.Errorf("list %s: no answer yet", f))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// look judges the world as it is.
+func (s *session) look(ctx context.Context) (done bool, next time.Time, err error) {
+	now := time.Now()
+	s.looks++
+	s.last = s.assess(now)
+	done = s.found != nil
+	var findings []finding
+	owner := map[string]int{}
+	for i, a := range s.last {
+		s.report(a)
+		if a.done {
+			if _, known := s.doneSince[a.object]; !known {
+				s.doneSince[a.object] = now
+			}
+			continue
+		}
+		done = false
+		delete(s.doneSince, a.object)
+		next = sooner(next, a.recheck)
+		for _, f := range a.findings {
+			owner[f.key()] = i
+			findings = append(findings, f)
+		}
+	}
+	terminal, recheck := s.patience.judge(s.looks, findings, now)
+	if len(terminal) > 0 {
+		// What a container says tells more than what its workload says about it.
+		slices.SortStableFunc(terminal, func(a, b finding) int { return a.rank() - b.rank() })
+		return false, next, s.fail(ctx, s.last[owner[terminal[0].key()]], terminal[0], append(terminal[1:], findings...))
+	}
+	return done, sooner(next, recheck), nil
+}
+
+func (f finding) rank() int {
+	switch {
+	case f.container != "":
+		return 0
+	case f.pod != nil:
+		return 1
+	}
+	return 2
+}
+
+// assess looks at each workload, and at whether any of them uses the image.
+func (s *session) assess(now time.Time) []assessment {
+	all := make([]assessment, 0, len(s.targets))
+	used, unsure, proven := false, false, 0
+	for _, o := range s.targets {
+		k, _ := kindOf(o)
+		a := k.assess(s.inspector, o, now)
+		if a.template == nil {
+			unsure = true
+		} else if !s.image.IsZero() {
+			uses, wrong := uses(s.image, *a.template)
+			used = used || uses
+			if wrong != nil {
+				a.done = false
+				a.findings = append(a.findings, finding{
+					cause: ImageMismatch, reason: string(ImageMismatch), container: wrong.Name, role: "container",
+					subject: subject{kind: o.Kind, namespace: o.Namespace, name: o.Name},
+					message: fmt.Sprintf("asks for %s, released was %s", wrong.Image, s.image),
+				})
+			}
+		}
+		proven += a.proven
+		all = append(all, a)
+	}
+	if s.image.IsZero() || s.settings.AllowUnused || unsure || len(all) == 0 {
+		return all
+	}
+	everyDone := !slices.ContainsFunc(all, func(a assessment) bool { return !a.done })
+	if !used || everyDone && proven == 0 {
+		all[0].done = false
+		all[0].fail(ImageMismatch, subject{kind: all[0].object.Kind, namespace: all[0].object.Namespace, name: all[0].object.Name},
+			string(ImageMismatch), fmt.Sprintf("no pod of the release runs an image of %s", s.image.Repository()))
+	}
+	return all
+}
+
+// report tells how far a workload is, when that has changed.
+func (s *session) report(a assessment) {
+	message := a.String()
+	if f, ok := a.noteworthy(); ok {
+		message += fmt.Sprintf("; %s: %s", f.subject.name, f.reason)
+	}
+	if s.told[a.object] != message {
+		s.told[a.object] = message
+		s.progress(a.object.String(), s.settings.clean.line(message))
+	}
+}
+
+// String returns such as "Deployment shop/shop: 1 of 2 ready".
+func (a assessment) String() string {
+	verb := "ready"
+	if a.object.Kind == "Job" {
+		verb = "completed"
+	}
+	text := fmt.Sprintf("%s: %d of %d %s", a.object, a.ready, a.desired, verb)
+	if !a.done && a.waiting != "" && len(a.findings) == 0 {
+		text += "; " + a.waiting
+	}
+	return text
+}
+
+// noteworthy returns the first finding that is more than a normal start.
+func (a assessment) noteworthy() (finding, bool) {
+	for _, f := range a.findings {
+		if f.cause != Starting && f.cause != NotReady {
+			return f, true
+		}
+	}
+	return finding{}, false
+}
+
+func (s *session) fail(ctx context.Context, a assessment, decisive finding, others []finding) error {
+	w := witness{cluster: s.cluster, world: s.world, settings: s.settings}
+	f := w.failure(ctx, a, decisive, others)
+	f.Release, f.Elapsed = s.subject, time.Since(s.began)
+	return stages.Permanent(f)
+}
+
+func (s *session) cancelled(ctx context.Context) error {
+	var missing []string
+	for _, a := range s.last {
+		if !a.done {
+			missing = append(missing, a.String())
+		}
+	}
+	if len(missing) == 0 {
+		return fmt.Errorf("verify %s: %w", s.subject, context.Cause(ctx))
+	}
+	return fmt.Errorf("verify %s: %w, with %s", s.subject, context.Cause(ctx), strings.Join(missing, ", "))
+}
+
+// timedOut says what is still missing, or that it isn't known.
+func (s *session) timedOut(ctx context.Context) error {
+	err := s.outOfTouch()
+	if err == nil && s.found == nil {
+		err = errors.New("the check that all objects exist has not finished")
+	}
+	if err != nil {
+		return fmt.Errorf("verify %s: %w after %s: %w; look at the release before acting on it", s.subject, stages.ErrIndeterminate, s.settings.Timeout, err)
+	}
+	var summary []string
+	var findings []finding
+	var first *assessment
+	for i, a := range s.assess(time.Now()) {
+		if a.done {
+			continue
+		}
+		if first == nil {
+			first = &s.last[i]
+		}
+		summary = append(summary, a.String())
+		if len(a.findings) == 0 {
+			a.fail(NotReady, subject{kind: a.object.Kind, namespace: a.object.Namespace, name: a.object.Name}, string(NotReady), orElse(a.waiting, "its pods are not ready for long enough"))
+		}
+		findings = append(findings, a.findings...)
+	}
+	decisive := findings[0]
+	if decisive.message != "" {
+		decisive.message = ": " + decisive.message
+	}
+	decisive.message = fmt.Sprintf("not rolled out within %s (%s)%s", s.settings.Timeout, strings.Join(summary, ", "), decisive.message)
+	err = s.fail(ctx, *first, decisive, findings[1:])
+	if f, ok := errors.AsType[*Failure](err); ok {
+		f.Cause = TimedOut
+	}
+	return err
+}
+
+func (s *session) outcome() outcome {
+	o := outcome{workloads: s.last, objects: *s.found, elapsed: map[stages.Object]time.Duration{}}
+	for object, at := range s.doneSince {
+		o.elapsed[object] = at.Sub(s.began)
+	}
+	return o
+}

@@ -1,0 +1,153 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// Verifier waits until a release runs. It is safe for concurrent use.
+type Verifier struct {
+	settings settings
+	cluster  cluster
+	find     func(ctx context.Context, namespace string, objects []stages.Object) (objectsFound, error)
+}
+
+var (
+	_ stages.Verifier = (*Verifier)(nil)
+	_ stages.Closer   = (*Verifier)(nil)
+)
+
+// New returns a verifier for the cluster that config names, without asking it
+// anything yet. Its error matches [stages.ErrInvalid].
+func New(config Config) (*Verifier, error) {
+	s, err := config.complete()
+	if err != nil {
+		return nil, fmt.Errorf("rollout verifier: %w", err)
+	}
+	c, err := connect(config.REST)
+	if err != nil {
+		return nil, fmt.Errorf("rollout verifier: %w", err)
+	}
+	f, err := newFinder(c.rest, c.http)
+	if err != nil {
+		return nil, fmt.Errorf("rollout verifier: %w", errors.Join(stages.ErrInvalid, err))
+	}
+	return &Verifier{settings: s, cluster: c, find: f.find}, nil
+}
+
+// Verify waits until every workload of rel has been rolled out and its pods are
+// seen to run rel's image, and the other objects exist.
+//
+// It returns a [*Failure], which is permanent, as soon as it is seen that this
+// won't happen, or at the latest at the timeout; a permanent error if the caller
+// may not watch; an error matching [stages.ErrIndeterminate] if the cluster is
+// out of reach at the timeout; [context.Cause] if ctx is done before.
+func (v *Verifier) Verify(ctx context.Context, rel stages.Release) (stages.Verification, error) {
+	subject := rel.Namespace + "/" + rel.Name
+	if err := validate(rel); err != nil {
+		return stages.Verification{}, fmt.Errorf("verify release %s: %w", subject, err)
+	}
+	if ctx.Err() != nil {
+		return stages.Verification{}, fmt.Errorf("verify release %s: %w", subject, context.Cause(ctx))
+	}
+	targets, others := split(rel)
+	s := session{
+		cluster: v.cluster, settings: v.settings, subject: subject, image: rel.Image, targets: targets,
+		others: func(ctx context.Context) (objectsFound, error) { return v.find(ctx, rel.Namespace, others) },
+		progress: func(id, message string) {
+			stages.ReportProgress(ctx, stages.Progress{ID: id, Message: message})
+		},
+	}
+	if len(targets) == 0 && !v.settings.AllowUnused {
+		return stages.Verification{}, stages.Permanent(unusedFailure(subject, rel.Image))
+	}
+	began := time.Now()
+	result, err := s.run(ctx)
+	if err != nil {
+		if f, ok := errors.AsType[*Failure](err); ok {
+			f.Release = subject
+			return stages.Verification{}, stages.Permanent(f)
+		}
+		return stages.Verification{}, err
+	}
+	verification := stages.Verification{Image: rel.Image}
+	for _, a := range result.workloads {
+		verification.Checks = append(verification.Checks, a.check(rel.Image, result.elapsed[a.object]))
+	}
+	if c, any := result.objects.check(time.Since(began)); any {
+		verification.Checks = append(verification.Checks, c)
+	}
+	return verification, nil
+}
+
+// Close lets go of idle connections.
+func (v *Verifier) Close() error {
+	v.cluster.close()
+	return nil
+}
+
+func validate(rel stages.Release) error {
+	switch {
+	case rel.Image.IsZero():
+		return fmt.Errorf("%w: the release names no image", stages.ErrInvalid)
+	case rel.Name == "" || rel.Namespace == "":
+		return fmt.Errorf("%w: the release needs a name and a namespace", stages.ErrInvalid)
+	case len(rel.Objects) == 0:
+		return fmt.Errorf("%w: the release lists no objects", stages.ErrInvalid)
+	}
+	for _, o := range rel.Objects {
+		if o.Kind == "" || o.Name == "" {
+			return fmt.Errorf("%w: an object of the release has no kind or no name: %s", stages.ErrInvalid, o)
+		}
+	}
+	return nil
+}
+
+// split sorts a release's objects into workloads, with their namespace filled
+// in, and others.
+func split(rel stages.Release) (workloads, others []stages.Object) {
+	seen := map[stages.Object]bool{}
+	for _, o := range rel.Objects {
+		_, workload := kindOf(o)
+		if workload {
+			o.Namespace = orElse(o.Namespace, rel.Namespace)
+		}
+		if seen[o] {
+			continue
+		}
+		seen[o] = true
+		if workload {
+			workloads = append(workloads, o)
+		} else {
+			others = append(others, o)
+		}
+	}
+	return workloads, others
+}
+
+func unusedFailure(release string, img stages.Image) *Failure {
+	return &Failure{
+		Release: release, Workload: stages.Object{Kind: "Release", Name: release}, Cause: ImageMismatch, class: stages.ErrSubjectMismatch,
+		Decisive: stages.Evidence{
+			Subject: "Release " + release, Reason: string(ImageMismatch), Remedy: ImageMismatch.remedy(),
+			Message: fmt.Sprintf("the release has no workload, so nothing runs %s", img),
+		},
+	}
+}
+
+// check is the line of the verification about a workload that is done.
+func (a assessment) check(img stages.Image, elapsed time.Duration) stages.Check {
+	c := stages.Check{Name: "rollout " + a.object.String(), Elapsed: elapsed}
+	c.Message = fmt.Sprintf("%d of %d ready", a.ready, a.desired)
+	switch {
+	case a.renamed != "":
+		c.Message += fmt.Sprintf(", running %s (pinned; the runtime calls the same content %s)", img.Digest().Short(), a.renamed.Short())
+	case a.proven > 0:
+		c.Message += ", running " + img.Digest().Short()
+	}
+	return c
+}
