@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 
 const (
 	clusterPrefix = "fairlead-"
+	lockSuffix    = ".lock"
 
 	// readyTimeout bounds the wait for a cluster whose containers all run.
 	readyTimeout = 3 * time.Minute
@@ -81,55 +83,55 @@ func (l *Lab) StartCluster(ctx context.Context) (*Cluster, error) {
 	return c, nil
 }
 
-// newCluster reserves a name. The lock file beside it tells other processes
-// that the cluster has a living owner.
+// newCluster reserves a name, and a folder of that name for the kubeconfig. The
+// lock beside it tells other processes that the cluster has a living owner.
 func (l *Lab) newCluster(engine Engine) (*Cluster, error) {
 	name := clusterPrefix + randomSuffix()
-	owners := filepath.Join(l.cache, "clusters")
-	if err := os.MkdirAll(owners, 0o755); err != nil {
+	c := &Cluster{
+		name: name, engine: engine, provider: engine.provider(), progress: l.progress,
+		dir:  filepath.Join(l.cache, "clusters", name),
+		lock: flock.New(filepath.Join(l.cache, "clusters", name+lockSuffix)),
+	}
+	if err := os.MkdirAll(filepath.Dir(c.dir), 0o755); err != nil {
 		return nil, fmt.Errorf("lab: reserve a cluster name: %w", err)
 	}
-	lock := flock.New(filepath.Join(owners, name))
-	if err := lock.Lock(); err != nil {
+	if err := c.lock.Lock(); err != nil {
 		return nil, fmt.Errorf("lab: reserve a cluster name: %w", err)
 	}
-	dir, err := os.MkdirTemp("", name+"-")
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lab: make room for a kubeconfig: %w", err), release(lock))
+	if err := os.Mkdir(c.dir, 0o700); err != nil {
+		return nil, errors.Join(fmt.Errorf("lab: reserve a cluster name: %w", err), c.forget())
 	}
-	return &Cluster{
-		name: name, engine: engine, provider: engine.provider(),
-		dir: dir, lock: lock, progress: l.progress,
-	}, nil
+	return c, nil
 }
 
 // deleteAbandoned deletes the clusters whose owners are gone without having
-// closed them: their lock files can be locked.
+// closed them: their locks can be taken.
 func (l *Lab) deleteAbandoned(engine Engine) error {
-	owners, err := filepath.Glob(filepath.Join(l.cache, "clusters", clusterPrefix+"*"))
+	locks, err := filepath.Glob(filepath.Join(l.cache, "clusters", clusterPrefix+"*"+lockSuffix))
 	if err != nil {
 		return err
 	}
-	for _, path := range owners {
+	for _, path := range locks {
 		lock := flock.New(path)
 		if free, err := lock.TryLock(); err != nil || !free {
 			continue
 		}
-		name := filepath.Base(path)
-		l.progress.say("cluster %s: deleting what a killed process left", name)
-		if err := engine.provider().Delete(name, filepath.Join(os.TempDir(), name+"-kubeconfig")); err != nil {
-			return errors.Join(fmt.Errorf("lab: delete abandoned cluster %s: %w", name, err), lock.Unlock())
+		dir := strings.TrimSuffix(path, lockSuffix)
+		c := &Cluster{
+			name: filepath.Base(dir), engine: engine, provider: engine.provider(),
+			progress: l.progress, dir: dir, lock: lock,
 		}
-		if err := release(lock); err != nil {
+		l.progress.say("cluster %s: left behind by a killed process", c.name)
+		if err := c.Close(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// release gives up a name for good.
-func release(lock *flock.Flock) error {
-	return errors.Join(os.Remove(lock.Path()), lock.Unlock())
+// forget gives up the name for good.
+func (c *Cluster) forget() error {
+	return errors.Join(os.RemoveAll(c.dir), os.Remove(c.lock.Path()), c.lock.Unlock())
 }
 
 // start creates the cluster and waits for it. It leaves the cleaning up of a
@@ -254,11 +256,10 @@ func (c *Cluster) close() error {
 	}
 	began := time.Now()
 	if err := c.provider.Delete(c.name, c.KubeconfigPath()); err != nil {
-		errs = append(errs, fmt.Errorf("lab: delete cluster %s: %w; remove it with: kind delete cluster --name %s", c.name, explainKind(err), c.name))
-	} else {
-		c.progress.say("cluster %s: deleted in %s", c.name, clock(time.Since(began)))
-		// A cluster that is still there keeps its lock file, for the next lab.
-		errs = append(errs, release(c.lock))
+		// A cluster that may still be there keeps its name; the next lab tries again.
+		return errors.Join(append(errs, c.lock.Unlock(), fmt.Errorf("lab: delete cluster %s: %w; remove it with: kind delete cluster --name %s",
+			c.name, explainKind(err), c.name))...)
 	}
-	return errors.Join(append(errs, os.RemoveAll(c.dir))...)
+	c.progress.say("cluster %s: deleted in %s", c.name, clock(time.Since(began)))
+	return errors.Join(append(errs, c.forget())...)
 }

@@ -3,6 +3,7 @@ package lab_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"log"
@@ -151,6 +152,24 @@ func TestCancelledStartLeavesNothing(t *testing.T) {
 	_, err = l.StartCluster(ctx)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	assert.Equal(t, before, containersOf(t, engine, "fairlead-"))
+}
+
+func TestAbandonedClusterIsDeleted(t *testing.T) {
+	l := labtest.Require(t)
+	engine, err := l.Engine(labtest.Context(t))
+	require.NoError(t, err)
+
+	// What a killed process leaves: a node with kind's label, and a lock that
+	// nobody holds.
+	name := "fairlead-" + strings.ToLower(rand.Text()[:8])
+	require.NoError(t, l.Abandon(name))
+	out, err := exec.Command(engine.Name(), "run", "--detach", "--network=none", "--name", name+"-control-plane",
+		"--label", "io.x-k8s.kind.cluster="+name, lab.ProbeImage, "/pause").CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.Len(t, containersOf(t, engine, name), 1)
+
+	require.NoError(t, l.DeleteAbandoned(engine))
+	assert.Empty(t, containersOf(t, engine, name))
 }
 
 // containersOf lists the containers whose names begin with prefix, also stopped ones.

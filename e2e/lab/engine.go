@@ -19,6 +19,9 @@ import (
 // cluster: neither Docker nor Podman starts a privileged container.
 var ErrNoEngine = errors.New("no working container engine")
 
+// probeImage is an image of one static program.
+const probeImage = "localhost/fairlead-lab/probe:latest"
+
 // Engine is a container engine that has been seen to start a privileged
 // container. The zero value is not usable; Lab.Engine finds one.
 type Engine struct {
@@ -119,7 +122,6 @@ func (l *Lab) tryEngine(ctx context.Context, name, format string) (Engine, error
 // probePrivileged starts a privileged container from an image made on the spot
 // of one static program, so that nothing needs to be pulled.
 func (l *Lab) probePrivileged(ctx context.Context, engine Engine) error {
-	const image = "localhost/fairlead-lab/probe:latest"
 	name := "fairlead-lab-probe-" + randomSuffix()
 	defer func() {
 		cleanup, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
@@ -127,17 +129,17 @@ func (l *Lab) probePrivileged(ctx context.Context, engine Engine) error {
 		// Also when the run failed: a container that could not start exists.
 		_, _ = run(cleanup, engine.name, "rm", "--force", name)
 	}()
-	if !engine.hasImage(ctx, image) {
+	if !engine.hasImage(ctx, probeImage) {
 		archive, err := l.pauseArchive(ctx)
 		if err != nil {
 			return err
 		}
-		load := command{args: []string{engine.name, "import", "-", image}, stdin: archive}
+		load := command{args: []string{engine.name, "import", "-", probeImage}, stdin: archive}
 		if _, err := load.run(ctx); err != nil {
 			return err
 		}
 	}
-	_, err := run(ctx, engine.name, "run", "--detach", "--privileged", "--network=none", "--name", name, image, "/pause")
+	_, err := run(ctx, engine.name, "run", "--detach", "--privileged", "--network=none", "--name", name, probeImage, "/pause")
 	return err
 }
 
