@@ -102,12 +102,18 @@ func TestZeroAndMissingImages(t *testing.T) {
 	missing, err := stages.ParseImage(s.Addr() + "/app@sha256:" + fmt.Sprintf("%064d", 1))
 	require.NoError(t, err)
 	for name, call := range map[string]func(stages.Image) error{
-		"Tag":       func(i stages.Image) error { return c.Tag(ctx, i, "v1") },
-		"Head":      func(i stages.Image) error { _, err := c.Head(ctx, i); return err },
-		"Copy":      func(i stages.Image) error { _, err := c.Copy(ctx, i, s.Addr()+"/b", registry.CopyOptions{}); return err },
-		"Attach":    func(i stages.Image) error { _, err := c.Attach(ctx, i, registry.Artifact{Type: "a/b"}); return err },
-		"Manifest":  func(i stages.Image) error { _, _, err := c.Manifest(ctx, i); return err },
-		"Blob":      func(i stages.Image) error { _, err := c.Blob(ctx, i, v1.Descriptor{Digest: v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%064d", 2)}}, 1); return err },
+		"Tag":  func(i stages.Image) error { return c.Tag(ctx, i, "v1") },
+		"Head": func(i stages.Image) error { _, err := c.Head(ctx, i); return err },
+		"Copy": func(i stages.Image) error {
+			_, err := c.Copy(ctx, i, s.Addr()+"/b", registry.CopyOptions{})
+			return err
+		},
+		"Attach":   func(i stages.Image) error { _, err := c.Attach(ctx, i, registry.Artifact{Type: "a/b"}); return err },
+		"Manifest": func(i stages.Image) error { _, _, err := c.Manifest(ctx, i); return err },
+		"Blob": func(i stages.Image) error {
+			_, err := c.Blob(ctx, i, v1.Descriptor{Digest: v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%064d", 2)}}, 1)
+			return err
+		},
 		"Referrers": func(i stages.Image) error { _, err := c.Referrers(ctx, i, ""); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
