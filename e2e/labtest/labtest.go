@@ -22,6 +22,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -44,6 +45,7 @@ var shared struct {
 	mu      sync.Mutex
 	started *lab.Cluster
 	failed  bool
+	closers []func() error
 
 	ctx context.Context
 }
@@ -140,13 +142,24 @@ func startShared() (*lab.Cluster, error) {
 	return cluster, err
 }
 
+// AtExit has Main call stop when the package's tests are over, before the shared
+// cluster is deleted; what was registered last is called first.
+func AtExit(stop func() error) {
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	shared.closers = append(shared.closers, stop)
+}
+
 func closeShared() error {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
-	if shared.started == nil {
-		return nil
-	}
 	var errs []error
+	for _, stop := range slices.Backward(shared.closers) {
+		errs = append(errs, stop())
+	}
+	if shared.started == nil {
+		return errors.Join(errs...)
+	}
 	if shared.failed {
 		dir := filepath.Join(logDir(), shared.started.Name())
 		fmt.Fprintln(os.Stderr, "labtest: collecting logs in", dir)

@@ -31,8 +31,11 @@ type Config struct {
 	// Lab makes the cluster and the base images. Nil makes one that installs
 	// missing packages and reports to Progress.
 	Lab *lab.Lab
-	// Kubeconfig is a file that leads to a cluster to use instead of a new one. It
-	// needs a Registry that this cluster can pull from.
+	// Cluster is a cluster of the lab's to use instead of a new one. Close leaves
+	// it running.
+	Cluster *lab.Cluster
+	// Kubeconfig is a file that leads to any other cluster to use. It needs a
+	// Registry that this cluster can pull from.
 	Kubeconfig string
 	// Registry is the host, and port, of a registry to use instead of a new one.
 	Registry string
@@ -53,8 +56,6 @@ type Sandbox struct {
 	Database string
 	// Base are the images to build from, pinned by digest.
 	Base lab.BaseImages
-	// Cluster is the cluster that was made, nil where one was given.
-	Cluster *lab.Cluster
 
 	mu      sync.Mutex
 	closers []func() error
@@ -86,7 +87,7 @@ func Start(ctx context.Context, cfg Config) (_ *Sandbox, err error) {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	if box.Kubeconfig == "" {
-		group.Go(func() error { return box.startCluster(ctx, maker) })
+		group.Go(func() error { return box.connectCluster(ctx, maker, cfg.Cluster) })
 	}
 	group.Go(func() (err error) {
 		box.Base, err = maker.PushBaseImages(ctx, box.Registry)
@@ -129,13 +130,16 @@ func (b *Sandbox) startRegistry(ctx context.Context) error {
 	return err
 }
 
-func (b *Sandbox) startCluster(ctx context.Context, maker *lab.Lab) error {
-	cluster, err := maker.StartCluster(ctx)
-	if err != nil {
-		return err
+// connectCluster makes the registry reachable from the cluster, which it starts if
+// there is none.
+func (b *Sandbox) connectCluster(ctx context.Context, maker *lab.Lab, cluster *lab.Cluster) (err error) {
+	if cluster == nil {
+		if cluster, err = maker.StartCluster(ctx); err != nil {
+			return err
+		}
+		b.closeWith(cluster.Close)
 	}
-	b.closeWith(cluster.Close)
-	b.Cluster, b.Kubeconfig = cluster, cluster.KubeconfigPath()
+	b.Kubeconfig = cluster.KubeconfigPath()
 	_, port, err := net.SplitHostPort(b.Registry)
 	if err != nil {
 		return err

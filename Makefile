@@ -1,0 +1,66 @@
+# fairlead. `make` lists what there is to do.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Trivy needs encoding/json/v2, an experiment in Go 1.26. One setting for every
+# build of the repository, because another one would compile everything again.
+ifneq ($(findstring go1.26,$(shell go version)),)
+export GOEXPERIMENT := jsonv2
+endif
+
+MODULES  := . ./scan/trivy ./e2e ./examples
+PACKAGES := $(MODULES:%=%/...) ./examples/app
+GO_FILES  = $(shell git ls-files --cached --others --exclude-standard '*.go')
+
+say = @printf '\n\033[1m==> %s\033[0m\n' "$(1)"
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup ## Deliver four versions of a sample service to a real cluster
+	$(call say,demo: four deliveries (about 3 minutes; the first time adds about 6 to compile))
+	@go run ./examples/quickstart
+
+.PHONY: test
+test: lint test-unit e2e ## Everything: format, vet, lint, unit tests with -race, end-to-end tests
+
+.PHONY: setup
+setup: ## Prepare a container engine, the node image and base images
+	$(call say,setup: engine and images (seconds when cached; where nothing can be pulled about 15 minutes the first time))
+	@go run ./e2e/cmd/setup
+
+.PHONY: lint
+lint: bin/golangci-lint ## Formatting, vet and linters
+	$(call say,lint: gofmt, vet, golangci-lint (a minute; the first time about 5))
+	@unformatted=$$(gofmt -l $(GO_FILES)); if [ -n "$$unformatted" ]; then \
+	  echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	@go vet $(PACKAGES)
+	@bin/golangci-lint run $(PACKAGES)
+
+bin/golangci-lint: tools/go.mod tools/go.sum
+	$(call say,build golangci-lint (about 3 minutes the first time))
+	@GOWORK=off go -C tools build -o ../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@touch $@
+
+.PHONY: test-unit
+test-unit: ## Unit tests and conformance suites with the race detector
+	$(call say,unit tests with -race (a minute; the first time about 10))
+	@go test -race ./... ./scan/trivy/... ./examples/...
+	@go -C examples/app test ./...
+
+.PHONY: e2e
+e2e: setup ## End-to-end tests on a real kind cluster
+	$(call say,end-to-end tests on a kind cluster (about 6 minutes))
+	@go test -timeout 45m ./e2e/...
+
+.PHONY: bench
+bench: setup ## Benchmarks beside the command-line tools
+	@go test -run '^$$' -bench . -benchtime 3x ./e2e/...
+
+.PHONY: clean
+clean: ## Remove what was built here, and the lab's cache
+	rm -rf bin .artifacts
+	go run ./e2e/cmd/setup -clean
