@@ -48,7 +48,7 @@ func (in *inspector) deployment(o stages.Object, now time.Time) assessment {
 		a.fail(DeadlineExceeded, owner, c.Reason, c.Message)
 	case s.Replicas > s.UpdatedReplicas:
 		a.waiting = fmt.Sprintf("%d pods of the previous revision are still running", s.Replicas-s.UpdatedReplicas)
-	default:
+	case a.ready >= a.desired:
 		a.waiting = fmt.Sprintf("%d of %d available", s.AvailableReplicas, a.desired)
 	}
 	return a

@@ -141,13 +141,13 @@ func deployment(image string, replicas int32) *appsv1.Deployment {
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "shop", UID: "deployment", Generation: 2, Annotations: map[string]string{revisionAnnotation: "2"}},
 		Spec: appsv1.DeploymentSpec{
 			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "shop"}},
-			Template: template(image),
+			Template: podTemplate(image),
 		},
 		Status: appsv1.DeploymentStatus{ObservedGeneration: 2},
 	}
 }
 
-func template(image string) corev1.PodTemplateSpec {
+func podTemplate(image string) corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "shop"}},
 		Spec: corev1.PodSpec{RestartPolicy: corev1.RestartPolicyAlways, Containers: []corev1.Container{{

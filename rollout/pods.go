@@ -38,6 +38,7 @@ type inspector struct {
 	image  stages.Image
 	strict bool
 	settle time.Duration
+	toEnd  bool // a bare pod is done when it has succeeded
 	// ready remembers when a pod was first seen ready, by pod and restarts.
 	ready map[readyKey]time.Time
 }
@@ -213,7 +214,11 @@ func describeExit(t *corev1.ContainerStateTerminated, count int, restarted bool)
 	if t.ExitCode == 0 && restarted {
 		b.WriteString(" although it should keep running")
 	}
-	if ran := t.FinishedAt.Sub(t.StartedAt.Time); ran >= 0 && !t.StartedAt.IsZero() {
+	switch ran := t.FinishedAt.Sub(t.StartedAt.Time); {
+	case t.StartedAt.IsZero() || ran < 0:
+	case ran < time.Second: // whole seconds are all that the API tells
+		b.WriteString(" within a second")
+	default:
 		fmt.Fprintf(&b, " after %s", ran)
 	}
 	if count > 1 {

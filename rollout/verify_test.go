@@ -41,7 +41,7 @@ func resourceOf(o runtime.Object) schema.GroupVersionResource {
 // upgrade is a Deployment of one replica on its way from revision 1 to 2.
 func upgrade() (d *appsv1.Deployment, old, updated *appsv1.ReplicaSet, oldPod, newPod *corev1.Pod) {
 	d = deployment(pinnedTo(digestA), 1)
-	before := template(pinnedTo(digestB))
+	before := podTemplate(pinnedTo(digestB))
 	old, updated = replicaSet(d, 1, before), replicaSet(d, 2, d.Spec.Template)
 	oldPod = as(podOf(old, "ReplicaSet", "shop-1-x", before), ready(pinnedTo(digestB)))
 	newPod = podOf(updated, "ReplicaSet", "shop-2-x", d.Spec.Template)
@@ -205,7 +205,7 @@ func TestNoFalseAborts(t *testing.T) {
 			time.Sleep(3 * time.Minute)
 		},
 		"an old ReplicaSet over quota": func(l *lab, d *appsv1.Deployment, _, _ *corev1.Pod) {
-			old := replicaSet(d, 1, template(pinnedTo(digestB)))
+			old := replicaSet(d, 1, podTemplate(pinnedTo(digestB)))
 			old.Status.Conditions = []appsv1.ReplicaSetCondition{{Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: "exceeded quota"}}
 			l.put(old)
 			time.Sleep(time.Minute)

@@ -325,7 +325,7 @@ func (in *inspector) barePod(o stages.Object, now time.Time) assessment {
 			a.findings[i].count = 1 << 16 // nothing replaces it
 		}
 	default:
-		a.done = a.ready == 1
+		a.done = a.ready == 1 && !in.toEnd
 	}
 	return a
 }
