@@ -22,19 +22,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/fairlead-dev/fairlead/registry"
 	"github.com/fairlead-dev/fairlead/stages"
 )
-
-func TestMain(m *testing.M) {
-	// Idle client connections of the default transport are not ours to count.
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { os.Exit(code) }),
-		goleak.IgnoreTopFunction("internal/poll.runtime_pollWait"),
-		goleak.IgnoreTopFunction("net/http.(*persistConn).writeLoop"),
-		goleak.IgnoreTopFunction("net/http.(*persistConn).readLoop"))
-}
 
 // serve starts a registry that the test's end stops.
 func serve(t testing.TB, opts registry.Options) *registry.Server {
