@@ -24,6 +24,9 @@ import (
 
 const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// compiledPackages are in the Go image's build cache, with all they import.
+var compiledPackages = []string{"encoding/json", "flag", "html/template", "log/slog", "net/http", "os/signal"}
+
 // buildBase makes the base image from Debian packages. The image reads its
 // layer from a file that exists until the returned function is called.
 func (l *Lab) buildBase(ctx context.Context, d debian) (v1.Image, func(), error) {
@@ -50,25 +53,66 @@ func (l *Lab) buildGolang(ctx context.Context, base v1.Image) (v1.Image, func(),
 	if err != nil {
 		return nil, nil, fmt.Errorf("lab: find the Go toolchain: %w", err)
 	}
-	archive, cleanup, err := l.tempFile("golang-*.tar")
+	tree, removeTree, err := l.tempFile("golang-*.tar")
 	if err != nil {
 		return nil, nil, err
 	}
-	var image v1.Image
+	compiled, removeCompiled, err := l.tempFile("gocache-*.tar")
+	if err != nil {
+		removeTree()
+		return nil, nil, err
+	}
+	cleanup := func() { removeTree(); removeCompiled() }
+	image, err := l.assembleGolang(ctx, base, goroot, tree, compiled)
+	if err != nil {
+		cleanup()
+		return nil, nil, fmt.Errorf("lab: make the Go image: %w", err)
+	}
+	return image, cleanup, nil
+}
+
+// assembleGolang writes the two layers of the Go image into the files tree and
+// compiled, and appends them to base.
+func (l *Lab) assembleGolang(ctx context.Context, base v1.Image, goroot, tree, compiled string) (image v1.Image, err error) {
 	err = l.progress.step("Go image: packing "+goroot, 10*time.Second, func() error {
-		if err := packToolchain(ctx, goroot, archive); err != nil {
-			return fmt.Errorf("lab: pack %s: %w", goroot, err)
+		if err := packToolchain(ctx, goroot, tree); err != nil {
+			return fmt.Errorf("pack %s: %w", goroot, err)
 		}
-		image, err = appendTar(base, archive, []string{
-			"PATH=/go/bin:/usr/local/go/bin:" + systemPath, "GOPATH=/go", "GOTOOLCHAIN=local",
+		image, err = appendTar(base, tree, []string{
+			"PATH=/go/bin:/usr/local/go/bin:" + systemPath, "GOPATH=/go", "GOTOOLCHAIN=local", "CGO_ENABLED=0",
 		})
 		return err
 	})
 	if err != nil {
-		cleanup()
-		return nil, nil, err
+		return nil, err
 	}
-	return image, cleanup, nil
+	err = l.progress.step("Go image: compiling the standard library", 40*time.Second, func() error {
+		if err := l.packStandardLibrary(ctx, compiled); err != nil {
+			return err
+		}
+		image, err = appendTar(image, compiled, nil)
+		return err
+	})
+	return image, err
+}
+
+// packStandardLibrary writes compiled packages that a web service uses to a tar
+// archive at path, where the image's user root finds them as its build cache.
+func (l *Lab) packStandardLibrary(ctx context.Context, path string) error {
+	return l.withWorkDir(func(dir string) error {
+		cache := filepath.Join(dir, "root", ".cache", "go-build")
+		build := command{
+			args: append([]string{"go", "build", "-trimpath"}, compiledPackages...),
+			dir:  dir,
+			// As in a container of the image: nothing of this machine's settings.
+			env: []string{"GOCACHE=" + cache, "CGO_ENABLED=0", "GOOS=linux", "GOEXPERIMENT=", "GOFLAGS=", "GOWORK=off"},
+		}
+		if _, err := build.run(ctx); err != nil {
+			return fmt.Errorf("compile the standard library: %w", err)
+		}
+		_, err := run(ctx, "tar", "--create", "--owner=0", "--group=0", "--sort=name", "--file", path, "--directory", dir, "root")
+		return err
+	})
 }
 
 // tempFile names a new file in the cache directory and how to remove it.

@@ -24,7 +24,10 @@ const (
 	lockSuffix    = ".lock"
 
 	// readyTimeout bounds the wait for a cluster whose containers all run.
-	readyTimeout = 3 * time.Minute
+	readyTimeout = 5 * time.Minute
+
+	// killTimeout bounds the attempt to make deleting faster.
+	killTimeout = 20 * time.Second
 )
 
 // Cluster is a Kubernetes cluster of one node that lives until Close. Its
@@ -127,6 +130,18 @@ func (l *Lab) deleteAbandoned(engine Engine) error {
 		}
 	}
 	return nil
+}
+
+// kill stops the node at once. Deleting would stop it as well, but Podman first
+// waits ten seconds for a tidy shutdown, which nobody needs here.
+func (c *Cluster) kill() {
+	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+	defer cancel()
+	node, err := c.node()
+	if err != nil {
+		return // there may be none; deleting will tell
+	}
+	_, _ = run(ctx, c.engine.name, "kill", node)
 }
 
 // forget gives up the name for good.
@@ -255,6 +270,7 @@ func (c *Cluster) close() error {
 		errs = append(errs, f.close())
 	}
 	began := time.Now()
+	c.kill()
 	if err := c.provider.Delete(c.name, c.KubeconfigPath()); err != nil {
 		// A cluster that may still be there keeps its name; the next lab tries again.
 		return errors.Join(append(errs, c.lock.Unlock(), fmt.Errorf("lab: delete cluster %s: %w; remove it with: kind delete cluster --name %s",

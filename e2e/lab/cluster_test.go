@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -145,13 +147,44 @@ func TestCancelledStartLeavesNothing(t *testing.T) {
 	l := labtest.Require(t)
 	engine, err := l.Engine(labtest.Context(t))
 	require.NoError(t, err)
-	before := containersOf(t, engine, "fairlead-")
 
-	ctx, cancel := context.WithTimeout(labtest.Context(t), 3*time.Second)
-	defer cancel()
-	_, err = l.StartCluster(ctx)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-	assert.Equal(t, before, containersOf(t, engine, "fairlead-"))
+	for name, phase := range map[string]string{
+		"before the node runs":             "",
+		"while Kubernetes is being set up": "/etc/kubernetes/manifests/kube-apiserver.yaml",
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(labtest.Context(t))
+			defer cancel()
+			known := containersOf(t, engine, "fairlead-")
+			watcher := make(chan struct{})
+			go func() {
+				defer close(watcher)
+				defer cancel()
+				waitForFile(ctx, t, engine, known, phase)
+			}()
+			_, err := l.StartCluster(ctx)
+			<-watcher
+			require.ErrorIs(t, err, context.Canceled)
+			if cluster := regexp.MustCompile(`fairlead-[a-z0-9]+`).FindString(err.Error()); cluster != "" {
+				assert.Empty(t, containersOf(t, engine, cluster))
+			}
+		})
+	}
+}
+
+// waitForFile returns when a node that is not among the known ones has a file,
+// which tells how far its setup has come; at once if path is empty.
+func waitForFile(ctx context.Context, t *testing.T, engine lab.Engine, known []string, path string) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for path != "" && ctx.Err() == nil {
+		for _, node := range containersOf(t, engine, "fairlead-") {
+			if !slices.Contains(known, node) && exec.CommandContext(ctx, engine.Name(), "exec", node, "test", "-e", path).Run() == nil {
+				return
+			}
+		}
+		<-tick.C
+	}
 }
 
 func TestAbandonedClusterIsDeleted(t *testing.T) {
@@ -176,7 +209,7 @@ func TestAbandonedClusterIsDeleted(t *testing.T) {
 func containersOf(t *testing.T, engine lab.Engine, prefix string) []string {
 	t.Helper()
 	out, err := exec.Command(engine.Name(), "ps", "--all", "--format", "{{.Names}}").Output()
-	require.NoError(t, err)
+	assert.NoError(t, err)
 	var names []string
 	for _, name := range strings.Fields(string(out)) {
 		if strings.HasPrefix(name, prefix) {

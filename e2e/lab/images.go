@@ -29,7 +29,9 @@ type BaseImages struct {
 	// Base has a shell, curl, CA certificates and the user nobody.
 	Base string
 	// Go is Base with a Go toolchain in /usr/local/go, on the PATH. It
-	// compiles programs that need only the standard library without network.
+	// compiles programs that need only the standard library without network,
+	// and, where it was built here, finds that library compiled already when
+	// it builds as root with -trimpath and CGO_ENABLED=0.
 	Go string
 }
 
@@ -103,7 +105,7 @@ func (l *Lab) baseImagesLocked(ctx context.Context) (baseImagePair, error) {
 	if err != nil {
 		return baseImagePair{}, err
 	}
-	golang, err := l.storedImage(key+"-"+compiler, func() (v1.Image, func(), error) { return l.buildGolang(ctx, base) })
+	golang, err := l.storedImage(golangKey(key, compiler), func() (v1.Image, func(), error) { return l.buildGolang(ctx, base) })
 	return baseImagePair{base, golang}, err
 }
 

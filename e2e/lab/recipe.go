@@ -47,6 +47,12 @@ func baseKey(d debian) (string, error) {
 	return key.withRecipe("recipe/base.sh")
 }
 
+// golangKey names what the Go image is made of, on top of the base image.
+func golangKey(base, compiler string) string {
+	key := newKey("golang", append([]string{base, compiler}, compiledPackages...)...)
+	return key.String()
+}
+
 // nodeKey names what the node image is made of: the recipe, the pinned modules
 // and mains, the compiler, the packages and the Debian suite.
 func nodeKey(ctx context.Context, d debian) (string, error) {
@@ -124,7 +130,12 @@ func (k cacheKey) withRecipe(root string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("lab: read the recipe: %w", err)
 	}
-	return k.kind + "-" + hex.EncodeToString(k.sum.Sum(nil))[:16], nil
+	return k.String(), nil
+}
+
+// String is the finished key, fit for a file name or a tag.
+func (k cacheKey) String() string {
+	return k.kind + "-" + hex.EncodeToString(k.sum.Sum(nil))[:16]
 }
 
 // randomSuffix makes a name unique.
