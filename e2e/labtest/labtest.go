@@ -26,6 +26,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/fairlead-dev/fairlead/e2e/lab"
 )
@@ -33,6 +34,9 @@ import (
 // LogDirEnv names the environment variable with the folder that receives the
 // logs of clusters whose tests failed. Unset means a temporary folder.
 const LogDirEnv = "FAIRLEAD_LOG_DIR"
+
+// interruptGrace is how long tests may take to end after an interrupt.
+const interruptGrace = time.Minute
 
 // interrupted is the exit status of a shell command ended by Ctrl-C.
 const interrupted = 130
@@ -60,7 +64,9 @@ func init() {
 
 // Main runs a package's tests and exits. Whatever happens to them, the shared
 // cluster is deleted first; its logs are collected if a test that used it failed.
-// An interrupt ends the tests' contexts (see Context) and deletes it as well.
+//
+// An interrupt ends the tests' contexts (see Context) and gives them a minute to
+// clean up what is their own; a second one ends the process at once.
 func Main(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	shared.ctx = ctx
@@ -71,6 +77,12 @@ func Main(m *testing.M) {
 	select {
 	case code = <-result:
 	case <-ctx.Done():
+		stop()
+		fmt.Fprintln(os.Stderr, "labtest: interrupted, cleaning up; interrupt again to leave everything as it is")
+		select {
+		case <-result:
+		case <-time.After(interruptGrace):
+		}
 	}
 	if err := closeShared(); err != nil {
 		fmt.Fprintln(os.Stderr, "labtest:", err)
