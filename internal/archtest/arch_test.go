@@ -37,3 +37,12 @@ func TestRootModuleStaysLight(t *testing.T) {
 	require.Contains(t, modules, module)
 	require.Empty(t, checkModules(modules, rootNever))
 }
+
+func TestNoBannedVersion(t *testing.T) {
+	sums, err := readSums()
+	require.NoError(t, err)
+	require.NotEmpty(t, sums)
+	for file, text := range sums {
+		require.Empty(t, checkSums(file, text, banned))
+	}
+}

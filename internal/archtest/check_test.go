@@ -282,6 +282,20 @@ func checkModules(buildList, never []string) []string {
 	return found
 }
 
+// checkSums reports banned versions whose content a go.sum file vouches for. A
+// line that ends in /go.mod is only about requirements.
+func checkSums(file, sums string, banned []string) []string {
+	var found []string
+	for line := range strings.Lines(sums) {
+		for _, version := range banned {
+			if strings.HasPrefix(line, version+" ") {
+				found = append(found, fmt.Sprintf("%s has %s, which must never be built", file, version))
+			}
+		}
+	}
+	return found
+}
+
 // under reports whether an import path is, or is below, one of the prefixes.
 func under(importPath string, prefixes []string) bool {
 	return slices.ContainsFunc(prefixes, func(prefix string) bool {

@@ -123,6 +123,11 @@ func TestModuleRuleCanFail(t *testing.T) {
 	expect(t, checkModules([]string{"github.com/sigstore/cosign/v2"}, rootNever), "requires github.com/sigstore/cosign/v2")
 }
 
+func TestBannedRuleCanFail(t *testing.T) {
+	expect(t, checkSums("go.sum", "example.com/a v1.2.3 h1:x\nexample.com/a v1.2.3/go.mod h1:y\n", []string{"example.com/a v1.2.3"}), "go.sum has example.com/a v1.2.3")
+	expect(t, checkSums("go.sum", "example.com/a v1.2.3/go.mod h1:y\nexample.com/a v1.2.30 h1:x\n", []string{"example.com/a v1.2.3"}), "")
+}
+
 // expect asserts that there is exactly one violation, containing want, or none.
 func expect(t *testing.T, violations []string, want string) {
 	t.Helper()

@@ -97,6 +97,27 @@ func nestedModules() ([]string, error) {
 	return dirs, err
 }
 
+// readSums returns the go.sum files of all modules by name.
+func readSums() (map[string]string, error) {
+	nested, err := nestedModules()
+	if err != nil {
+		return nil, err
+	}
+	sums := map[string]string{}
+	for _, dir := range append(nested, root) {
+		name := filepath.Join(dir, "go.sum")
+		text, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // a module without dependencies
+		}
+		if err != nil {
+			return nil, err
+		}
+		sums[name] = string(text)
+	}
+	return sums, nil
+}
+
 // rootBuildList returns the modules that requiring the root module brings along.
 func rootBuildList() ([]string, error) {
 	out, err := run(root, []string{"GOWORK=off"}, "list", "-m", "-f", "{{.Path}}", "all")

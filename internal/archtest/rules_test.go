@@ -75,3 +75,11 @@ var testingAllowed = []string{"stages/stagestest", "e2e"}
 // rootNever are the modules whose version floors must not reach someone who
 // requires the root module.
 var rootNever = []string{"github.com/aquasecurity/trivy", "github.com/sigstore/cosign", "sigs.k8s.io/kind", "k8s.io/kubernetes"}
+
+// banned are versions that must never be compiled in, by whichever module.
+var banned = []string{
+	// Published by attackers in March 2026.
+	"github.com/aquasecurity/trivy v0.69.4",
+	"github.com/aquasecurity/trivy v0.69.5",
+	"github.com/aquasecurity/trivy v0.69.6",
+}
