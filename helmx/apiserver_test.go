@@ -1,0 +1,377 @@
+package helmx_test
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	jsonpatch "github.com/evanphx/json-patch"
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+)
+
+type content = map[string]any
+
+type resourceKind struct {
+	group, version, kind, plural string
+	cluster                      bool
+}
+
+var served = []resourceKind{
+	{"", "v1", "Namespace", "namespaces", true},
+	{"", "v1", "Secret", "secrets", false},
+	{"", "v1", "ConfigMap", "configmaps", false},
+	{"", "v1", "Service", "services", false},
+	{"", "v1", "Pod", "pods", false},
+	{"apps", "v1", "Deployment", "deployments", false},
+	{"batch", "v1", "Job", "jobs", false},
+}
+
+// apiServer is as much of a Kubernetes API server as Helm needs, over real HTTP.
+type apiServer struct {
+	t       testing.TB
+	server  *httptest.Server
+	mu      sync.Mutex
+	objects map[string]content
+	version int
+	log     []string
+	watches map[chan content]string
+	// intercept may answer a request in the server's stead.
+	intercept func(w http.ResponseWriter, r *http.Request) bool
+	// jobs is the condition that Jobs get at once; empty for none.
+	jobs string
+}
+
+func newAPIServer(t testing.TB, namespaces ...string) *apiServer {
+	t.Helper()
+	a := &apiServer{t: t, objects: map[string]content{}, watches: map[chan content]string{}, jobs: "Complete"}
+	for _, name := range namespaces {
+		a.put("/api/v1/namespaces/"+name, content{"apiVersion": "v1", "kind": "Namespace", "metadata": content{"name": name}})
+	}
+	a.server = httptest.NewServer(http.HandlerFunc(a.serve))
+	t.Cleanup(a.server.Close)
+	return a
+}
+
+func (a *apiServer) rest() *rest.Config { return &rest.Config{Host: a.server.URL} }
+
+// onRequest installs an interceptor.
+func (a *apiServer) onRequest(f func(w http.ResponseWriter, r *http.Request) bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.intercept = f
+}
+
+// requests returns "METHOD path" of all requests so far that the filter accepts.
+func (a *apiServer) requests(filter func(string) bool) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []string
+	for _, r := range a.log {
+		if filter == nil || filter(r) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func mutating(request string) bool { return !strings.HasPrefix(request, http.MethodGet) }
+
+// get returns an object, or nil.
+func (a *apiServer) get(path string) content {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.objects[path]
+}
+
+// edit changes an object, or deletes it where the function returns nil.
+func (a *apiServer) edit(path string, f func(content) content) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if changed := f(a.objects[path]); changed != nil {
+		a.put(path, changed)
+	} else {
+		a.drop(path)
+	}
+}
+
+func (a *apiServer) paths(contains string) []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []string
+	for path := range a.objects {
+		if strings.Contains(path, contains) {
+			out = append(out, path)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (a *apiServer) put(path string, obj content) content {
+	a.version++
+	metadata := obj["metadata"].(content)
+	metadata["resourceVersion"] = strconv.Itoa(a.version)
+	if metadata["uid"] == nil {
+		metadata["uid"] = fmt.Sprintf("uid-%d", a.version)
+	}
+	if metadata["creationTimestamp"] == nil {
+		metadata["creationTimestamp"] = time.Now().UTC().Format(time.RFC3339)
+	}
+	if text, ok := obj["stringData"].(content); ok {
+		data, _ := obj["data"].(content)
+		if data == nil {
+			data = content{}
+		}
+		for k, v := range text {
+			data[k] = base64.StdEncoding.EncodeToString([]byte(v.(string)))
+		}
+		obj["data"] = data
+		delete(obj, "stringData")
+	}
+	if obj["kind"] == "Job" && a.jobs != "" {
+		obj["status"] = content{"conditions": []any{content{"type": a.jobs, "status": "True", "reason": "BackoffLimitExceeded", "message": "it has failed"}}}
+	}
+	event := "MODIFIED"
+	if a.objects[path] == nil {
+		event = "ADDED"
+	}
+	a.objects[path] = obj
+	a.announce(event, path, obj)
+	return obj
+}
+
+func (a *apiServer) drop(path string) {
+	if obj := a.objects[path]; obj != nil {
+		delete(a.objects, path)
+		a.announce("DELETED", path, obj)
+	}
+}
+
+func (a *apiServer) announce(event, path string, obj content) {
+	for ch, watched := range a.watches {
+		if watched == path {
+			ch <- content{"type": event, "object": obj}
+		}
+	}
+}
+
+func (a *apiServer) serve(w http.ResponseWriter, r *http.Request) {
+	a.mu.Lock()
+	a.log = append(a.log, r.Method+" "+r.URL.Path)
+	intercept := a.intercept
+	a.mu.Unlock()
+	if intercept != nil && intercept(w, r) {
+		return
+	}
+	switch path := strings.Trim(r.URL.Path, "/"); path {
+	case "version":
+		reply(w, 200, content{"major": "1", "minor": "37", "gitVersion": "v1.37.2"})
+	case "api":
+		reply(w, 200, content{"kind": "APIVersions", "versions": []string{"v1"}})
+	case "apis":
+		groups := []any{}
+		for _, g := range []string{"apps", "batch"} {
+			v := content{"groupVersion": g + "/v1", "version": "v1"}
+			groups = append(groups, content{"name": g, "versions": []any{v}, "preferredVersion": v})
+		}
+		reply(w, 200, content{"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+	case "api/v1", "apis/apps/v1", "apis/batch/v1":
+		reply(w, 200, resourceList(path))
+	default:
+		a.object(w, r, path)
+	}
+}
+
+func resourceList(path string) content {
+	gv, _ := schema.ParseGroupVersion(strings.TrimPrefix(strings.TrimPrefix(path, "apis/"), "api/"))
+	list := []any{}
+	for _, k := range served {
+		if k.group == gv.Group {
+			list = append(list, content{
+				"name": k.plural, "singularName": strings.ToLower(k.kind), "kind": k.kind, "namespaced": !k.cluster,
+				"verbs": []string{"get", "list", "watch", "create", "update", "patch", "delete"},
+			})
+		}
+	}
+	return content{"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv.String(), "resources": list}
+}
+
+// object serves one object or a collection: [api v1] or [apis group v1], then
+// [namespaces ns], resource, name.
+func (a *apiServer) object(w http.ResponseWriter, r *http.Request, path string) {
+	parts := strings.Split(path, "/")
+	skip := 2
+	group := ""
+	if parts[0] == "apis" {
+		skip, group = 3, parts[1]
+	}
+	rest := parts[min(skip, len(parts)):]
+	namespace := ""
+	if len(rest) > 2 && rest[0] == "namespaces" {
+		namespace, rest = rest[1], rest[2:]
+	}
+	i := slices.IndexFunc(served, func(k resourceKind) bool { return len(rest) > 0 && k.group == group && k.plural == rest[0] })
+	if i < 0 {
+		fail(w, 404, metav1.StatusReasonNotFound, "no such path "+path)
+		return
+	}
+	kind, full := served[i], "/"+path
+	body, _ := io.ReadAll(r.Body)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(rest) == 1 {
+		a.collection(w, r, kind, namespace, full, body)
+		return
+	}
+	current := a.objects[full]
+	switch r.Method {
+	case http.MethodGet:
+		if current == nil {
+			fail(w, 404, metav1.StatusReasonNotFound, fmt.Sprintf("%s %q not found", kind.plural, rest[1]))
+			return
+		}
+		reply(w, 200, current)
+	case http.MethodPut:
+		obj := content{}
+		require.NoError(a.t, json.Unmarshal(body, &obj))
+		reply(w, 200, a.put(full, obj))
+	case http.MethodPatch:
+		reply(w, 200, a.put(full, a.patch(r.Header.Get("Content-Type"), kind, current, body)))
+	case http.MethodDelete:
+		if current == nil {
+			fail(w, 404, metav1.StatusReasonNotFound, "not found")
+			return
+		}
+		a.drop(full)
+		reply(w, 200, content{"kind": "Status", "apiVersion": "v1", "status": "Success"})
+	}
+}
+
+func (a *apiServer) patch(contentType string, kind resourceKind, current content, patch []byte) content {
+	before, err := json.Marshal(current)
+	require.NoError(a.t, err)
+	var after []byte
+	if strings.Contains(contentType, "strategic") {
+		typed, newErr := scheme.Scheme.New(schema.GroupVersionKind{Group: kind.group, Version: kind.version, Kind: kind.kind})
+		require.NoError(a.t, newErr)
+		after, err = strategicpatch.StrategicMergePatch(before, patch, typed)
+	} else {
+		after, err = jsonpatch.MergePatch(before, patch)
+	}
+	require.NoError(a.t, err)
+	obj := content{}
+	require.NoError(a.t, json.Unmarshal(after, &obj))
+	return obj
+}
+
+func (a *apiServer) collection(w http.ResponseWriter, r *http.Request, kind resourceKind, namespace, full string, body []byte) {
+	if r.Method == http.MethodPost {
+		obj := content{}
+		require.NoError(a.t, json.Unmarshal(body, &obj))
+		metadata := obj["metadata"].(content)
+		path := full + "/" + metadata["name"].(string)
+		switch {
+		case namespace != "" && a.objects["/api/v1/namespaces/"+namespace] == nil:
+			fail(w, 404, metav1.StatusReasonNotFound, fmt.Sprintf("namespaces %q not found", namespace))
+			return
+		case a.objects[path] != nil:
+			fail(w, 409, metav1.StatusReasonAlreadyExists, fmt.Sprintf("%s %q already exists", kind.plural, metadata["name"]))
+			return
+		case namespace != "":
+			metadata["namespace"] = namespace
+		}
+		obj["apiVersion"], obj["kind"] = schema.GroupVersion{Group: kind.group, Version: kind.version}.String(), kind.kind
+		reply(w, 201, a.put(path, obj))
+		return
+	}
+	query := r.URL.Query()
+	if query.Get("watch") != "" {
+		a.watch(w, r, full+"/"+strings.TrimPrefix(query.Get("fieldSelector"), "metadata.name="), query.Get("resourceVersion"))
+		return
+	}
+	selector, err := labels.Parse(query.Get("labelSelector"))
+	require.NoError(a.t, err)
+	items := []any{}
+	for path, obj := range a.objects {
+		if name, ok := strings.CutPrefix(path, full+"/"); !ok || strings.Contains(name, "/") {
+			continue
+		}
+		set := labels.Set{}
+		own, _ := obj["metadata"].(content)["labels"].(content)
+		for k, v := range own {
+			set[k] = fmt.Sprint(v)
+		}
+		if selector.Matches(set) {
+			items = append(items, obj)
+		}
+	}
+	list := content{"apiVersion": "v1", "kind": kind.kind + "List", "metadata": content{"resourceVersion": strconv.Itoa(a.version)}, "items": items}
+	if strings.Contains(r.Header.Get("Accept"), "PartialObjectMetadataList") {
+		list["apiVersion"], list["kind"] = "meta.k8s.io/v1", "PartialObjectMetadataList"
+	}
+	reply(w, 200, list)
+}
+
+// watch streams events of one object. It is called with the lock held.
+func (a *apiServer) watch(w http.ResponseWriter, r *http.Request, path, since string) {
+	ch := make(chan content, 100)
+	if obj := a.objects[path]; obj == nil {
+		ch <- content{"type": "DELETED", "object": content{"apiVersion": "v1", "kind": "Pod", "metadata": content{"name": "gone"}}}
+	} else if obj["metadata"].(content)["resourceVersion"] != since {
+		ch <- content{"type": "MODIFIED", "object": obj}
+	}
+	a.watches[ch] = path
+	a.mu.Unlock()
+	defer a.mu.Lock() // The caller unlocks.
+	defer func() {
+		a.mu.Lock()
+		delete(a.watches, ch)
+		a.mu.Unlock()
+	}()
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	w.(http.Flusher).Flush()
+	for {
+		select {
+		case <-r.Context().Done():
+			return
+		case event := <-ch:
+			a.mu.Lock()
+			data, err := json.Marshal(event)
+			a.mu.Unlock()
+			if err != nil {
+				return
+			}
+			w.Write(append(data, '\n')) //nolint:errcheck // The client may be gone.
+			w.(http.Flusher).Flush()
+		}
+	}
+}
+
+func reply(w http.ResponseWriter, code int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	json.NewEncoder(w).Encode(body) //nolint:errcheck // The client may be gone.
+}
+
+func fail(w http.ResponseWriter, code int, reason metav1.StatusReason, message string, causes ...metav1.StatusCause) {
+	reply(w, code, metav1.Status{
+		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: "Failure",
+		Code: int32(code), Reason: reason, Message: message, Details: &metav1.StatusDetails{Causes: causes},
+	})
+}

@@ -1,0 +1,208 @@
+package helmx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"helm.sh/helm/v3/pkg/release"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/cli-runtime/pkg/resource"
+	"k8s.io/client-go/rest"
+)
+
+// info returns a client for an object, or nil for a kind that the cluster doesn't
+// serve, of which no object can exist.
+func (s *session) info(o object) (*resource.Info, error) {
+	mapping, err := s.mapper.RESTMapping(o.gvk().GroupKind(), o.gvk().Version)
+	if meta.IsNoMatchError(err) {
+		return nil, nil //nolint:nilnil // See above.
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up kind %s: %w", o.id.Kind, err)
+	}
+	cfg := rest.CopyConfig(s.rest)
+	cfg.APIPath = "/apis"
+	if mapping.GroupVersionKind.Group == "" {
+		cfg.APIPath = "/api"
+	}
+	gv := mapping.GroupVersionKind.GroupVersion()
+	cfg.GroupVersion = &gv
+	cfg.NegotiatedSerializer = resource.UnstructuredPlusDefaultContentConfig().NegotiatedSerializer
+	client, err := rest.RESTClientFor(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("make a client for %s: %w", o.id.Kind, err)
+	}
+	return &resource.Info{Client: client, Mapping: mapping, Namespace: o.id.Namespace, Name: o.id.Name}, nil
+}
+
+// live returns an object as the cluster has it, or nil.
+func (s *session) live(o object) (*unstructured.Unstructured, *resource.Info, error) {
+	info, err := s.info(o)
+	if info == nil || err != nil {
+		return nil, nil, err
+	}
+	found, err := resource.NewHelper(info.Client, info.Mapping).Get(info.Namespace, info.Name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, info, nil
+	case err != nil:
+		return nil, nil, fmt.Errorf("look at %s: %w", o.id, err)
+	}
+	obj, ok := found.(*unstructured.Unstructured)
+	if !ok {
+		return nil, nil, fmt.Errorf("look at %s: unexpected answer of type %T", o.id, found)
+	}
+	return obj, info, nil
+}
+
+// leftovers returns the live objects that revisions of own consist of and to
+// doesn't, that belong to the release, and that are not to be kept. A nil to
+// stands for the newest of own, which Helm deletes itself.
+func (s *session) leftovers(own []*release.Release, to *release.Release) ([]object, error) {
+	if to == nil {
+		to = newest(own)
+	}
+	stay, err := parseObjects(to.Manifest, s.namespace, s.mapper)
+	if err != nil {
+		return nil, err
+	}
+	known := index(stay)
+	var out []object
+	for _, rel := range own {
+		objects, err := parseObjects(rel.Manifest, s.namespace, s.mapper)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range objects {
+			if _, ok := known[o.identity()]; ok || o.kept() {
+				continue
+			}
+			known[o.identity()] = o
+			live, _, err := s.live(o)
+			if err != nil {
+				return nil, err
+			}
+			if live != nil && s.owns(rel.Name, live) && !(object{content: live.Object}).kept() {
+				out = append(out, o)
+			}
+		}
+	}
+	return out, nil
+}
+
+// owns reports whether a live object belongs to the release, as Helm marks it.
+func (s *session) owns(name string, live *unstructured.Unstructured) bool {
+	a := live.GetAnnotations()
+	return a["meta.helm.sh/release-name"] == name && a["meta.helm.sh/release-namespace"] == s.namespace
+}
+
+// remove deletes objects, dependents in the background.
+func (s *session) remove(objects []object) error {
+	policy := metav1.DeletePropagationBackground
+	for _, o := range objects {
+		info, err := s.info(o)
+		if err != nil {
+			return err
+		}
+		if info == nil {
+			continue
+		}
+		_, err = resource.NewHelper(info.Client, info.Mapping).DeleteWithOptions(info.Namespace, info.Name, &metav1.DeleteOptions{PropagationPolicy: &policy})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return s.explain(fmt.Errorf("delete %s: %w", o.id, err))
+		}
+	}
+	return nil
+}
+
+// awaitGone waits until none of objects exists. It returns those that still do
+// after timeout.
+func (s *session) awaitGone(objects []object, timeout time.Duration) ([]string, error) {
+	ctx, cancel := context.WithTimeoutCause(s.ctx, timeout, &timeoutError{timeout})
+	defer cancel()
+	var late []string
+	for _, o := range objects {
+		info, err := s.info(o)
+		if err != nil {
+			return nil, s.explain(err)
+		}
+		if info == nil {
+			continue
+		}
+		err = s.await(ctx, info, func(live *unstructured.Unstructured) (bool, error) { return live == nil, nil })
+		if _, ok := errors.AsType[*timeoutError](err); ok {
+			late = append(late, fmt.Sprintf("%s is still being deleted after %s", o.id, timeout))
+			continue
+		}
+		if err != nil {
+			return nil, s.explain(err)
+		}
+	}
+	return late, nil
+}
+
+// clockSkew is how far the clocks of this host and of the cluster may be apart.
+const clockSkew = time.Minute
+
+// removeHooks deletes the objects that hooks of own have made, so that nothing of
+// a cancelled release goes on running. Hooks that to has as well are spared once
+// they have finished. Helm doesn't mark objects of hooks as its own: they are
+// recognised by having been started, and made no earlier than that.
+func (d *Deployer) removeHooks(s *session, own []*release.Release, to *release.Release) error {
+	spared := map[identity]object{}
+	if to != nil {
+		hooks, err := hookObjects(to.Hooks, s.namespace, s.mapper)
+		if err != nil {
+			return err
+		}
+		spared = index(hooks)
+	}
+	var doomed []object
+	for _, rel := range own {
+		for _, h := range rel.Hooks {
+			if h.LastRun.StartedAt.IsZero() || h.Kind == "CustomResourceDefinition" {
+				continue
+			}
+			objects, err := hookObjects([]*release.Hook{h}, s.namespace, s.mapper)
+			if err != nil {
+				return err
+			}
+			for _, o := range objects {
+				live, _, err := s.live(o)
+				if err != nil {
+					return s.explain(err)
+				}
+				_, shared := spared[o.identity()]
+				if live == nil || o.kept() || shared && !running(live) ||
+					live.GetCreationTimestamp().Add(clockSkew).Before(h.LastRun.StartedAt.Time) {
+					continue
+				}
+				doomed = append(doomed, o)
+			}
+		}
+	}
+	if err := s.remove(doomed); err != nil {
+		return err
+	}
+	_, err := s.awaitGone(doomed, d.cfg.Timeout)
+	return err
+}
+
+// running reports whether a live Job or Pod has yet to finish.
+func running(live *unstructured.Unstructured) bool {
+	switch live.GroupVersionKind().GroupKind() {
+	case schema.GroupKind{Group: "batch", Kind: "Job"}:
+		done, _ := jobFinished(live)
+		return !done
+	case schema.GroupKind{Kind: "Pod"}:
+		done, _ := podFinished(live)
+		return !done
+	}
+	return false
+}

@@ -1,0 +1,40 @@
+// Package helmx releases an image with Helm. [Deployer] installs or upgrades a
+// chart, tells beforehand what would change, and brings the previous release
+// back when a later stage fails.
+//
+//	d, err := helmx.New(helmx.Config{
+//		Chart:      "./chart",
+//		Release:    "shop",
+//		Namespace:  "prod",
+//		Values:     helmx.Values{Files: []string{"chart/values-prod.yaml"}},
+//		Image:      helmx.ImageValues{Repository: "image.repository", Tag: "image.tag"},
+//		Kubernetes: helmx.Kubernetes{KubeconfigPath: "/etc/deploy/kubeconfig"},
+//	})
+//
+// # What is released
+//
+// The chart and the values files are read once, by [New], so that what a gate has
+// seen in a plan is what is deployed. The image is written into the values last
+// and by digest. After rendering, and again on what Helm is about to apply, the
+// pinned image must appear in a pod template and no container may name the same
+// repository without that digest; a chart that ignores the values, or that has a
+// tag of its own, is refused before the cluster is touched.
+//
+// # What it never does
+//
+//   - It never waits for pods: that is for a [stages.Verifier] to watch. Helm's
+//     Wait and Atomic stay off; hooks do run, bounded by [Config.Timeout].
+//   - It never goes on after it returned. Every request to the cluster is bound
+//     to the context of the call; after a cancel none is sent, except for marking
+//     the interrupted revision as failed, which takes five seconds at most and is
+//     done before the call returns.
+//   - It never undoes what hooks did to the outside world, such as a migration of
+//     a database. Objects of hooks are removed where the failed revision made them.
+//   - It never reads HELM_* variables, ~/.kube or Helm's cache folders, and it never
+//     writes to disk.
+//   - It never shows secrets: the data of Secrets is masked in plans and in
+//     differences, and values are masked in errors.
+//
+// Releases are stored as Helm 3 does, so the helm command can read, upgrade and
+// roll back what this package released, and the other way round.
+package helmx

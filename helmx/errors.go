@@ -1,0 +1,301 @@
+package helmx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/cli-runtime/pkg/resource"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// Reason classes what an API server refused.
+type Reason string
+
+// The reasons.
+const (
+	// Unauthorized: the credentials are not accepted.
+	Unauthorized Reason = "Unauthorized"
+	// Forbidden: the account lacks a right. See Verb, Resource and Namespace.
+	Forbidden Reason = "Forbidden"
+	// QuotaExceeded: a ResourceQuota is used up.
+	QuotaExceeded Reason = "QuotaExceeded"
+	// AdmissionDenied: a webhook, policy or limit range refused the object.
+	AdmissionDenied Reason = "AdmissionDenied"
+	// Invalid: the object is malformed. See Fields.
+	Invalid Reason = "Invalid"
+	// Conflict: somebody else changed the object at the same time.
+	Conflict Reason = "Conflict"
+	// Terminating: the namespace is being deleted.
+	Terminating Reason = "Terminating"
+	// Unavailable: the API server could not be reached, or could not answer.
+	Unavailable Reason = "Unavailable"
+	// Refused is any other refusal.
+	Refused Reason = "Refused"
+)
+
+// APIError is a request that the API server refused or that did not reach it.
+// Conflict, Terminating and Unavailable may pass with time; the others satisfy
+// [stages.IsPermanent].
+type APIError struct {
+	Reason Reason
+	// Verb is the right that the request needed, such as "create".
+	Verb string
+	// Group and Resource name the kind, such as "apps" and "deployments"; a
+	// subresource follows after a slash.
+	Group, Resource string
+	// Namespace and Name name the object, as far as known.
+	Namespace, Name string
+	// Fields are the paths of malformed fields.
+	Fields []string
+	// Message is the server's own account, with secrets masked.
+	Message string
+
+	err error
+}
+
+// Error says what was refused, why, and what to do.
+func (e *APIError) Error() string {
+	what := e.Verb + " " + e.Resource
+	if e.Group != "" {
+		what += "." + e.Group
+	}
+	if e.Name != "" {
+		what += " " + e.Name
+	}
+	if e.Namespace != "" {
+		what += " in namespace " + e.Namespace
+	}
+	switch e.Reason {
+	case Unavailable:
+		return strings.TrimSpace("the API server is unavailable: " + e.Message)
+	case Forbidden:
+		return fmt.Sprintf("not allowed to %s: %s; grant it to the deploying account with a Role", what, e.Message)
+	case Unauthorized:
+		return fmt.Sprintf("the API server does not accept the credentials to %s: %s", what, e.Message)
+	case QuotaExceeded:
+		return fmt.Sprintf("quota exceeded by %s: %s; free some of it or raise the ResourceQuota", what, e.Message)
+	case AdmissionDenied:
+		return fmt.Sprintf("admission denied to %s: %s", what, e.Message)
+	case Terminating:
+		return fmt.Sprintf("can't %s: the namespace is being deleted: %s", what, e.Message)
+	case Invalid:
+		return fmt.Sprintf("invalid object, can't %s: %s", what, e.Message)
+	default:
+		return fmt.Sprintf("can't %s: %s", what, e.Message)
+	}
+}
+
+// Unwrap returns the cause, marked as permanent where it is.
+func (e *APIError) Unwrap() error {
+	cause := e.err
+	if cause == nil {
+		cause = errors.New(e.Message)
+	}
+	switch e.Reason {
+	case Conflict, Terminating, Unavailable:
+		return cause
+	default:
+		return stages.Permanent(cause)
+	}
+}
+
+// LockedError is a release that another operation holds, or held when its process
+// died.
+type LockedError struct {
+	Release, Namespace string
+	// Revision and Status are of the revision that holds it, such as 4 and
+	// "pending-upgrade".
+	Revision int
+	Status   string
+	// Since is when it was begun, Age how long ago that was.
+	Since time.Time
+	Age   time.Duration
+	// Run is the run that holds it; empty if it is not one of this package's.
+	Run string
+}
+
+func (e *LockedError) Error() string {
+	holder := "an operation that is not of this library"
+	if e.Run != "" {
+		holder = "run " + e.Run
+	}
+	return fmt.Sprintf("release %s/%s is locked: revision %d has been %s for %s, by %s; wait for it, or if its process is dead restore the release (helm rollback, or recover the run) first",
+		e.Namespace, e.Release, e.Revision, e.Status, e.Age.Round(time.Second), holder)
+}
+
+// HookError is a hook of the chart that did not succeed.
+type HookError struct {
+	// Hook is the Job or Pod.
+	Hook stages.Object
+	// Problem says what became of it.
+	Problem string
+
+	err error
+}
+
+func (e *HookError) Error() string { return fmt.Sprintf("hook %s: %s", e.Hook, e.Problem) }
+
+// Unwrap returns the cause.
+func (e *HookError) Unwrap() error { return e.err }
+
+// Evidence tells about the failed hook.
+func (e *HookError) Evidence() []stages.Evidence {
+	return []stages.Evidence{{
+		Subject: e.Hook.String(), Reason: "HookFailed", Message: e.Problem,
+		Remedy: "look at the logs of the hook's pod",
+	}}
+}
+
+var verbs = map[string]string{
+	http.MethodGet: "get", http.MethodPost: "create", http.MethodPut: "update",
+	http.MethodPatch: "patch", http.MethodDelete: "delete",
+}
+
+// resourcePath matches /api/v1/… and /apis/group/version/… .
+var resourcePath = regexp.MustCompile(`/(?:api|apis/([^/]+))/v[^/]+(?:/namespaces/([^/]+))?(?:/([^/]+)(?:/([^/]+)(?:/(.+))?)?)?$`)
+
+// newAPIError classes a refusal, or returns nil for one that is part of normal
+// work.
+func newAPIError(req *http.Request, status *metav1.Status) *APIError {
+	if status.Reason == metav1.StatusReasonAlreadyExists || status.Reason == metav1.StatusReasonNotFound {
+		return nil
+	}
+	e := &APIError{Verb: verbs[req.Method], Message: status.Message, Reason: classify(status)}
+	if m := resourcePath.FindStringSubmatch(req.URL.Path); m != nil {
+		e.Group, e.Namespace, e.Resource, e.Name = m[1], m[2], m[3], m[4]
+		if e.Resource == "" && e.Namespace != "" {
+			e.Resource, e.Name, e.Namespace = "namespaces", e.Namespace, ""
+		}
+		if m[5] != "" {
+			e.Resource += "/" + m[5]
+		}
+	}
+	switch {
+	case e.Verb == "get" && req.URL.Query().Has("watch"):
+		e.Verb = "watch"
+	case e.Verb == "get" && e.Name == "":
+		e.Verb = "list"
+	}
+	if status.Details != nil {
+		if e.Name == "" {
+			e.Name = status.Details.Name
+		}
+		for _, cause := range status.Details.Causes {
+			if cause.Field != "" {
+				e.Fields = append(e.Fields, cause.Field)
+			}
+		}
+	}
+	return e
+}
+
+var unknownField = regexp.MustCompile(`unknown field|duplicate field|strict decoding|cannot be handled as a|unmarshal`)
+
+func classify(status *metav1.Status) Reason {
+	message := status.Message
+	for _, cause := range causes(status) {
+		if cause.Type == "NamespaceTerminating" {
+			return Terminating
+		}
+	}
+	switch {
+	case strings.Contains(message, "exceeded quota"):
+		return QuotaExceeded
+	case strings.Contains(message, "admission webhook") && strings.Contains(message, "denied"),
+		strings.Contains(message, "ValidatingAdmissionPolicy"), strings.Contains(message, "violates PodSecurity"),
+		status.Code == http.StatusForbidden && strings.Contains(message, "usage per "):
+		return AdmissionDenied
+	case status.Code == http.StatusUnauthorized:
+		return Unauthorized
+	case status.Code == http.StatusForbidden:
+		return Forbidden
+	case status.Code == http.StatusConflict:
+		return Conflict
+	case status.Code == http.StatusUnprocessableEntity, unknownField.MatchString(message):
+		return Invalid
+	case status.Code == http.StatusTooManyRequests, status.Code >= http.StatusInternalServerError:
+		return Unavailable
+	}
+	return Refused
+}
+
+func causes(status *metav1.Status) []metav1.StatusCause {
+	if status.Details == nil {
+		return nil
+	}
+	return status.Details.Causes
+}
+
+// explain returns err as what it means: the cancellation if that is the cause,
+// else the refusals of the API server that its text consists of, else the text,
+// with secrets masked.
+func (s *session) explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case s.ctx.Err() != nil:
+		return context.Cause(s.ctx)
+	case s.hook != nil && strings.Contains(err.Error(), s.hook.Error()):
+		problem, _ := redact(s.hook.Problem, s.secrets)
+		return stages.Permanent(&HookError{Hook: s.hook.Hook, Problem: problem})
+	}
+	if already, ok := errors.AsType[*APIError](err); ok {
+		return already
+	}
+	var found []error
+	seen := map[string]bool{}
+	for _, failure := range s.failures.all() {
+		if seen[failure.Message] || failure.Message == "" || !strings.Contains(err.Error(), failure.Message) {
+			continue
+		}
+		seen[failure.Message] = true
+		failure.Message, _ = redact(failure.Message, s.secrets)
+		found = append(found, failure)
+	}
+	switch {
+	case len(found) > 0:
+		return errors.Join(found...)
+	case unreachable(err):
+		return &APIError{Reason: Unavailable, Message: fmt.Sprintf("%s: %s", s.cluster.host, networkProblem(err))}
+	}
+	text, masked := redact(err.Error(), s.secrets)
+	if masked {
+		err = errors.New(text)
+	}
+	for _, lasting := range []string{"cannot be imported into the current release", "no matches for kind", "ensure CRDs are installed first"} {
+		if strings.Contains(text, lasting) {
+			return stages.Permanent(err)
+		}
+	}
+	return err
+}
+
+func unreachable(err error) bool {
+	_, isNet := errors.AsType[net.Error](err)
+	_, isURL := errors.AsType[*url.Error](err)
+	return isNet || isURL || strings.Contains(err.Error(), "Kubernetes cluster unreachable")
+}
+
+// networkProblem leaves out the URL, which names a request that nobody asked about.
+func networkProblem(err error) string {
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		return e.Err.Error()
+	}
+	return err.Error()
+}
+
+func infoID(info *resource.Info) stages.Object {
+	gvk := info.Mapping.GroupVersionKind
+	return stages.Object{APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind, Namespace: info.Namespace, Name: info.Name}
+}
+
+func describeInfo(info *resource.Info) string { return infoID(info).String() }

@@ -1,0 +1,244 @@
+package helmx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"helm.sh/helm/v3/pkg/kube"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/cli-runtime/pkg/resource"
+)
+
+// kubeClient is Helm's client with every wait replaced: Helm's poll, or retry,
+// until a timeout of their own, whatever becomes of the operation.
+type kubeClient struct {
+	*kube.Client
+	s *session
+}
+
+var (
+	_ kube.Interface                    = (*kubeClient)(nil)
+	_ kube.InterfaceExt                 = (*kubeClient)(nil)
+	_ kube.InterfaceThreeWayMerge       = (*kubeClient)(nil)
+	_ kube.InterfaceLogs                = (*kubeClient)(nil)
+	_ kube.InterfaceDeletionPropagation = (*kubeClient)(nil)
+)
+
+func newKubeClient(s *session) *kubeClient {
+	client := kube.New(s)
+	client.Namespace = s.namespace
+	client.Log = s.debug
+	return &kubeClient{client, s}
+}
+
+// Build never validates on the client side. With the API servers that there are,
+// Helm's validation comes down to fetching megabytes of OpenAPI documents in order
+// to find that the server checks the fields itself.
+func (k *kubeClient) Build(reader io.Reader, _ bool) (kube.ResourceList, error) {
+	return k.Client.Build(reader, false)
+}
+
+// Delete reports success once the operation has ended: Helm asks for it only to
+// tidy up hooks, and prints an error of it through the global logger.
+func (k *kubeClient) Delete(resources kube.ResourceList) (*kube.Result, []error) {
+	if k.s.ctx.Err() != nil {
+		return &kube.Result{}, nil
+	}
+	result, errs := k.Client.Delete(resources)
+	if k.s.ctx.Err() != nil {
+		return &kube.Result{}, nil
+	}
+	return result, errs
+}
+
+// Wait waits for CustomResourceDefinitions to be served, the only thing that Helm
+// waits for when its own Wait is off.
+func (k *kubeClient) Wait(resources kube.ResourceList, timeout time.Duration) error {
+	return k.each(resources, timeout, func(ctx context.Context, info *resource.Info) error {
+		return k.s.await(ctx, info, func(obj *unstructured.Unstructured) (bool, error) {
+			if obj == nil {
+				return false, fmt.Errorf("%s was deleted while waiting for it", describeInfo(info))
+			}
+			return obj.GetKind() != "CustomResourceDefinition" || condition(obj, "Established") != nil, nil
+		})
+	})
+}
+
+// WaitWithJobs is Wait, because no operation of this package waits for Jobs.
+func (k *kubeClient) WaitWithJobs(resources kube.ResourceList, timeout time.Duration) error {
+	return k.Wait(resources, timeout)
+}
+
+// WaitForDelete waits until none of resources exists.
+func (k *kubeClient) WaitForDelete(resources kube.ResourceList, timeout time.Duration) error {
+	return k.each(resources, timeout, func(ctx context.Context, info *resource.Info) error {
+		return k.s.await(ctx, info, func(obj *unstructured.Unstructured) (bool, error) { return obj == nil, nil })
+	})
+}
+
+// WatchUntilReady waits until hooks that are Jobs or Pods have succeeded.
+func (k *kubeClient) WatchUntilReady(resources kube.ResourceList, timeout time.Duration) error {
+	return k.each(resources, timeout, func(ctx context.Context, info *resource.Info) error {
+		var finished func(*unstructured.Unstructured) (bool, string)
+		switch info.Mapping.GroupVersionKind.Kind {
+		case "Job":
+			finished = jobFinished
+		case "Pod":
+			finished = podFinished
+		default:
+			return nil
+		}
+		err := k.s.await(ctx, info, func(obj *unstructured.Unstructured) (bool, error) {
+			if obj == nil {
+				return true, nil // Deleted by its own time to live, or on purpose.
+			}
+			done, failure := finished(obj)
+			if failure != "" {
+				return true, errors.New(failure)
+			}
+			return done, nil
+		})
+		if err != nil && k.s.ctx.Err() == nil {
+			k.s.hook = &HookError{Hook: infoID(info), Problem: err.Error(), err: err}
+			return k.s.hook
+		}
+		return err
+	})
+}
+
+// GetPodList and OutputContainerLogsForPodList serve hooks that ask for their
+// output to be shown. Errors are logged here, because Helm would print them.
+func (k *kubeClient) GetPodList(namespace string, options metav1.ListOptions) (*corev1.PodList, error) {
+	pods, err := k.s.clients.CoreV1().Pods(namespace).List(k.s.ctx, options)
+	if err != nil {
+		k.s.debug("list the pods of a hook: %s", err)
+		return &corev1.PodList{}, nil
+	}
+	return pods, nil
+}
+
+func (k *kubeClient) OutputContainerLogsForPodList(pods *corev1.PodList, namespace string, to func(namespace, pod, container string) io.Writer) error {
+	if err := k.Client.OutputContainerLogsForPodList(pods, namespace, to); err != nil {
+		k.s.debug("read the output of a hook: %s", err)
+	}
+	return nil
+}
+
+// each runs wait for one resource after the other, all within timeout.
+func (k *kubeClient) each(resources kube.ResourceList, timeout time.Duration, wait func(context.Context, *resource.Info) error) error {
+	ctx, cancel := context.WithTimeoutCause(k.s.ctx, timeout, &timeoutError{timeout})
+	defer cancel()
+	for _, info := range resources {
+		if err := wait(ctx, info); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// timeoutError says which limit a wait ran into. It is not a deadline of the
+// caller, so it doesn't match [context.DeadlineExceeded].
+type timeoutError struct{ after time.Duration }
+
+func (e *timeoutError) Error() string { return fmt.Sprintf("not done after %s", e.after) }
+
+// await watches one object until done says so or fails. An object that doesn't
+// exist is nil.
+func (s *session) await(ctx context.Context, info *resource.Info, done func(*unstructured.Unstructured) (bool, error)) error {
+	helper := resource.NewHelper(info.Client, info.Mapping)
+	for {
+		if ctx.Err() != nil {
+			return fmt.Errorf("wait for %s: %w", describeInfo(info), context.Cause(ctx))
+		}
+		var current *unstructured.Unstructured
+		found, err := helper.Get(info.Namespace, info.Name)
+		switch {
+		case apierrors.IsNotFound(err):
+		case err != nil:
+			return fmt.Errorf("look at %s: %w", describeInfo(info), err)
+		default:
+			current = found.(*unstructured.Unstructured) //nolint:forcetypeassert // Helm builds unstructured objects only.
+		}
+		ok, err := done(current)
+		if ok || err != nil {
+			return err
+		}
+		if current == nil {
+			return fmt.Errorf("wait for %s: it does not exist", describeInfo(info))
+		}
+		w, err := helper.WatchSingle(info.Namespace, info.Name, current.GetResourceVersion())
+		if err != nil {
+			return fmt.Errorf("watch %s: %w", describeInfo(info), err)
+		}
+		if ok, err = follow(ctx, w, done); ok || err != nil {
+			return err
+		}
+	}
+}
+
+// follow reads w until done says so. It returns false when the watch has ended
+// and the object should be looked at anew.
+func follow(ctx context.Context, w watch.Interface, done func(*unstructured.Unstructured) (bool, error)) (bool, error) {
+	defer w.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false, nil
+		case event, open := <-w.ResultChan():
+			if !open {
+				return false, nil
+			}
+			switch event.Type {
+			case watch.Added, watch.Modified:
+				obj, ok := event.Object.(*unstructured.Unstructured)
+				if !ok {
+					return false, nil
+				}
+				if ok, err := done(obj); ok || err != nil {
+					return ok, err
+				}
+			case watch.Deleted:
+				return done(nil)
+			case watch.Error:
+				return false, nil
+			}
+		}
+	}
+}
+
+func jobFinished(job *unstructured.Unstructured) (done bool, failure string) {
+	if c := condition(job, "Failed"); c != nil {
+		return true, fmt.Sprintf("the Job failed: %v: %v", c["reason"], c["message"])
+	}
+	return condition(job, "Complete") != nil, ""
+}
+
+func podFinished(pod *unstructured.Unstructured) (done bool, failure string) {
+	phase, _, _ := unstructured.NestedString(pod.Object, "status", "phase")
+	reason, _, _ := unstructured.NestedString(pod.Object, "status", "reason")
+	switch phase {
+	case "Succeeded":
+		return true, ""
+	case "Failed":
+		return true, fmt.Sprintf("the Pod failed: %s", reason)
+	}
+	return false, ""
+}
+
+// condition returns the condition of that type if it is true.
+func condition(obj *unstructured.Unstructured, kind string) map[string]any {
+	conditions, _, _ := unstructured.NestedSlice(obj.Object, "status", "conditions")
+	for _, item := range conditions {
+		if c, ok := item.(map[string]any); ok && c["type"] == kind && c["status"] == "True" {
+			return c
+		}
+	}
+	return nil
+}

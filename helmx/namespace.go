@@ -1,0 +1,138 @@
+package helmx
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/metadata"
+)
+
+// namespaceExists reports whether the namespace is there. An account that may not
+// look takes it for existing, which is the careful guess.
+func (s *session) namespaceExists() (bool, error) {
+	_, err := s.clients.CoreV1().Namespaces().Get(s.ctx, s.namespace, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		return false, nil
+	case err != nil && !apierrors.IsForbidden(err):
+		return false, s.explain(fmt.Errorf("look at namespace %s: %w", s.namespace, err))
+	}
+	return true, nil
+}
+
+// createNamespace makes the namespace unless it exists, labelled with the run.
+func (d *Deployer) createNamespace(s *session, run string) error {
+	exists, err := s.namespaceExists()
+	if exists || err != nil {
+		return err
+	}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: s.namespace,
+		Labels: map[string]string{
+			"name":                         s.namespace, // As helm --create-namespace does.
+			"app.kubernetes.io/managed-by": "fairlead",
+			LabelRun:                       runLabel(run),
+		},
+	}}
+	_, err = s.clients.CoreV1().Namespaces().Create(s.ctx, ns, metav1.CreateOptions{FieldManager: fieldManager})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return s.explain(fmt.Errorf("create namespace %s: %w", s.namespace, err))
+	}
+	return nil
+}
+
+// removeNamespace deletes the namespace if run made it and nothing is left in it.
+// It returns whether it did, or else what is in the way.
+func (d *Deployer) removeNamespace(s *session, run string) (removed bool, obstacle string, err error) {
+	ns, err := s.clients.CoreV1().Namespaces().Get(s.ctx, s.namespace, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
+		return false, "", nil
+	case err != nil:
+		return false, "", s.explain(fmt.Errorf("look at namespace %s: %w", s.namespace, err))
+	case run == "" || ns.Labels[LabelRun] != runLabel(run):
+		return false, "", nil
+	}
+	if ns.DeletionTimestamp == nil {
+		left, err := s.contents()
+		if err != nil {
+			return false, "", err
+		}
+		if len(left) > 0 {
+			return false, fmt.Sprintf("namespace %s stays, because it holds %s", s.namespace, strings.Join(left, ", ")), nil
+		}
+		err = s.clients.CoreV1().Namespaces().Delete(s.ctx, s.namespace, metav1.DeleteOptions{
+			Preconditions: &metav1.Preconditions{UID: &ns.UID},
+		})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return false, "", s.explain(fmt.Errorf("delete namespace %s: %w", s.namespace, err))
+		}
+	}
+	return true, "", nil
+}
+
+// contents names what is in the namespace beside what the cluster itself puts
+// there and what is going away with its owner.
+func (s *session) contents() ([]string, error) {
+	client, err := metadata.NewForConfig(s.rest)
+	if err != nil {
+		return nil, fmt.Errorf("make a metadata client: %w", err)
+	}
+	lists, err := s.discovery.ServerPreferredNamespacedResources()
+	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) {
+		return nil, s.explain(fmt.Errorf("list the kinds of the cluster: %w", err))
+	}
+	var left []string
+	for _, list := range lists {
+		gv, err := schema.ParseGroupVersion(list.GroupVersion)
+		if err != nil {
+			return nil, fmt.Errorf("discovery: %w", err)
+		}
+		for _, r := range list.APIResources {
+			if !slices.Contains(r.Verbs, "list") || !slices.Contains(r.Verbs, "delete") || transient(gv.Group, r.Name) {
+				continue
+			}
+			found, err := client.Resource(gv.WithResource(r.Name)).Namespace(s.namespace).List(s.ctx, metav1.ListOptions{Limit: 100})
+			switch {
+			case apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err):
+				continue
+			case err != nil && s.ctx.Err() == nil:
+				left = append(left, fmt.Sprintf("perhaps %s, which can't be listed", r.Name))
+				continue
+			case err != nil:
+				return nil, s.explain(err)
+			}
+			for _, item := range found.Items {
+				if item.DeletionTimestamp == nil && len(item.OwnerReferences) == 0 && !builtIn(r.Kind, item.Name) {
+					left = append(left, r.Kind+" "+item.Name)
+				}
+			}
+		}
+	}
+	return left, nil
+}
+
+// transient reports what controllers keep on behalf of other objects.
+func transient(group, resource string) bool {
+	switch resource {
+	case "events", "endpoints", "endpointslices":
+		return true
+	}
+	return group == "metrics.k8s.io"
+}
+
+func builtIn(kind, name string) bool {
+	switch kind {
+	case "ServiceAccount":
+		return name == "default"
+	case "ConfigMap":
+		return name == "kube-root-ca.crt" || name == "openshift-service-ca.crt"
+	}
+	return false
+}

@@ -1,0 +1,199 @@
+package helmx
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+
+	"helm.sh/helm/v3/pkg/release"
+	"helm.sh/helm/v3/pkg/releaseutil"
+	"helm.sh/helm/v3/pkg/storage"
+	"helm.sh/helm/v3/pkg/storage/driver"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// Labels of the release records and, the first of them, of namespaces that were
+// made for a release. The full text of each is in the record's description.
+const (
+	labelPrefix   = "fairlead.dev/"
+	LabelRun      = labelPrefix + "run"
+	LabelDigest   = labelPrefix + "digest"
+	LabelCommit   = labelPrefix + "commit"
+	LabelAuthor   = labelPrefix + "author"
+	LabelGates    = labelPrefix + "gates"
+	LabelRestores = labelPrefix + "restores"
+)
+
+// note is what is written into a release record about its origin.
+type note struct {
+	run      string
+	image    stages.Image
+	commit   string
+	author   string
+	bypass   string
+	restores int
+}
+
+func (n note) labels() map[string]string {
+	out := map[string]string{LabelRun: runLabel(n.run)}
+	if !n.image.IsZero() {
+		const bits = 40 // A whole SHA-256 is one digit longer than a label may be.
+		out[LabelDigest] = "sha256." + strings.TrimPrefix(n.image.Digest().String(), "sha256:")[:bits]
+		out[LabelGates] = "passed"
+		if n.bypass != "" {
+			out[LabelGates] = "bypassed"
+		}
+	}
+	if n.commit != "" {
+		out[LabelCommit] = labelValue(n.commit)
+	}
+	if n.author != "" {
+		out[LabelAuthor] = labelValue(n.author)
+	}
+	if n.restores > 0 {
+		out[LabelRestores] = strconv.Itoa(n.restores)
+	}
+	maps.DeleteFunc(out, func(_, v string) bool { return v == "" })
+	return out
+}
+
+// description is for people: it is the last column of helm history.
+func (n note) description() string {
+	if n.restores > 0 {
+		return fmt.Sprintf("fairlead run %q: restored revision %d", n.run, n.restores)
+	}
+	text := fmt.Sprintf("fairlead run %q: released %s", n.run, n.image)
+	if n.commit != "" {
+		text += fmt.Sprintf(", commit %q", n.commit)
+	}
+	if n.author != "" {
+		text += fmt.Sprintf(", author %q", n.author)
+	}
+	if n.bypass != "" {
+		text += fmt.Sprintf(", gates bypassed: %q", n.bypass)
+	}
+	return text
+}
+
+// runLabel identifies a run in a label. A run that can't be a label's value is
+// hashed, because two runs must never look the same.
+func runLabel(run string) string {
+	if run == "" || len(validation.IsValidLabelValue(run)) == 0 {
+		return run
+	}
+	sum := sha256.Sum256([]byte(run))
+	return "hash-" + hex.EncodeToString(sum[:16])
+}
+
+// labelValue makes text fit for a label, for people to recognise it by.
+func labelValue(text string) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_', r == '.':
+			return r
+		default:
+			return '_'
+		}
+	}, text)
+	text = text[:min(len(text), validation.LabelValueMaxLength)]
+	return strings.Trim(text, "-_.")
+}
+
+// recorder stands between Helm's actions and the stored releases. It sees every
+// record before Helm touches anything: it checks it, and writes the note into it,
+// which Helm itself would do only at the end, or not at all.
+type recorder struct {
+	driver.Driver
+	note  note
+	check func(*release.Release) error
+	// created is the record that the action made, stored the status last stored.
+	created *release.Release
+	stored  release.Status
+}
+
+func (r *recorder) Create(key string, rel *release.Release) error {
+	if err := r.check(rel); err != nil {
+		return err
+	}
+	labels := maps.Clone(rel.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.DeleteFunc(labels, func(k, _ string) bool { return strings.HasPrefix(k, labelPrefix) })
+	maps.Copy(labels, r.note.labels())
+	rel.Labels = labels
+	if rel.Info.Status.IsPending() {
+		rel.Info.Description = r.note.description()
+	}
+	r.created, r.stored = rel, rel.Info.Status
+	return r.Driver.Create(key, rel)
+}
+
+func (r *recorder) Update(key string, rel *release.Release) error {
+	err := r.Driver.Update(key, rel)
+	if err == nil && r.created == rel {
+		r.stored = rel.Info.Status
+	}
+	return err
+}
+
+// unsettled reports whether the action left its record pending.
+func (r *recorder) unsettled() bool {
+	return r.created != nil && (r.stored.IsPending() || r.stored == release.StatusUnknown)
+}
+
+// history returns the release's revisions, oldest first.
+func (s *session) history(name string) ([]*release.Release, error) {
+	found, err := storage.Init(s.store()).History(name)
+	if err != nil && !errors.Is(err, driver.ErrReleaseNotFound) {
+		return nil, s.explain(fmt.Errorf("read the history of release %s/%s: %w", s.namespace, name, err))
+	}
+	releaseutil.SortByRevision(found)
+	return found, nil
+}
+
+// markFailed takes a record out of a pending state.
+func (s *session) markFailed(rel *release.Release, why string) error {
+	rel.Info.Status = release.StatusFailed
+	rel.Info.Description = why
+	err := storage.Init(s.store()).Update(rel)
+	if err != nil {
+		return s.explain(fmt.Errorf("mark revision %d of release %s/%s as failed: %w", rel.Version, s.namespace, rel.Name, err))
+	}
+	return nil
+}
+
+func newest(history []*release.Release) *release.Release {
+	if len(history) == 0 {
+		return nil
+	}
+	return history[len(history)-1]
+}
+
+// deployed returns the newest deployed revision, or nil.
+func deployed(history []*release.Release) *release.Release {
+	for i := len(history) - 1; i >= 0; i-- {
+		if history[i].Info.Status == release.StatusDeployed {
+			return history[i]
+		}
+	}
+	return nil
+}
+
+func manifestDigest(rel *release.Release) string {
+	sum := sha256.Sum256([]byte(rel.Manifest))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func revisionOf(rel *release.Release) int {
+	if rel == nil {
+		return 0
+	}
+	return rel.Version
+}

@@ -1,0 +1,95 @@
+package helmx
+
+import (
+	"encoding/base64"
+	"regexp"
+	"slices"
+	"strings"
+
+	"helm.sh/helm/v3/pkg/chart"
+)
+
+// Redacted stands for a secret value in plans, differences and errors.
+const Redacted = "**REDACTED**"
+
+// shortest is the length from which on a string is masked in an error: shorter
+// ones would make the text unreadable and guard nothing.
+const shortest = 4
+
+// privateStrings returns the strings among values that the chart itself doesn't
+// contain as a value.
+func privateStrings(values map[string]any, c *chart.Chart) []string {
+	public := map[string]bool{}
+	var collect func(*chart.Chart)
+	collect = func(c *chart.Chart) {
+		eachString(c.Values, func(s string) { public[s] = true })
+		for _, dep := range c.Dependencies() {
+			collect(dep)
+		}
+	}
+	collect(c)
+	var out []string
+	eachString(values, func(s string) {
+		if len(s) >= shortest && !public[s] {
+			out = append(out, s)
+		}
+	})
+	return out
+}
+
+// secretStrings returns what the Secrets among objects hold, as it may be quoted
+// by an API server or an admission webhook.
+func secretStrings(objects []object) []string {
+	var out []string
+	add := func(s string) {
+		if len(s) >= shortest {
+			out = append(out, s)
+		}
+	}
+	for _, obj := range objects {
+		if !obj.isSecret() {
+			continue
+		}
+		eachString(obj.content["stringData"], add)
+		eachString(obj.content["data"], func(s string) {
+			add(s)
+			if raw, err := base64.StdEncoding.DecodeString(s); err == nil {
+				add(string(raw))
+			}
+		})
+	}
+	return out
+}
+
+func eachString(v any, visit func(string)) {
+	switch v := v.(type) {
+	case string:
+		visit(v)
+	case map[string]any:
+		for _, item := range v {
+			eachString(item, visit)
+		}
+	case []any:
+		for _, item := range v {
+			eachString(item, visit)
+		}
+	}
+}
+
+var schemaNumber = regexp.MustCompile(`got -?[\d.]+`)
+
+// redact returns text without secrets, and whether it had any. Longer secrets go
+// first, lest one that contains another survive in part.
+func redact(text string, secrets []string) (clean string, changed bool) {
+	ordered := slices.Clone(secrets)
+	slices.SortFunc(ordered, func(a, b string) int { return len(b) - len(a) })
+	clean = text
+	for _, s := range ordered {
+		clean = strings.ReplaceAll(clean, s, Redacted)
+		// Go and JSON quote what an error cites.
+		if quoted := strings.Trim(quoteJSON(s), `"`); quoted != s {
+			clean = strings.ReplaceAll(clean, quoted, Redacted)
+		}
+	}
+	return clean, clean != text
+}

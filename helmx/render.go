@@ -1,0 +1,118 @@
+package helmx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"helm.sh/helm/v3/pkg/release"
+	"helm.sh/helm/v3/pkg/releaseutil"
+	"k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// rendering is what a chart comes to for one image on one cluster.
+type rendering struct {
+	manifest string
+	hooks    []*release.Hook
+	objects  []object
+	hooked   []object
+}
+
+// render does what Helm will do when it installs or upgrades, and checks that
+// the outcome runs img and nothing else of its repository. It changes nothing.
+func (d *Deployer) render(s *session, img stages.Image, revision int, upgrade bool) (*rendering, error) {
+	out, err := d.renderChart(s, img, revision, upgrade)
+	if err == nil {
+		return out, nil
+	}
+	if s.ctx.Err() != nil {
+		return nil, fmt.Errorf("render chart %s: %w", d.cfg.Chart, context.Cause(s.ctx))
+	}
+	if failure, ok := errors.AsType[*APIError](s.explain(err)); ok {
+		return nil, fmt.Errorf("render chart %s: %w", d.cfg.Chart, failure)
+	}
+	text, _ := redact(err.Error(), d.source.private)
+	text = schemaNumber.ReplaceAllString(strings.TrimSpace(text), "got "+Redacted)
+	if after, ok := strings.CutPrefix(text, stages.ErrInvalid.Error()+": "); ok {
+		text = after
+	}
+	return nil, fmt.Errorf("%w: render chart %s: %s", stages.ErrInvalid, d.cfg.Chart, text)
+}
+
+func (d *Deployer) renderChart(s *session, img stages.Image, revision int, upgrade bool) (*rendering, error) {
+	chart, values, err := d.source.instance(d.cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.cfg.Image.inject(values, img); err != nil {
+		return nil, err
+	}
+	if err := chartutil.ProcessDependenciesWithMerge(chart, values); err != nil {
+		return nil, fmt.Errorf("process the dependencies: %w", err)
+	}
+	caps, err := s.capabilities()
+	if err != nil {
+		return nil, err
+	}
+	if want := chart.Metadata.KubeVersion; want != "" && !chartutil.IsCompatibleRange(want, caps.KubeVersion.String()) {
+		return nil, fmt.Errorf("the chart needs Kubernetes %s, the cluster is %s", want, caps.KubeVersion.String())
+	}
+	options := chartutil.ReleaseOptions{
+		Name: d.cfg.Release, Namespace: d.cfg.Namespace, Revision: revision, IsInstall: !upgrade, IsUpgrade: upgrade,
+	}
+	context, err := chartutil.ToRenderValuesWithSchemaValidation(chart, values, options, caps, false)
+	if err != nil {
+		return nil, fmt.Errorf("values: %w", err)
+	}
+	files, err := engine.New(s.rest).Render(chart, context)
+	if err != nil {
+		return nil, err
+	}
+	for name := range files {
+		if path.Base(name) == "NOTES.txt" {
+			delete(files, name)
+		}
+	}
+	hooks, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
+	if err != nil {
+		return nil, err
+	}
+	var text strings.Builder
+	for _, m := range manifests {
+		fmt.Fprintf(&text, "---\n# Source: %s\n%s\n", m.Name, m.Content)
+	}
+	return newRendering(text.String(), hooks, d.cfg.Namespace, s.mapper, img)
+}
+
+// newRendering parses and checks what is about to be applied.
+func newRendering(manifest string, hooks []*release.Hook, namespace string, mapper meta.RESTMapper, img stages.Image) (*rendering, error) {
+	objects, err := parseObjects(manifest, namespace, mapper)
+	if err != nil {
+		return nil, err
+	}
+	hooked, err := hookObjects(hooks, namespace, mapper)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPinned(img, objects, hooked); err != nil {
+		return nil, err
+	}
+	return &rendering{manifest, hooks, objects, hooked}, nil
+}
+
+// stream returns manifest and hooks as one masked YAML stream.
+func (r *rendering) stream(namespace string) ([]byte, error) {
+	text := strings.Builder{}
+	text.WriteString(r.manifest)
+	for _, h := range r.hooks {
+		fmt.Fprintf(&text, "---\n# Source: %s\n%s\n", h.Path, h.Manifest)
+	}
+	masked, err := maskManifest(text.String(), namespace)
+	return []byte(masked), err
+}

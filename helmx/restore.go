@@ -1,0 +1,232 @@
+package helmx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"helm.sh/helm/v3/pkg/action"
+	"helm.sh/helm/v3/pkg/release"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// Restore brings the recorded revision back, or uninstalls a release that there
+// was none of, and compares the live objects with it. Revisions that the run
+// itself left pending when it was killed are recovered; a revision that somebody
+// else made since is reported as [stages.Impossible] and left alone. Whether pods
+// come up again is not for Restore to wait for.
+func (d *Deployer) Restore(ctx context.Context, run string, cp stages.Checkpoint) (stages.Restoration, error) {
+	if run == "" {
+		return stages.Restoration{}, fmt.Errorf("%w: restore release %s: there is no run to undo", stages.ErrInvalid, d.name())
+	}
+	st, err := d.decode(cp)
+	if err != nil {
+		return stages.Restoration{}, err
+	}
+	outcome, message, err := d.restore(ctx, run, st)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return stages.Restoration{}, fmt.Errorf("restore release %s: %w", d.name(), err)
+	}
+	return stages.Restoration{Subject: cp.Subject, Outcome: outcome, Message: message}, nil
+}
+
+func (d *Deployer) restore(ctx context.Context, run string, st state) (stages.RestoreOutcome, string, error) {
+	s, err := d.session(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	history, err := s.history(d.cfg.Release)
+	if err != nil {
+		return "", "", err
+	}
+	for _, rel := range history {
+		if objects, err := parseObjects(rel.Manifest, s.namespace, nil); err == nil {
+			s.secrets = append(s.secrets, secretStrings(objects)...)
+		}
+	}
+	todo, why, own := assess(st, history, run)
+	switch todo {
+	case leaveAlone:
+		return stages.Unchanged, why, nil
+	case giveUp:
+		err := d.release(s, own, run)
+		return stages.Impossible, why, err
+	case vacate:
+		return d.vacate(s, run, st, stages.Unchanged, why)
+	case uninstall:
+		return d.uninstall(s, run, st, own)
+	case inspect:
+		differences, err := s.drift(target(st, history), own)
+		if err != nil || len(differences) == 0 {
+			return stages.Unchanged, why, err
+		}
+	}
+	return d.rollBack(s, run, st, target(st, history), own)
+}
+
+// release takes a revision of the run out of its pending state where nothing more
+// can be done, lest it lock the release for good.
+func (d *Deployer) release(s *session, own []*release.Release, run string) error {
+	if last := newest(own); last != nil && last.Info.Status.IsPending() {
+		return s.markFailed(last, fmt.Sprintf("fairlead run %q: interrupted", run))
+	}
+	return nil
+}
+
+func (d *Deployer) rollBack(s *session, run string, st state, to *release.Release, own []*release.Release) (stages.RestoreOutcome, string, error) {
+	if err := d.release(s, own, run); err != nil {
+		return "", "", err
+	}
+	if err := d.removeHooks(s, own, to); err != nil {
+		return "", "", err
+	}
+	stages.ReportProgress(s.ctx, stages.Progress{Message: fmt.Sprintf("rolling release %s back to revision %d", d.name(), st.Revision)})
+	record := &recorder{
+		Driver: s.store(), check: func(*release.Release) error { return nil },
+		note: note{run: run, restores: st.Revision},
+	}
+	rollback := action.NewRollback(s.actions(record, 0))
+	rollback.Version = to.Version
+	rollback.Timeout = d.cfg.Timeout
+	// Nothing may be pruned here, lest the revision to go back to be lost half way.
+	rollback.MaxHistory = 0
+	if err := rollback.Run(d.cfg.Release); err != nil {
+		err = s.explain(err)
+		if record.unsettled() {
+			err = d.settle(s.ctx, record.created.Version, run, err)
+		}
+		return d.stuck(s, err)
+	}
+	stale, err := s.leftovers(own, to)
+	if err == nil {
+		err = s.remove(stale)
+	}
+	if err != nil {
+		return d.stuck(s, err)
+	}
+	differences, err := d.settled(s, to, own)
+	if err != nil {
+		return "", "", err
+	}
+	revision := record.created.Version
+	if len(differences) > 0 {
+		return stages.Diverged, fmt.Sprintf("revision %d is applied again as revision %d, but the cluster differs:\n  %s",
+			st.Revision, revision, strings.Join(differences, "\n  ")), nil
+	}
+	return stages.Restored, fmt.Sprintf("revision %d is back as revision %d, compared with the live objects", st.Revision, revision), nil
+}
+
+// settled waits for what was deleted to be gone, and returns what still differs.
+func (d *Deployer) settled(s *session, to *release.Release, own []*release.Release) ([]string, error) {
+	gone, err := s.leftovers(own, to)
+	if err != nil {
+		return nil, err
+	}
+	late, err := s.awaitGone(gone, d.cfg.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	differences, err := s.drift(to, nil)
+	return append(differences, late...), err
+}
+
+// stuck tells a restore that the cluster refused, whose outcome is known, from
+// one that could not be carried through.
+func (d *Deployer) stuck(s *session, err error) (stages.RestoreOutcome, string, error) {
+	if s.ctx.Err() != nil {
+		return "", "", context.Cause(s.ctx)
+	}
+	if failure, ok := errors.AsType[*APIError](err); ok && failure.Reason == Unavailable {
+		return "", "", err
+	}
+	return stages.Diverged, "the rollback did not succeed: " + err.Error(), nil
+}
+
+func (d *Deployer) uninstall(s *session, run string, st state, own []*release.Release) (stages.RestoreOutcome, string, error) {
+	if err := d.removeHooks(s, own, nil); err != nil {
+		return "", "", err
+	}
+	stages.ReportProgress(s.ctx, stages.Progress{Message: fmt.Sprintf("uninstalling release %s", d.name())})
+	// Objects of earlier attempts of the run go first: once Helm has uninstalled the
+	// newest, nothing tells of them any more.
+	stale, err := s.leftovers(own, nil)
+	if err == nil {
+		err = s.remove(stale)
+	}
+	if err != nil {
+		return d.stuck(s, err)
+	}
+	late, err := s.awaitGone(stale, d.cfg.Timeout)
+	if err != nil {
+		return "", "", err
+	}
+	u := action.NewUninstall(s.actions(s.store(), 0))
+	u.Timeout = d.cfg.Timeout
+	u.KeepHistory = st.Newest > 0
+	// The chart's delete hooks are for an application that has run. Here they would
+	// run with the image that has just failed.
+	u.DisableHooks = true
+	u.Description = fmt.Sprintf("fairlead run %q: uninstalled after a failed install", run)
+	if _, err := u.Run(d.cfg.Release); err != nil {
+		return d.stuck(s, s.explain(err))
+	}
+	if len(late) > 0 {
+		return stages.Diverged, "uninstalled, but the cluster differs:\n  " + strings.Join(late, "\n  "), nil
+	}
+	message := "the release was uninstalled; there was none before"
+	if kept := keptObjects(own, d.cfg.Namespace); len(kept) > 0 {
+		message += "; kept by its resource policy: " + strings.Join(kept, ", ")
+	}
+	return d.vacate(s, run, st, stages.Restored, message)
+}
+
+// vacate removes the namespace if it was made for the release, and returns the
+// outcome of the restore that it is the last step of.
+func (d *Deployer) vacate(s *session, run string, st state, outcome stages.RestoreOutcome, message string) (stages.RestoreOutcome, string, error) {
+	if st.NamespaceExisted {
+		return outcome, message, nil
+	}
+	removed, obstacle, err := d.removeNamespace(s, run)
+	switch {
+	case err != nil:
+		return "", "", err
+	case obstacle != "":
+		return stages.Diverged, message + "; " + obstacle, nil
+	case !removed:
+		return outcome, message, nil
+	}
+	late, err := s.awaitGone([]object{namespaceObject(s.namespace)}, d.cfg.Timeout)
+	switch {
+	case err != nil:
+		return "", "", err
+	case len(late) > 0:
+		return stages.Diverged, message + "; namespace " + s.namespace + " is still being deleted", nil
+	}
+	return stages.Restored, message + "; namespace " + s.namespace + " was removed", nil
+}
+
+func namespaceObject(name string) object {
+	return object{id: stages.Object{APIVersion: "v1", Kind: "Namespace", Name: name}}
+}
+
+func keptObjects(own []*release.Release, namespace string) []string {
+	var out []string
+	for _, rel := range own {
+		objects, err := parseObjects(rel.Manifest, namespace, nil)
+		if err != nil {
+			continue // Helm has read it before; it is only about a message.
+		}
+		for _, o := range objects {
+			if o.kept() && !slices.Contains(out, o.id.String()) {
+				out = append(out, o.id.String())
+			}
+		}
+	}
+	return out
+}

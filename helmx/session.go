@@ -1,0 +1,150 @@
+package helmx
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"helm.sh/helm/v3/pkg/action"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/storage"
+	"helm.sh/helm/v3/pkg/storage/driver"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// session is one operation on the cluster: everything that it sends is bound to
+// its context. It serves Helm as the getter of clients. It is for one goroutine.
+type session struct {
+	// ctx is kept because Helm's interfaces pass none.
+	ctx       context.Context
+	cluster   *cluster
+	namespace string
+	log       *slog.Logger
+	failures  *failureLog
+	rest      *rest.Config
+	clients   kubernetes.Interface
+	discovery *sessionDiscovery
+	mapper    meta.ResettableRESTMapper
+	kube      *kubeClient
+	// secrets are masked in errors.
+	secrets []string
+	// hook is why a hook failed, which Helm reports as text only.
+	hook *HookError
+}
+
+func (d *Deployer) session(ctx context.Context) (*session, error) {
+	s := &session{
+		ctx: ctx, cluster: d.cluster, namespace: d.cfg.Namespace, log: d.cfg.Logger, failures: &failureLog{},
+	}
+	s.rest = d.cluster.config(ctx, s.failures, s)
+	var err error
+	if s.clients, err = kubernetes.NewForConfig(s.rest); err != nil {
+		return nil, fmt.Errorf("make a Kubernetes client: %w", err)
+	}
+	known, fresh := d.cluster.remembered(), false
+	if known == nil {
+		if known, err = d.cluster.learn(s.rest); err != nil {
+			return nil, s.explain(err)
+		}
+		fresh = true
+	}
+	s.discovery = &sessionDiscovery{CachedDiscoveryInterface: known.discovery, known: known, fresh: fresh, s: s}
+	s.mapper = restmapper.NewDeferredDiscoveryRESTMapper(s.discovery)
+	s.kube = newKubeClient(s)
+	return s, nil
+}
+
+// HandleWarningHeader passes on what the API server warns of, such as an unknown
+// field or a deprecated version.
+func (s *session) HandleWarningHeader(code int, _ string, text string) {
+	const apiWarning = 299
+	if code != apiWarning || text == "" {
+		return
+	}
+	text, _ = redact(text, s.secrets)
+	s.log.Warn("the API server warns", "warning", text)
+	stages.ReportProgress(s.ctx, stages.Progress{Message: "warning: " + text})
+}
+
+func (s *session) debug(format string, args ...any) {
+	if s.log.Enabled(s.ctx, slog.LevelDebug) {
+		text, _ := redact(fmt.Sprintf(format, args...), s.secrets)
+		s.log.DebugContext(s.ctx, text)
+	}
+}
+
+// ToRESTConfig, ToDiscoveryClient, ToRESTMapper and ToRawKubeConfigLoader are what
+// Helm asks a getter of clients for.
+func (s *session) ToRESTConfig() (*rest.Config, error) { return s.rest, nil }
+
+func (s *session) ToDiscoveryClient() (discovery.CachedDiscoveryInterface, error) {
+	return s.discovery, nil
+}
+
+func (s *session) ToRESTMapper() (meta.RESTMapper, error) { return s.mapper, nil }
+
+func (s *session) ToRawKubeConfigLoader() clientcmd.ClientConfig {
+	return clientcmd.NewDefaultClientConfig(*clientcmdapi.NewConfig(), &clientcmd.ConfigOverrides{
+		Context: clientcmdapi.Context{Namespace: s.namespace},
+	})
+}
+
+func (s *session) capabilities() (*chartutil.Capabilities, error) {
+	return s.discovery.known.caps.Copy(), nil
+}
+
+// actions returns Helm's configuration, storing releases through record.
+func (s *session) actions(record driver.Driver, historyMax int) *action.Configuration {
+	releases := storage.Init(record)
+	releases.MaxHistory = historyMax
+	releases.Log = s.debug
+	return &action.Configuration{
+		RESTClientGetter: s,
+		KubeClient:       s.kube,
+		Releases:         releases,
+		Capabilities:     s.discovery.known.caps.Copy(),
+		Log:              s.debug,
+		HookOutputFunc:   func(_, _, _ string) io.Writer { return io.Discard },
+	}
+}
+
+// store returns Helm's driver for releases in Secrets.
+func (s *session) store() *driver.Secrets {
+	secrets := driver.NewSecrets(s.clients.CoreV1().Secrets(s.namespace))
+	secrets.Log = s.debug
+	return secrets
+}
+
+// sessionDiscovery is the shared knowledge of the cluster, renewed with the
+// session's own client when a kind is missing from it.
+type sessionDiscovery struct {
+	discovery.CachedDiscoveryInterface
+	known *knowledge
+	fresh bool
+	s     *session
+}
+
+func (d *sessionDiscovery) ServerVersion() (*version.Info, error) { return d.known.version, nil }
+
+// Fresh reports whether looking again would be in vain.
+func (d *sessionDiscovery) Fresh() bool { return d.fresh }
+
+// Invalidate looks again. If that fails, what was known before stays.
+func (d *sessionDiscovery) Invalidate() {
+	known, err := d.s.cluster.learn(d.s.rest)
+	if err != nil {
+		d.s.debug("renew the discovery: %s", err)
+		return
+	}
+	d.CachedDiscoveryInterface, d.known, d.fresh = known.discovery, known, true
+}

@@ -1,0 +1,214 @@
+package helmx
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"regexp"
+	"strings"
+
+	"helm.sh/helm/v3/pkg/strvals"
+	"sigs.k8s.io/yaml"
+)
+
+// Values are laid over the chart's own, later over earlier: the files in order,
+// then the map, then the overrides in order, and the image over all of them.
+type Values struct {
+	// Files are YAML files.
+	Files []string
+	// Map holds values given in Go. It is copied.
+	Map map[string]any
+	// Overrides are assignments in the syntax of Helm's command line.
+	Overrides []Override
+}
+
+// Override is one assignment, such as Set("replicaCount=3").
+type Override struct {
+	// Mode says how Expression is read; empty is [ModeSet].
+	Mode Mode
+	// Expression is what the helm command takes after the flag of that mode.
+	Expression string
+}
+
+// Mode is a flag of the helm command.
+type Mode string
+
+// The modes.
+const (
+	ModeSet        Mode = "set"
+	ModeSetString  Mode = "set-string"
+	ModeSetJSON    Mode = "set-json"
+	ModeSetLiteral Mode = "set-literal"
+	ModeSetFile    Mode = "set-file"
+)
+
+// Set assigns like helm --set, for example "a.b=1,list[0]=x".
+func Set(expression string) Override { return Override{ModeSet, expression} }
+
+// SetString assigns like helm --set-string: every value is a string.
+func SetString(expression string) Override { return Override{ModeSetString, expression} }
+
+// SetJSON assigns like helm --set-json, for example `a={"b":1}`.
+func SetJSON(expression string) Override { return Override{ModeSetJSON, expression} }
+
+// SetLiteral assigns like helm --set-literal: all after the first '=' is the value.
+func SetLiteral(expression string) Override { return Override{ModeSetLiteral, expression} }
+
+// SetFile assigns like helm --set-file: the value is the content of a file.
+func SetFile(expression string) Override { return Override{ModeSetFile, expression} }
+
+// load merges the sources. Its errors name source, line and path, never a value.
+func (v Values) load() (map[string]any, error) {
+	merged := map[string]any{}
+	for _, file := range v.Files {
+		data, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("values file %s does not exist", file)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read values file: %w", err)
+		}
+		layer := map[string]any{}
+		if err := yaml.Unmarshal(data, &layer); err != nil {
+			return nil, fmt.Errorf("values file %s", atLine(file, err))
+		}
+		merged = overlay(merged, layer)
+	}
+	merged = overlay(merged, copyMap(v.Map))
+	for i, o := range v.Overrides {
+		if err := o.apply(merged); err != nil {
+			return nil, fmt.Errorf("override %d (%s of %s): %w", i+1, o.mode(), o.path(), err)
+		}
+	}
+	return merged, nil
+}
+
+func (o Override) mode() Mode {
+	if o.Mode == "" {
+		return ModeSet
+	}
+	return o.Mode
+}
+
+// path is what may be shown of an expression: what is assigned to, without the value.
+func (o Override) path() string {
+	path, _, ok := strings.Cut(o.Expression, "=")
+	if !ok {
+		return "an expression without '='"
+	}
+	return fmt.Sprintf("%q", path)
+}
+
+func (o Override) apply(into map[string]any) error {
+	var err error
+	switch o.mode() {
+	case ModeSet:
+		err = strvals.ParseInto(o.Expression, into)
+	case ModeSetString:
+		err = strvals.ParseIntoString(o.Expression, into)
+	case ModeSetJSON:
+		err = strvals.ParseJSON(o.Expression, into)
+	case ModeSetLiteral:
+		err = strvals.ParseLiteralInto(o.Expression, into)
+	case ModeSetFile:
+		err = strvals.ParseIntoFile(o.Expression, into, func(name []rune) (any, error) {
+			data, readErr := os.ReadFile(string(name))
+			return string(data), readErr
+		})
+	default:
+		return fmt.Errorf("unknown mode %q", o.Mode)
+	}
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		return pathErr
+	}
+	if err != nil {
+		// The parser quotes its input, and with it the value.
+		return errors.New("malformed, or it assigns into something that is not a map or list; see the helm documentation of --" + string(o.mode()))
+	}
+	return nil
+}
+
+// overlay merges b over a as Helm does: maps are merged, all else is replaced.
+func overlay(a, b map[string]any) map[string]any {
+	out := maps.Clone(a)
+	for key, value := range b {
+		over, isMap := value.(map[string]any)
+		under, wasMap := out[key].(map[string]any)
+		if isMap && wasMap {
+			out[key] = overlay(under, over)
+			continue
+		}
+		out[key] = value
+	}
+	return out
+}
+
+func copyMap(m map[string]any) map[string]any {
+	out := make(map[string]any, len(m))
+	for key, value := range m {
+		out[key] = copyValue(value)
+	}
+	return out
+}
+
+func copyValue(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		return copyMap(v)
+	case []any:
+		out := make([]any, len(v))
+		for i := range v {
+			out[i] = copyValue(v[i])
+		}
+		return out
+	default:
+		return v
+	}
+}
+
+// shadow deletes from defaults what given replaces by something of another
+// shape. The outcome of Helm's own merge is the same, but Helm would print a
+// warning, with the value, through the global logger.
+func shadow(defaults, given map[string]any, path string, warn func(path string)) {
+	for key, value := range given {
+		under, exists := defaults[key]
+		if !exists || value == nil || under == nil {
+			continue
+		}
+		at := strings.TrimPrefix(path+"."+key, ".")
+		over, isMap := value.(map[string]any)
+		table, wasMap := under.(map[string]any)
+		switch {
+		case isMap && wasMap:
+			shadow(table, over, at, warn)
+		case isMap != wasMap:
+			warn(at)
+			delete(defaults, key)
+		}
+	}
+}
+
+var (
+	yamlLine   = regexp.MustCompile(`line (\d+)(?:, column \d+)?: *`)
+	quotedText = regexp.MustCompile("`[^`]*`|\"[^\"]*\"|'[^']*'")
+)
+
+// yamlProblem returns what a YAML parser says without the text it quotes.
+func yamlProblem(err error) string {
+	text := err.Error()
+	for _, noise := range []string{"error converting YAML to JSON: ", "error unmarshaling JSON: ", "while decoding JSON: ", "yaml: unmarshal errors:\n", "yaml: "} {
+		text = strings.ReplaceAll(text, noise, "")
+	}
+	return strings.Join(strings.Fields(quotedText.ReplaceAllString(text, "…")), " ")
+}
+
+// atLine returns "file:line: problem", or "file: problem" where no line is known.
+func atLine(file string, err error) string {
+	text := yamlProblem(err)
+	if m := yamlLine.FindStringSubmatch(text); m != nil {
+		return fmt.Sprintf("%s:%s: %s", file, m[1], strings.Replace(text, m[0], "", 1))
+	}
+	return file + ": " + text
+}
