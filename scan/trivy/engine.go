@@ -1,0 +1,167 @@
+package trivy
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+
+	bolt "go.etcd.io/bbolt"
+
+	trivydb "github.com/aquasecurity/trivy-db/pkg/db"
+	"github.com/aquasecurity/trivy/pkg/db"
+	ftypes "github.com/aquasecurity/trivy/pkg/fanal/types"
+	"github.com/aquasecurity/trivy/pkg/javadb"
+	xos "github.com/aquasecurity/trivy/pkg/x/os"
+)
+
+// opened names the databases that Trivy's package variables refer to.
+type opened struct{ vulnerabilities, java string }
+
+// engine shares out Trivy's package variables: the open vulnerability database,
+// the Java index and the folder for temporary files. Scans with the same
+// databases run together; one that needs others waits for those before it.
+type engine struct {
+	// turn is held while waiting for others to be done, so that a stream of scans
+	// with the open databases can't starve one that needs others.
+	turn chan struct{}
+
+	mu    sync.Mutex
+	state opened
+	users int
+	idle  chan struct{} // closed whenever users is 0
+	// scanners counts what is open; with the last one, Trivy's state goes too.
+	scanners int
+}
+
+var trivyState = newEngine()
+
+func newEngine() *engine {
+	e := &engine{turn: make(chan struct{}, 1), idle: make(chan struct{})}
+	close(e.idle)
+	return e
+}
+
+// acquire opens want and returns a function to give it back.
+func (e *engine) acquire(ctx context.Context, want opened) (release func(), err error) {
+	select {
+	case e.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-e.turn }()
+	e.mu.Lock()
+	for e.state != want && e.users > 0 {
+		idle := e.idle
+		e.mu.Unlock()
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		e.mu.Lock()
+	}
+	defer e.mu.Unlock()
+	if e.state != want {
+		if err := e.open(want); err != nil {
+			return nil, err
+		}
+	}
+	// Trivy makes this folder once; the last Close may have removed it.
+	if err := os.MkdirAll(xos.TempDir(), 0o700); err != nil {
+		return nil, fmt.Errorf("make folder for temporary files: %w", err)
+	}
+	if e.users++; e.users == 1 {
+		e.idle = make(chan struct{})
+	}
+	return e.release, nil
+}
+
+func (e *engine) release() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.users--; e.users == 0 {
+		close(e.idle)
+	}
+}
+
+func (e *engine) open(want opened) error {
+	if err := db.Close(); err != nil {
+		return fmt.Errorf("close the previous database: %w", err)
+	}
+	e.state = opened{}
+	if err := db.Init(want.vulnerabilities); err != nil {
+		return fmt.Errorf("%w: %w", ErrDatabaseCorrupt, err)
+	}
+	// Skipping the update keeps Trivy from downloading by itself, past context
+	// and credentials. A folder that isn't there makes it fail, with errJava.
+	javadb.Init(want.java, nil, true, true, ftypes.RegistryOptions{})
+	e.state = want
+	return nil
+}
+
+func (e *engine) scannerOpened() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.scanners++
+}
+
+func (e *engine) scannerClosed() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.scanners--; e.scanners > 0 {
+		return nil
+	}
+	e.state = opened{}
+	if err := db.Close(); err != nil {
+		return fmt.Errorf("close Trivy's database: %w", err)
+	}
+	if err := xos.Cleanup(); err != nil {
+		return fmt.Errorf("remove Trivy's temporary files: %w", err)
+	}
+	return nil
+}
+
+// checkVulnerabilities reports why the file in dir is no vulnerability database.
+func checkVulnerabilities(dir string) (err error) {
+	// The file is mapped into memory, where bytes that make no sense show up as
+	// panics and faults.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", ErrDatabaseCorrupt, r)
+		}
+	}()
+	file, err := bolt.Open(trivydb.Path(dir), 0o600, &bolt.Options{ReadOnly: true})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDatabaseCorrupt, err)
+	}
+	defer file.Close()
+	return file.View(func(tx *bolt.Tx) error {
+		details := tx.Bucket([]byte("vulnerability"))
+		if details == nil {
+			return fmt.Errorf("%w: it describes no vulnerability", ErrDatabaseCorrupt)
+		}
+		if key, _ := details.Cursor().First(); key == nil {
+			return fmt.Errorf("%w: it describes no vulnerability", ErrDatabaseCorrupt)
+		}
+		return nil
+	})
+}
+
+// checkJava reports why the file in dir is no index of Java archives.
+func checkJava(dir string) error {
+	const magic = "SQLite format 3\x00"
+	f, err := os.Open(filepath.Join(dir, javaFile))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	head := make([]byte, len(magic))
+	if _, err := f.Read(head); err != nil || string(head) != magic {
+		return fmt.Errorf("%w: %s is not an SQLite database", ErrDatabaseCorrupt, javaFile)
+	}
+	return nil
+}
