@@ -19,7 +19,9 @@ import (
 func TestJournals(t *testing.T) {
 	for name, make := range map[string]func(t *testing.T) pipeline.Journal{
 		"memory": func(*testing.T) pipeline.Journal { return pipeline.NewMemoryJournal() },
-		"file":   func(t *testing.T) pipeline.Journal { return pipeline.FileJournal(filepath.Join(t.TempDir(), "journal")) },
+		"file": func(t *testing.T) pipeline.Journal {
+			return pipeline.FileJournal(filepath.Join(t.TempDir(), "journal"))
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			j := make(t)

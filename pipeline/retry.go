@@ -137,7 +137,6 @@ type timeoutError struct{ after time.Duration }
 
 func (e *timeoutError) Error() string { return fmt.Sprintf("timed out after %s", e.after) }
 func (e *timeoutError) Unwrap() error { return context.DeadlineExceeded }
-func (e *timeoutError) Timeout() bool { return true }
 
 // attempt tries f as s.policy says and returns how often it did.
 func attempt[T any](ctx context.Context, r *run, s step, f func(context.Context) (T, error)) (value T, attempts int, err error) {

@@ -367,6 +367,9 @@ func TestRunRefusals(t *testing.T) {
 	_, err = p.Run(t.Context(), source)
 	require.ErrorIs(t, err, stages.ErrInvalid)
 	require.ErrorContains(t, err, "same")
+	c.RunID = func() string { return "" }
+	_, err = newPipeline(t, c).Run(t.Context(), source)
+	require.ErrorContains(t, err, "RunID returned no ID")
 
 	require.NoError(t, p.Close())
 	_, err = p.Run(t.Context(), source)
