@@ -37,6 +37,8 @@ func explain(err error, cfg Config, steps *tracker, r *redactor) error {
 		failure.Reason = ReasonTarget
 	case strings.Contains(text, "dockerfile parse error"), strings.Contains(text, "failed to read dockerfile"), strings.Contains(text, "no build stage in current context"):
 		failure.Reason = ReasonMalformed
+	case !located && errors.As(err, new(*errdefs.FrontendError)) && vertex == nil && !transient(err):
+		failure.Reason = ReasonMalformed
 	case !located:
 		return registryFailure(cause)
 	case transient(err):
@@ -98,18 +100,22 @@ func oneLine(lines []string) string {
 	return strings.Join(words, " ")
 }
 
-// What BuildKit wraps around an error without adding to it.
-var wrappings = regexp.MustCompile(`^(?:failed to solve: |rpc error: code = \w+ desc = |Unknown: |failed to compute cache key: |failed to calculate checksum of ref [^:]+::\w+: |dockerfile parse error on line \d+: )+`)
+// What BuildKit wraps around an error without adding to it, or with what the
+// Dockerfile's line says as well.
+var wrappings = regexp.MustCompile(`^(?:failed to solve: |rpc error: code = \w+ desc = |Unknown: |failed to compute cache key: |` +
+	`failed to calculate checksum of ref [^:\s]+::\w+: |dockerfile parse error on line \d+: |` +
+	`(?:\S+: )?failed to resolve source metadata for \S+: (?:failed to do request: )?|` +
+	`process "(?s:.*)" did not complete successfully: )+`)
+
+func shorten(text string) string { return wrappings.ReplaceAllString(text, "") }
 
 // plain shortens an error of BuildKit's to what tells something, keeping it in
 // the chain.
 func plain(err error) error {
-	text := err.Error()
-	short := wrappings.ReplaceAllString(text, "")
-	if short == text {
-		return err
+	if short := shorten(err.Error()); short != err.Error() {
+		return &plainError{text: short, error: err}
 	}
-	return &plainError{text: short, error: err}
+	return err
 }
 
 type plainError struct {

@@ -26,15 +26,18 @@ type tracker struct {
 	report   func(stages.Progress)
 	redactor *redactor
 	steps    map[string]*step
+	order    []string // of the steps' first appearance
 }
 
 // step is a vertex of BuildKit's build graph.
 type step struct {
-	name           string
-	started, ended bool
-	partial        map[int][]byte // by stream, what has come of an unfinished line
-	skipping       map[int]bool   // by stream, whether the rest of the line is dropped
-	tail           []string
+	name     string
+	started  bool
+	ended    time.Time      // of its latest interval
+	told     bool           // whether its end has been
+	partial  map[int][]byte // by stream, what has come of an unfinished line
+	skipping map[int]bool   // by stream, whether the rest of the line is dropped
+	tail     []string
 }
 
 func newTracker(report func(stages.Progress), r *redactor) *tracker {
@@ -46,8 +49,12 @@ func (t *tracker) watch(records <-chan *client.SolveStatus) {
 	for record := range records {
 		t.handle(record)
 	}
-	for id, s := range t.steps {
+	for _, id := range t.order {
+		s := t.steps[id]
 		t.flush(id, s)
+		if s.started && !s.ended.IsZero() && !s.told {
+			t.say(id, s.name+": done")
+		}
 	}
 }
 
@@ -56,7 +63,7 @@ func (t *tracker) watch(records <-chan *client.SolveStatus) {
 func (t *tracker) handle(record *client.SolveStatus) {
 	for _, v := range record.Vertexes {
 		s := t.step(v.Digest.String())
-		s.name = t.redactor.text(firstLine(v.Name))
+		s.name = t.redactor.text(strings.Join(strings.Fields(v.Name), " "))
 		if v.Started != nil && !s.started {
 			s.started = true
 			t.say(v.Digest.String(), s.name)
@@ -70,25 +77,36 @@ func (t *tracker) handle(record *client.SolveStatus) {
 	}
 	for _, v := range record.Vertexes {
 		s := t.step(v.Digest.String())
-		if v.Completed == nil || s.ended {
+		if v.Completed == nil || !v.Completed.After(s.ended) {
 			continue
 		}
-		s.ended = true
+		s.ended = *v.Completed
+		// BuildKit ends a step in no time when it has only looked at what there is to
+		// do. It then begins again, or that was all.
+		if v.Error == "" && !v.Cached && elapsed(v) < time.Millisecond {
+			continue
+		}
+		s.told = true
 		t.flush(v.Digest.String(), s)
 		t.say(v.Digest.String(), s.name+": "+outcome(v))
 	}
 }
 
+func elapsed(v *client.Vertex) time.Duration {
+	if v.Started == nil || v.Completed == nil {
+		return 0
+	}
+	return v.Completed.Sub(*v.Started)
+}
+
 func outcome(v *client.Vertex) string {
 	switch {
 	case v.Error != "":
-		return "failed: " + firstLine(v.Error)
+		return "failed: " + firstLine(shorten(v.Error))
 	case v.Cached:
 		return "cached"
-	case v.Started == nil:
-		return "done"
 	}
-	return "done in " + v.Completed.Sub(*v.Started).Round(time.Millisecond).String()
+	return "done in " + elapsed(v).Round(time.Millisecond).String()
 }
 
 func (t *tracker) step(id string) *step {
@@ -96,6 +114,7 @@ func (t *tracker) step(id string) *step {
 	if s == nil {
 		s = &step{partial: make(map[int][]byte), skipping: make(map[int]bool)}
 		t.steps[id] = s
+		t.order = append(t.order, id)
 	}
 	return s
 }

@@ -40,8 +40,7 @@ func startProcess(program, config string, log io.Writer) (*process, error) {
 
 	started := make(chan error)
 	go func() {
-		// The kernel takes the end of the thread that started a process for the end
-		// of its parent, so this one has to stay.
+		// See bindToParent.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		if err := p.cmd.Start(); err != nil {

@@ -40,7 +40,9 @@ func (cfg Config) program(ctx context.Context, cache string) (path string, err e
 		return "", fmt.Errorf("buildkitd: read its module: %w", err)
 	}
 	path = filepath.Join(cache, "buildkitd-"+key)
-
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
 	lock := flock.New(filepath.Join(cache, "program.lock"))
 	if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
 		return "", fmt.Errorf("buildkitd: wait for %s, which another process holds while it builds: %w", lock.Path(), err)
@@ -80,8 +82,12 @@ func recipe(source string) (string, error) {
 // command runs a program to its end and returns what it printed, trimmed. Go's
 // own commands run outside the workspace, so that they see one module.
 func command(ctx context.Context, dir string, args ...string) (string, error) {
+	// See bindToParent.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.WaitDelay = 5 * time.Second
+	bindToParent(cmd)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	if dir != "" {
