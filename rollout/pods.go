@@ -177,7 +177,7 @@ func (in *inspector) crashed(f *finding, pod *corev1.Pod, s corev1.ContainerStat
 		return
 	}
 	f.exit = t
-	if t.FinishedAt.Sub(t.StartedAt.Time) >= longRun {
+	if ran, known := ranFor(t); known && ran >= longRun {
 		f.count = 1
 	}
 	kill := in.world.events.last(pod.UID, "Killing")
@@ -200,6 +200,13 @@ func (in *inspector) crashed(f *finding, pod *corev1.Pod, s corev1.ContainerStat
 	}
 }
 
+// ranFor returns how long a process ran; one that could not be started has no
+// start, or one in 1970.
+func ranFor(t *corev1.ContainerStateTerminated) (time.Duration, bool) {
+	ran := t.FinishedAt.Sub(t.StartedAt.Time)
+	return ran, t.StartedAt.Unix() > 0 && ran >= 0
+}
+
 // describeExit says how a process ended.
 func describeExit(t *corev1.ContainerStateTerminated, count int, restarted bool) string {
 	var b strings.Builder
@@ -214,8 +221,8 @@ func describeExit(t *corev1.ContainerStateTerminated, count int, restarted bool)
 	if t.ExitCode == 0 && restarted {
 		b.WriteString(" although it should keep running")
 	}
-	switch ran := t.FinishedAt.Sub(t.StartedAt.Time); {
-	case t.StartedAt.IsZero() || ran < 0:
+	switch ran, known := ranFor(t); {
+	case !known:
 	case ran < time.Second: // whole seconds are all that the API tells
 		b.WriteString(" within a second")
 	default:

@@ -17,7 +17,8 @@ import (
 type session struct {
 	cluster  cluster
 	settings settings
-	subject  string // what is verified, for errors
+	verb     string // what is being done, for errors
+	subject  string // to which release
 	image    stages.Image
 	targets  []stages.Object
 	// only narrows the feeds of pods to one name; empty for all.
@@ -117,7 +118,7 @@ func (s *session) loop(ctx context.Context, changes <-chan change, existing <-ch
 				if ctx.Err() != nil {
 					return outcome{}, s.cancelled(ctx)
 				}
-				return outcome{}, fmt.Errorf("verify %s: %w", s.subject, r.err)
+				return outcome{}, fmt.Errorf("%s %s: %w", s.verb, s.subject, r.err)
 			}
 			s.found = &r.found
 		case <-recheck.C:
@@ -160,7 +161,7 @@ func (s *session) drain(changes <-chan change) {
 func (s *session) barred() error {
 	for f, state := range s.world.feeds {
 		if state.denied && !state.synced && !f.resource.optional {
-			return stages.Permanent(fmt.Errorf("verify %s: %w; grant the verbs list and watch on %s", s.subject, state.err, f))
+			return stages.Permanent(fmt.Errorf("%s %s: %w; grant the verbs list and watch on %s", s.verb, s.subject, state.err, f))
 		}
 	}
 	return nil
@@ -312,9 +313,9 @@ func (s *session) cancelled(ctx context.Context) error {
 		}
 	}
 	if len(missing) == 0 {
-		return fmt.Errorf("verify %s: %w", s.subject, context.Cause(ctx))
+		return fmt.Errorf("%s %s: %w", s.verb, s.subject, context.Cause(ctx))
 	}
-	return fmt.Errorf("verify %s: %w, with %s", s.subject, context.Cause(ctx), strings.Join(missing, ", "))
+	return fmt.Errorf("%s %s: %w, with %s", s.verb, s.subject, context.Cause(ctx), strings.Join(missing, ", "))
 }
 
 // timedOut says what is still missing, or that it isn't known.
@@ -324,7 +325,7 @@ func (s *session) timedOut(ctx context.Context) error {
 		err = errors.New("the check that all objects exist has not finished")
 	}
 	if err != nil {
-		return fmt.Errorf("verify %s: %w after %s: %w; look at the release before acting on it", s.subject, stages.ErrIndeterminate, s.settings.Timeout, err)
+		return fmt.Errorf("%s %s: %w after %s: %w; look at the release before acting on it", s.verb, s.subject, stages.ErrIndeterminate, s.settings.Timeout, err)
 	}
 	var summary []string
 	var findings []finding

@@ -204,7 +204,7 @@ func (s *Smoke) Verify(ctx context.Context, rel stages.Release) (v stages.Verifi
 // watch waits until the pod has ended.
 func (s *Smoke) watch(ctx context.Context, subject string, pod *corev1.Pod) (*corev1.Pod, error) {
 	w := session{
-		cluster: s.cluster, settings: s.settings, subject: subject, image: s.config.Image, only: pod.Name,
+		cluster: s.cluster, settings: s.settings, verb: "smoke test of release", subject: subject, image: s.config.Image, only: pod.Name,
 		targets:  []stages.Object{{APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name}},
 		others:   func(context.Context) (objectsFound, error) { return objectsFound{}, nil },
 		progress: func(string, string) {}, toEnd: true,

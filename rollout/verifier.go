@@ -56,7 +56,7 @@ func (v *Verifier) Verify(ctx context.Context, rel stages.Release) (stages.Verif
 	}
 	targets, others := split(rel)
 	s := session{
-		cluster: v.cluster, settings: v.settings, subject: subject, image: rel.Image, targets: targets,
+		cluster: v.cluster, settings: v.settings, verb: "verify release", subject: subject, image: rel.Image, targets: targets,
 		others: func(ctx context.Context) (objectsFound, error) { return v.find(ctx, rel.Namespace, others) },
 		progress: func(id, message string) {
 			stages.ReportProgress(ctx, stages.Progress{ID: id, Message: message})
