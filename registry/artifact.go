@@ -166,9 +166,16 @@ type artifactImage struct {
 	files    map[v1.Hash]file
 }
 
+// MediaType is that of every artifact's manifest.
 func (a *artifactImage) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
-func (a *artifactImage) RawManifest() ([]byte, error)        { return a.manifest, nil }
-func (a *artifactImage) RawConfigFile() ([]byte, error)      { return emptyConfig.content, nil }
+
+// RawManifest returns the manifest, whose digest is the artifact's.
+func (a *artifactImage) RawManifest() ([]byte, error) { return a.manifest, nil }
+
+// RawConfigFile returns the empty configuration.
+func (a *artifactImage) RawConfigFile() ([]byte, error) { return emptyConfig.content, nil }
+
+// LayerByDigest returns a file, or the empty configuration, which is pushed too.
 func (a *artifactImage) LayerByDigest(h v1.Hash) (partial.CompressedLayer, error) {
 	return a.files[h], nil
 }
@@ -185,9 +192,16 @@ func (f file) described() (file, error) {
 	return f, err
 }
 
-func (f file) Digest() (v1.Hash, error)            { return f.desc.Digest, nil }
-func (f file) Size() (int64, error)                { return f.desc.Size, nil }
+// Digest is that of the content.
+func (f file) Digest() (v1.Hash, error) { return f.desc.Digest, nil }
+
+// Size is that of the content, in bytes.
+func (f file) Size() (int64, error) { return f.desc.Size, nil }
+
+// MediaType is what the caller said the content is.
 func (f file) MediaType() (types.MediaType, error) { return f.desc.MediaType, nil }
+
+// Compressed returns the content as it is; whether it is compressed is not known.
 func (f file) Compressed() (io.ReadCloser, error) {
 	return io.NopCloser(bytes.NewReader(f.content)), nil
 }

@@ -33,6 +33,7 @@ func DockerConfig() authn.Keychain { return authn.DefaultKeychain }
 
 type anonymous struct{}
 
+// Resolve knows no credentials.
 func (anonymous) Resolve(authn.Resource) (authn.Authenticator, error) { return authn.Anonymous, nil }
 
 type basic struct{ host, username, password string }
@@ -84,10 +85,12 @@ type recordingKeychain struct {
 	secrets *secrets
 }
 
+// Resolve is ResolveContext for callers without a context.
 func (k recordingKeychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 	return k.ResolveContext(context.Background(), r)
 }
 
+// ResolveContext implements [authn.ContextKeychain].
 func (k recordingKeychain) ResolveContext(ctx context.Context, r authn.Resource) (authn.Authenticator, error) {
 	auth, err := authn.Resolve(ctx, k.inner, r)
 	if err != nil {
@@ -101,10 +104,12 @@ type recordingAuth struct {
 	secrets *secrets
 }
 
+// Authorization is AuthorizationContext for callers without a context.
 func (a recordingAuth) Authorization() (*authn.AuthConfig, error) {
 	return a.AuthorizationContext(context.Background())
 }
 
+// AuthorizationContext implements [authn.ContextAuthenticator].
 func (a recordingAuth) AuthorizationContext(ctx context.Context) (*authn.AuthConfig, error) {
 	cfg, err := authn.Authorization(ctx, a.inner)
 	if err != nil {

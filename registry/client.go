@@ -64,11 +64,19 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("%w: registry.Config.UserAgent has a line break", stages.ErrInvalid)
 	}
 	if c.transport == nil {
-		c.owned = http.DefaultTransport.(*http.Transport).Clone()
+		c.owned = defaultTransport()
 		c.owned.MaxIdleConnsPerHost = 16 // a push talks to one host only
 		c.transport = c.owned
 	}
 	return c, nil
+}
+
+func defaultTransport() *http.Transport {
+	if t, ok := http.DefaultTransport.(*http.Transport); ok {
+		return t.Clone()
+	}
+	// The program has put something of its own in place; it said nothing of us.
+	return &http.Transport{Proxy: http.ProxyFromEnvironment}
 }
 
 // Close drops idle connections. The client stays usable.

@@ -9,7 +9,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
@@ -101,24 +100,27 @@ func TestZeroAndMissingImages(t *testing.T) {
 	c := newClient(t, registry.Config{})
 	missing, err := stages.ParseImage(s.Addr() + "/app@sha256:" + fmt.Sprintf("%064d", 1))
 	require.NoError(t, err)
-	for name, call := range map[string]func(stages.Image) error{
-		"Tag":  func(i stages.Image) error { return c.Tag(ctx, i, "v1") },
-		"Head": func(i stages.Image) error { _, err := c.Head(ctx, i); return err },
-		"Copy": func(i stages.Image) error {
+	for name, call := range map[string]func(context.Context, stages.Image) error{
+		"Tag":  func(ctx context.Context, i stages.Image) error { return c.Tag(ctx, i, "v1") },
+		"Head": func(ctx context.Context, i stages.Image) error { _, err := c.Head(ctx, i); return err },
+		"Copy": func(ctx context.Context, i stages.Image) error {
 			_, err := c.Copy(ctx, i, s.Addr()+"/b", registry.CopyOptions{})
 			return err
 		},
-		"Attach":   func(i stages.Image) error { _, err := c.Attach(ctx, i, registry.Artifact{Type: "a/b"}); return err },
-		"Manifest": func(i stages.Image) error { _, _, err := c.Manifest(ctx, i); return err },
-		"Blob": func(i stages.Image) error {
+		"Attach": func(ctx context.Context, i stages.Image) error {
+			_, err := c.Attach(ctx, i, registry.Artifact{Type: "a/b"})
+			return err
+		},
+		"Manifest": func(ctx context.Context, i stages.Image) error { _, _, err := c.Manifest(ctx, i); return err },
+		"Blob": func(ctx context.Context, i stages.Image) error {
 			_, err := c.Blob(ctx, i, v1.Descriptor{Digest: v1.Hash{Algorithm: "sha256", Hex: fmt.Sprintf("%064d", 2)}}, 1)
 			return err
 		},
-		"Referrers": func(i stages.Image) error { _, err := c.Referrers(ctx, i, ""); return err },
+		"Referrers": func(ctx context.Context, i stages.Image) error { _, err := c.Referrers(ctx, i, ""); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.ErrorIs(t, call(stages.Image{}), stages.ErrInvalid)
-			err := call(missing)
+			require.ErrorIs(t, call(ctx, stages.Image{}), stages.ErrInvalid)
+			err := call(ctx, missing)
 			if name == "Referrers" {
 				require.NoError(t, err) // a subject need not exist
 				return
@@ -126,12 +128,10 @@ func TestZeroAndMissingImages(t *testing.T) {
 			require.ErrorIs(t, err, registry.ErrNotFound)
 			assert.True(t, stages.IsPermanent(err))
 			assert.ErrorContains(t, err, s.Addr())
-			ended, cancel := context.WithCancelCause(ctx)
+			ended, cancel := context.WithCancelCause(context.Background())
 			cause := errors.New("the run was stopped")
 			cancel(cause)
-			ctx = ended
-			defer func() { ctx = context.Background() }()
-			err = call(missing)
+			err = call(ended, missing)
 			require.ErrorIs(t, err, cause)
 			require.ErrorIs(t, err, context.Canceled)
 		})
@@ -238,7 +238,7 @@ func TestUpdateSerializesCallers(t *testing.T) {
 				if current == nil {
 					current = empty.Image
 				}
-				return mutate.Annotations(current, map[string]string{fmt.Sprint(i): "here"}).(v1.Image), nil
+				return annotated(t, current, fmt.Sprint(i)), nil
 			})
 			assert.NoError(t, err)
 		})

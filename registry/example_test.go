@@ -3,7 +3,6 @@ package registry_test
 import (
 	"context"
 	"fmt"
-	"log"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -14,14 +13,12 @@ import (
 )
 
 // pushExample stands for a build that pushes an image.
-func pushExample(ref string) {
+func pushExample(ref string) error {
 	tag, err := name.NewTag(ref)
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	if err := remote.Write(tag, empty.Image); err != nil {
-		log.Fatal(err)
-	}
+	return remote.Write(tag, empty.Image)
 }
 
 // A registry in one line, and an image pinned in it.
@@ -29,22 +26,29 @@ func Example() {
 	ctx := context.Background()
 	server, err := registry.Serve(ctx, registry.Options{})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
-	defer server.Close(ctx)
-	pushExample(server.Addr() + "/team/app:v1")
+	defer func() { _ = server.Close(ctx) }()
+	if err := pushExample(server.Addr() + "/team/app:v1"); err != nil {
+		fmt.Println(err)
+		return
+	}
 
 	client, err := registry.New(registry.Config{})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	img, err := client.Resolve(ctx, server.Addr()+"/team/app:v1")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	if err := client.Tag(ctx, img, "stable"); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(strings.TrimPrefix(img.Repository(), server.Addr()), img.Digest().Short())
 	// Output: /team/app 732112270d7e
@@ -55,18 +59,24 @@ func ExampleClient_Attach() {
 	ctx := context.Background()
 	server, err := registry.Serve(ctx, registry.Options{})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
-	defer server.Close(ctx)
-	pushExample(server.Addr() + "/team/app:v1")
+	defer func() { _ = server.Close(ctx) }()
+	if err := pushExample(server.Addr() + "/team/app:v1"); err != nil {
+		fmt.Println(err)
+		return
+	}
 	client, err := registry.New(registry.Config{})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	img, err := client.Resolve(ctx, server.Addr()+"/team/app:v1")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 
 	_, err = client.Attach(ctx, img, registry.Artifact{
@@ -74,15 +84,18 @@ func ExampleClient_Attach() {
 		Files: []registry.File{{MediaType: "application/spdx+json", Content: []byte(`{"spdxVersion":"SPDX-2.3"}`)}},
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	mirrored, err := client.Copy(ctx, img, server.Addr()+"/mirror/app", registry.CopyOptions{Attached: true})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	referrers, err := client.Referrers(ctx, mirrored, "")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	for _, r := range referrers {
 		fmt.Println(r.Type)

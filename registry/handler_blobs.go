@@ -24,7 +24,7 @@ func (h *handler) blob(w http.ResponseWriter, r *http.Request, _, target string)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	w.Header().Set("Docker-Content-Digest", digest.String())
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Etag", `"`+digest.String()+`"`)

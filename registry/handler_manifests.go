@@ -68,7 +68,7 @@ func (h *handler) acceptManifest(w http.ResponseWriter, r *http.Request, repo, t
 	} else if d != m.digest {
 		return fail(http.StatusBadRequest, "DIGEST_INVALID", errDigest.Error())
 	}
-	fields, err := h.checkManifest(repo, r.Header.Get("Content-Type"), &m)
+	fields, err := h.checkManifest(r.Header.Get("Content-Type"), &m)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (h *handler) acceptManifest(w http.ResponseWriter, r *http.Request, repo, t
 
 // checkManifest reads m, sets its media type, and refuses a manifest whose
 // parts the registry doesn't have. A subject may come later.
-func (h *handler) checkManifest(repo, contentType string, m *manifest) (manifestFields, error) {
+func (h *handler) checkManifest(contentType string, m *manifest) (manifestFields, error) {
 	invalid := func(why string) (manifestFields, error) {
 		return manifestFields{}, fail(http.StatusBadRequest, "MANIFEST_INVALID", why)
 	}

@@ -185,9 +185,9 @@ func TestManifestRefusals(t *testing.T) {
 func TestTruncatedManifestIsNotStored(t *testing.T) {
 	w := newWire(t)
 	w.pushBlob("app", "{}")
-	req, err := http.NewRequest("PUT", w.url+"/v2/app/manifests/v1", io.MultiReader(strings.NewReader(manifestOf("")), broken{}))
+	req, err := http.NewRequest(http.MethodPut, w.url+"/v2/app/manifests/v1", io.MultiReader(strings.NewReader(manifestOf("")), broken{}))
 	require.NoError(t, err)
-	_, err = http.DefaultClient.Do(req) //nolint:bodyclose // there is no response
+	_, err = http.DefaultClient.Do(req)
 	require.ErrorIs(t, err, errBroken)
 	require.Equal(t, 404, w.do("GET", "/v2/app/manifests/v1", "").status)
 }

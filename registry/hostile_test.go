@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -36,10 +37,17 @@ func hostile(t testing.TB, answer http.HandlerFunc) (addr string) {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
+// write sends a body, as far as the client wants it.
+func write(w http.ResponseWriter, body string) { _, _ = io.WriteString(w, body) }
+
+func writef(w http.ResponseWriter, format string, args ...any) {
+	_, _ = fmt.Fprintf(w, format, args...)
+}
+
 func status(code int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(code)
-		fmt.Fprint(w, body)
+		write(w, body)
 	}
 }
 
@@ -64,7 +72,7 @@ func TestHostileRegistries(t *testing.T) {
 		"lying digest": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Docker-Content-Digest", "sha256:"+strings.Repeat("0", 64))
 			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
-			fmt.Fprint(w, manifestJSON)
+			write(w, manifestJSON)
 		}, true, registry.ErrDigestMismatch, "does not match"},
 		"giant manifest": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
@@ -78,11 +86,11 @@ func TestHostileRegistries(t *testing.T) {
 		"truncated manifest": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "4096")
 			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
-			fmt.Fprint(w, manifestJSON)
+			write(w, manifestJSON)
 		}, false, nil, "EOF"},
 		"no manifest at all": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html")
-			fmt.Fprint(w, "<html>log in to the wifi</html>")
+			write(w, "<html>log in to the wifi</html>")
 		}, true, stages.ErrInvalid, "neither an image nor an index"},
 		"redirect to plain HTTP elsewhere": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://registry.example/v2/app/manifests/v1", http.StatusTemporaryRedirect)
@@ -122,7 +130,7 @@ func TestRegistryDown(t *testing.T) {
 func TestWrongContentByDigest(t *testing.T) {
 	addr := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
-		fmt.Fprint(w, manifestJSON)
+		write(w, manifestJSON)
 	})
 	img, err := stages.ParseImage(addr + "/app@sha256:" + strings.Repeat("ab", 32))
 	require.NoError(t, err)
@@ -155,7 +163,7 @@ func TestBlobIsBoundedAndVerified(t *testing.T) {
 	require.ErrorContains(t, err, "checksum")
 	send = func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "1000")
-		fmt.Fprint(w, "cut")
+		write(w, "cut")
 	}
 	_, err = c.Blob(ctx, img, v1.Descriptor{Digest: good}, 2000)
 	require.Error(t, err)
@@ -201,34 +209,34 @@ func TestNoSecretInErrors(t *testing.T) {
 	for name, handler := range map[string]http.HandlerFunc{
 		"basic": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
-			w.WriteHeader(401)
-			fmt.Fprint(w, echo(r))
+			w.WriteHeader(http.StatusUnauthorized)
+			write(w, echo(r))
 		},
 		"bearer refused": func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/token" {
-				fmt.Fprintf(w, `{"token":%q}`, token)
+				writef(w, `{"token":%q}`, token)
 				return
 			}
 			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="x"`, r.Host))
-			w.WriteHeader(401)
-			fmt.Fprint(w, echo(r))
+			w.WriteHeader(http.StatusUnauthorized)
+			write(w, echo(r))
 		},
 		"token service without token": func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/token" {
-				fmt.Fprintf(w, `{"refresh_token":%q}`, token)
+				writef(w, `{"refresh_token":%q}`, token)
 				return
 			}
 			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="x"`, r.Host))
-			w.WriteHeader(401)
+			w.WriteHeader(http.StatusUnauthorized)
 		},
 		"token service refuses": func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/token" {
-				w.WriteHeader(403)
-				fmt.Fprint(w, echo(r))
+				w.WriteHeader(http.StatusForbidden)
+				write(w, echo(r))
 				return
 			}
 			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://user:%s@%s/token",service="x"`, token, r.Host))
-			w.WriteHeader(401)
+			w.WriteHeader(http.StatusUnauthorized)
 		},
 		"signed redirect": func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/v2/" {
@@ -258,13 +266,11 @@ func TestNoSecretInErrors(t *testing.T) {
 // chain returns the text of every error in err's tree, in every form.
 func chain(err error) []string {
 	texts := []string{err.Error(), fmt.Sprintf("%+v %#v", err, err)}
-	switch e := err.(type) {
-	case interface{ Unwrap() error }:
-		if inner := e.Unwrap(); inner != nil {
-			texts = append(texts, chain(inner)...)
-		}
-	case interface{ Unwrap() []error }:
-		for _, inner := range e.Unwrap() {
+	if one, ok := err.(interface{ Unwrap() error }); ok && one.Unwrap() != nil {
+		texts = append(texts, chain(one.Unwrap())...)
+	}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, inner := range many.Unwrap() {
 			texts = append(texts, chain(inner)...)
 		}
 	}
@@ -276,7 +282,7 @@ func TestBasicOnlyForItsHost(t *testing.T) {
 	var leaked atomic.Bool
 	addr := hostile(t, func(w http.ResponseWriter, r *http.Request) {
 		leaked.Store(leaked.Load() || r.Header.Get("Authorization") != "")
-		w.WriteHeader(404)
+		w.WriteHeader(http.StatusNotFound)
 	})
 	auth, err := registry.Basic("ghcr.io", "robot", password)
 	require.NoError(t, err)

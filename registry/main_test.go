@@ -17,8 +17,11 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	// Connections that the tests' own clients keep are not leaks of ours.
-	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
-	remote.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	for _, transport := range []http.RoundTripper{http.DefaultTransport, remote.DefaultTransport} {
+		if t, ok := transport.(*http.Transport); ok {
+			t.CloseIdleConnections()
+		}
+	}
 	if err := goleak.Find(); code == 0 && err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1

@@ -65,7 +65,7 @@ func Serve(ctx context.Context, opts Options) (*Server, error) {
 		dir, err = os.MkdirTemp("", "fairlead-registry-")
 		s.temporary = dir
 	} else {
-		err = os.MkdirAll(dir, 0o755)
+		err = os.MkdirAll(dir, 0o750)
 	}
 	if err != nil {
 		closeAll(listeners)

@@ -51,6 +51,14 @@ func push(t testing.TB, where string) v1.Image {
 	return img
 }
 
+// annotated returns img with an annotation that makes it another.
+func annotated(t testing.TB, img v1.Image, key string) v1.Image {
+	t.Helper()
+	made, ok := mutate.Annotations(img, map[string]string{key: "here"}).(v1.Image)
+	require.True(t, ok)
+	return made
+}
+
 func TestServePushPull(t *testing.T) {
 	s := serve(t, registry.Options{Dir: t.TempDir()})
 	img := push(t, s.Addr()+"/team/app:v1")
@@ -92,7 +100,8 @@ func TestContentSurvivesRestart(t *testing.T) {
 	require.NoError(t, err)
 	desc, err := remote.Head(ref(t, addr+"/app:v1"))
 	require.NoError(t, err)
-	withSubject := mutate.Subject(artifact, *desc).(v1.Image)
+	withSubject, ok := mutate.Subject(artifact, *desc).(v1.Image)
+	require.True(t, ok)
 	digest, err := withSubject.Digest()
 	require.NoError(t, err)
 	require.NoError(t, remote.Write(ref(t, addr+"/app@"+digest.String()), withSubject))
@@ -104,7 +113,8 @@ func TestContentSurvivesRestart(t *testing.T) {
 	require.NoError(t, validate.Image(pulled))
 	want, err := img.Digest()
 	require.NoError(t, err)
-	d := ref(t, addr+"/app@"+want.String()).(name.Digest)
+	d, err := name.NewDigest(addr + "/app@" + want.String())
+	require.NoError(t, err)
 	idx, err := remote.Referrers(d)
 	require.NoError(t, err)
 	m, err := idx.IndexManifest()
@@ -203,7 +213,7 @@ func TestConcurrentPushes(t *testing.T) {
 	for i := range 12 {
 		wg.Go(func() {
 			assert.NoError(t, remote.Write(ref(t, fmt.Sprintf("%s/app:v%d", s.Addr(), i%3)), img))
-			assert.NoError(t, remote.Write(ref(t, fmt.Sprintf("%s/other:v%d", s.Addr(), i)), mutate.Annotations(empty.Image, map[string]string{"n": fmt.Sprint(i)}).(v1.Image)))
+			assert.NoError(t, remote.Write(ref(t, fmt.Sprintf("%s/other:v%d", s.Addr(), i)), annotated(t, empty.Image, fmt.Sprint(i))))
 		})
 	}
 	wg.Wait()

@@ -25,6 +25,7 @@ var (
 	errTooLarge = errors.New("the answer is too large")
 )
 
+// RoundTrip implements [http.RoundTripper].
 func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" && !g.plain(req.URL.Host) {
 		if req.Body != nil {

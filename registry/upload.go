@@ -109,7 +109,7 @@ type bodyReader struct{ io.Reader }
 
 func (b bodyReader) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = fmt.Errorf("%w: %w", errBody, err)
 	}
 	return n, err

@@ -126,7 +126,11 @@ func LoadPrivateKey(text, password []byte) (*PrivateKey, error) {
 	if err != nil {
 		return invalid("it is of a size that is not supported; use ECDSA P-256")
 	}
-	public, err := newPublicKey(key.(crypto.Signer).Public())
+	half, err := signer.PublicKey()
+	if err != nil {
+		return invalid("it has no public half")
+	}
+	public, err := newPublicKey(half)
 	if err != nil {
 		return nil, err
 	}

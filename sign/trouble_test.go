@@ -85,8 +85,8 @@ func TestRegistryTrouble(t *testing.T) {
 		answer    func(w http.ResponseWriter, r *http.Request)
 		permanent bool
 	}{
-		"broken":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, false},
-		"unauthorized": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }, true},
+		"broken":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, false},
+		"unauthorized": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }, true},
 		"cut off": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			_, _ = w.Write([]byte("{"))
