@@ -12,7 +12,16 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/fairlead-dev/fairlead/stages"
+)
+
+const (
+	// maxScans is more than any machine runs at once; the rest waits.
+	maxScans = 64
+	// javaMissing is in what Trivy says when it would need its Java index.
+	javaMissing = "Java DB"
 )
 
 // refusedTrivy lists releases that must not run: v0.69.4 was published by an
@@ -51,14 +60,16 @@ type CommandConfig struct {
 	Env []string
 }
 
-// Command scans with a trivy binary. It is safe for concurrent use: only the
-// database download is done one at a time.
+// Command scans with a trivy binary. It is safe for concurrent use: scans run
+// side by side, and wait for each other only while a database is replaced.
 type Command struct {
 	cfg     CommandConfig
 	path    string
 	version string
-	// updating is held while Trivy may replace its database.
-	updating chan struct{}
+	// databases is shared by scans, and taken whole while Trivy replaces one, which
+	// it does in place.
+	databases             *semaphore.Weighted
+	vulnerabilities, java commandDatabase
 }
 
 var _ stages.Scanner = (*Command)(nil)
@@ -90,7 +101,11 @@ func NewCommand(ctx context.Context, cfg CommandConfig) (*Command, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: Trivy command: install Trivy or set Path: %w", stages.ErrInvalid, err)
 	}
-	c := &Command{cfg: cfg, path: path, updating: make(chan struct{}, 1)}
+	c := &Command{
+		cfg: cfg, path: path, databases: semaphore.NewWeighted(maxScans),
+		vulnerabilities: commandDatabase{folder: "db", download: "--download-db-only", source: cfg.Database, keep: time.Hour},
+		java:            commandDatabase{folder: "java-db", download: "--download-java-db-only", source: cfg.JavaDatabase, keep: 24 * time.Hour},
+	}
 	if c.version, err = c.askVersion(ctx); err != nil {
 		return nil, err
 	}
@@ -143,14 +158,40 @@ func (c *Command) scan(ctx context.Context, image stages.Image) (stages.Report, 
 	if err != nil {
 		return stages.Report{}, err
 	}
-	if err := c.update(ctx, "--download-db-only", c.cfg.Database, image, login); err != nil {
+	if c.vulnerabilities.due(ctx, c) {
+		if err := c.update(ctx, c.vulnerabilities, image, login); err != nil {
+			return stages.Report{}, err
+		}
+	}
+	if c.java.installed(c) && c.java.due(ctx, c) {
+		if err := c.update(ctx, c.java, image, login); err != nil {
+			return stages.Report{}, err
+		}
+	}
+	report, err := c.inspect(ctx, image, login)
+	if err != nil && strings.Contains(err.Error(), javaMissing) && !c.cfg.Offline {
+		// The image holds Java archives, and there is no index to identify them with.
+		if err := c.update(ctx, c.java, image, login); err != nil {
+			return stages.Report{}, err
+		}
+		return c.inspect(ctx, image, login)
+	}
+	return report, err
+}
+
+// inspect runs the scan, during which no database may be replaced.
+func (c *Command) inspect(ctx context.Context, image stages.Image, login []string) (stages.Report, error) {
+	if err := c.databases.Acquire(ctx, 1); err != nil {
 		return stages.Report{}, err
 	}
-	before, err := c.databaseDate()
+	defer c.databases.Release(1)
+	meta, err := c.vulnerabilities.metadata(c)
 	if err != nil {
-		return stages.Report{}, err
+		return stages.Report{}, stages.Permanent(fmt.Errorf("there is no usable Trivy database: %w", err))
 	}
-	out, err := c.inspect(ctx, image, login)
+	out, err := c.run(ctx, login, append(c.flags(), "--scanners", "vuln", "--format", "json", "--list-all-pkgs",
+		"--image-src", "remote", "--platform", c.cfg.Platform, "--cache-backend", "memory",
+		"--skip-db-update", "--skip-java-db-update", "--", image.String())...)
 	if err != nil {
 		return stages.Report{}, err
 	}
@@ -161,81 +202,14 @@ func (c *Command) scan(ctx context.Context, image stages.Image) (stages.Report, 
 	if report.Image != image {
 		return stages.Report{}, fmt.Errorf("%w: Trivy reported on %s", stages.ErrSubjectMismatch, report.Image)
 	}
-	// Another scan may have replaced the database meanwhile. The older date is
-	// the one that can't promise too much.
-	after, err := c.databaseDate()
-	if err != nil {
-		return stages.Report{}, err
-	}
-	report.Database = before
-	if after.Before(before) {
-		report.Database = after
-	}
 	report.Scanner = "trivy " + c.version
+	report.Database = meta.UpdatedAt.UTC()
 	return report, nil
-}
-
-// inspect runs the scan. Where the image holds Java archives, and there is no
-// index yet to identify them with, it fetches that and tries again.
-func (c *Command) inspect(ctx context.Context, image stages.Image, login []string) ([]byte, error) {
-	const java, missing = "--download-java-db-only", "Java DB"
-	if _, err := os.Stat(filepath.Join(c.cfg.CacheDir, "java-db")); err == nil {
-		if err := c.update(ctx, java, c.cfg.JavaDatabase, image, login); err != nil {
-			return nil, err
-		}
-	}
-	args := append(c.flags(), "--scanners", "vuln", "--format", "json", "--list-all-pkgs",
-		"--image-src", "remote", "--platform", c.cfg.Platform, "--cache-backend", "memory",
-		"--skip-db-update", "--skip-java-db-update", "--", image.String())
-	out, err := c.run(ctx, login, args...)
-	if err != nil && strings.Contains(err.Error(), missing) && !c.cfg.Offline {
-		if err := c.update(ctx, java, c.cfg.JavaDatabase, image, login); err != nil {
-			return nil, err
-		}
-		return c.run(ctx, login, args...)
-	}
-	return out, err
-}
-
-// update has Trivy download a database if it is due. Trivy fails when two
-// processes do so at once, hence the turn. It would send its credentials to any
-// registry, so it gets them only where the database is next to the image.
-func (c *Command) update(ctx context.Context, which, database string, image stages.Image, login []string) error {
-	if c.cfg.Offline {
-		return nil
-	}
-	if registryOf(database) != registryOf(image.Repository()) {
-		login = nil
-	}
-	select {
-	case c.updating <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	defer func() { <-c.updating }()
-	if _, err := c.run(ctx, login, append(c.flags(), which)...); err != nil {
-		return fmt.Errorf("update Trivy's database: %w", err)
-	}
-	return nil
 }
 
 func registryOf(reference string) string {
 	registry, _, _ := strings.Cut(reference, "/")
 	return registry
-}
-
-// databaseDate reads when Trivy's database was made, which its reports don't say.
-func (c *Command) databaseDate() (time.Time, error) {
-	path := filepath.Join(c.cfg.CacheDir, "db", "metadata.json")
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return time.Time{}, stages.Permanent(fmt.Errorf("there is no Trivy database: %w", err))
-	}
-	var meta struct{ UpdatedAt time.Time }
-	if err := json.Unmarshal(text, &meta); err != nil {
-		return time.Time{}, stages.Permanent(fmt.Errorf("read %s: %w", path, err))
-	}
-	return meta.UpdatedAt.UTC(), nil
 }
 
 func (c *Command) flags() []string {

@@ -30,12 +30,17 @@ here='HERE'
 echo "$@" >> "$here/calls"
 env | sort >> "$here/environment"
 pwd >> "$here/folders"
+next=2100-01-01T00:00:00Z
+if [ -e "$here/outdated" ]; then next=2020-01-01T00:00:00Z; fi
 case "$*" in
 version*) echo '{"Version":"VERSION"}'; exit ;;
-*--download-java-db-only*) mkdir -p "$here/cache/java-db"; exit ;;
+*--download-java-db-only*)
+	mkdir -p "$here/cache/java-db"
+	echo '{"Version":1,"NextUpdate":"2100-01-01T00:00:00Z"}' > "$here/cache/java-db/metadata.json"
+	exit ;;
 *--download-db-only*)
 	mkdir -p "$here/cache/db"
-	echo '{"Version":2,"UpdatedAt":"2026-11-20T06:00:00Z"}' > "$here/cache/db/metadata.json"
+	echo '{"Version":2,"UpdatedAt":"2026-11-20T06:00:00Z","NextUpdate":"'"$next"'"}' > "$here/cache/db/metadata.json"
 	exit ;;
 esac
 for image; do :; done
@@ -148,6 +153,23 @@ func TestCommandFetchesJavaIndexOnDemand(t *testing.T) {
 	_, err := f.command(f.config()).Scan(t.Context(), image)
 	require.NoError(t, err)
 	assert.Equal(t, 1, strings.Count(f.recorded("calls"), "--download-java-db-only"))
+}
+
+func TestCommandUpdatesWhenDue(t *testing.T) {
+	f := newFake(t, "0.72.0", "")
+	c := f.command(f.config())
+	for range 3 {
+		_, err := c.Scan(t.Context(), image)
+		require.NoError(t, err)
+	}
+	assert.Equal(t, 1, strings.Count(f.recorded("calls"), "--download-db-only"))
+	require.NoError(t, os.WriteFile(filepath.Join(f.here, "outdated"), nil, 0o600))
+	require.NoError(t, os.RemoveAll(filepath.Join(f.here, "cache", "db")))
+	for range 3 {
+		_, err := c.Scan(t.Context(), image)
+		require.NoError(t, err)
+	}
+	assert.Equal(t, 4, strings.Count(f.recorded("calls"), "--download-db-only"), "an outdated one is tried to update each time")
 }
 
 func TestCommandRefusesAnotherSubject(t *testing.T) {

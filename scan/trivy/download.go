@@ -131,7 +131,7 @@ func untar(r io.Reader, wanted []string, dir string) error {
 		if left -= header.Size; left < 0 {
 			return fmt.Errorf("%w: it unpacks to more than %d GiB", ErrDatabaseCorrupt, maxDatabase>>30)
 		}
-		if err := store(tr, filepath.Join(dir, file)); err != nil {
+		if err := writeNew(corruptReader{tr}, filepath.Join(dir, file)); err != nil {
 			return err
 		}
 		found++
@@ -142,7 +142,18 @@ func untar(r io.Reader, wanted []string, dir string) error {
 	return nil
 }
 
-func store(r io.Reader, path string) error {
+// corruptReader tells a broken archive from a disk that can't be written to.
+type corruptReader struct{ io.Reader }
+
+func (c corruptReader) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: broken archive: %w", ErrDatabaseCorrupt, err)
+	}
+	return n, err
+}
+
+func writeNew(r io.Reader, path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err

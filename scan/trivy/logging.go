@@ -3,7 +3,7 @@ package trivy
 import (
 	"bytes"
 	"context"
-	"log"
+	"log" //nolint:depguard // its output is what Trivy has diverted, and what is put back
 	"log/slog"
 	"os"
 	"runtime"
@@ -21,6 +21,7 @@ func withLogger(ctx context.Context, logger *slog.Logger) context.Context {
 	return context.WithValue(ctx, loggerKey{}, logger)
 }
 
+//nolint:gochecknoinits // what another package's init did can only be undone in one
 func init() {
 	// Trivy's log package makes the default logger of log/slog, and with it that
 	// of package log, one that keeps every record in memory for its command line
@@ -33,6 +34,7 @@ func init() {
 	}
 	// Trivy logs through these variables. Messages that come with a context go to
 	// the scan's logger; those without can't be told apart and are dropped.
+	//nolint:reassign // Trivy has no other way to choose a logger
 	trivylog.Debug, trivylog.Info, trivylog.Warn, trivylog.Error = drop, drop, drop, drop
 	trivylog.DebugContext = forward(slog.LevelDebug)
 	trivylog.InfoContext = forward(slog.LevelInfo)
