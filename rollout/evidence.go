@@ -39,6 +39,10 @@ func (w witness) failure(ctx context.Context, a assessment, decisive finding, ot
 		Workload: a.object, Cause: decisive.cause, Role: decisive.role, Restarts: decisive.restarts,
 		Decisive: w.evidence(ctx, decisive, true),
 	}
+	// Without the right to read ReplicaSets the chain ends early.
+	if own, owners := a.object.String(), f.Decisive.Owners; decisive.pod != nil && a.object.Kind != "Pod" && (len(owners) == 0 || owners[len(owners)-1] != own) {
+		f.Decisive.Owners = append(owners, own)
+	}
 	if t := decisive.exit; t != nil {
 		if f.Signal = t.Signal; f.Signal == 0 && t.ExitCode > 128 && t.ExitCode < 128+65 {
 			f.Signal = t.ExitCode - 128

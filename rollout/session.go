@@ -277,15 +277,20 @@ func (s *session) report(a assessment) {
 
 // String returns such as "Deployment shop/shop: 1 of 2 ready".
 func (a assessment) String() string {
-	verb := "ready"
-	if a.object.Kind == "Job" {
-		verb = "completed"
-	}
-	text := fmt.Sprintf("%s: %d of %d %s", a.object, a.ready, a.desired, verb)
+	text := a.object.String() + ": " + a.count()
 	if !a.done && a.waiting != "" && len(a.findings) == 0 {
 		text += "; " + a.waiting
 	}
 	return text
+}
+
+// count returns such as "1 of 2 ready".
+func (a assessment) count() string {
+	state := "ready"
+	if a.object.Kind == "Job" {
+		state = "completed"
+	}
+	return fmt.Sprintf("%d of %d %s", a.ready, a.desired, state)
 }
 
 // noteworthy returns the first finding that is more than a normal start.

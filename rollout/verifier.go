@@ -141,8 +141,7 @@ func unusedFailure(release string, img stages.Image) *Failure {
 
 // check is the line of the verification about a workload that is done.
 func (a assessment) check(img stages.Image, elapsed time.Duration) stages.Check {
-	c := stages.Check{Name: "rollout " + a.object.String(), Elapsed: elapsed}
-	c.Message = fmt.Sprintf("%d of %d ready", a.ready, a.desired)
+	c := stages.Check{Name: "rollout " + a.object.String(), Message: a.count(), Elapsed: elapsed}
 	switch {
 	case a.renamed != "":
 		c.Message += fmt.Sprintf(", running %s (pinned; the runtime calls the same content %s)", img.Digest().Short(), a.renamed.Short())

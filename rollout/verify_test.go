@@ -363,6 +363,7 @@ func TestDoesWithoutEventsReplicaSetsAndLogs(t *testing.T) {
 		l.put(as(newPod, crashed(1, "Error", 1)))
 		f := r.failure(t)
 		assert.Equal(t, "pod shop/shop-2-x", f.Decisive.Subject)
+		assert.Equal(t, []string{"ReplicaSet shop/shop-2", "Deployment shop/shop"}, f.Decisive.Owners)
 		assert.Equal(t, []string{"(events unavailable: may not list events in namespace shop)"}, f.Decisive.Events)
 	})
 }
