@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -25,20 +26,20 @@ func (s *summary) add(version string, result *pipeline.Result, err error, ok boo
 	if result == nil {
 		result = &pipeline.Result{}
 	}
-	why := ""
-	if err != nil {
-		why, _, _ = strings.Cut(err.Error(), "\n")
+	stoppedAt := "-"
+	if failure, ok := errors.AsType[*pipeline.Error](err); ok {
+		stoppedAt = string(failure.Stage)
 	}
-	s.rows = append(s.rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s", version, result.Outcome,
-		result.Elapsed.Round(100*time.Millisecond), verdict, stagesOf(result)), "\t\t\t\t"+why)
+	s.rows = append(s.rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s", version, result.Outcome, stoppedAt, verdict,
+		result.Elapsed.Round(100*time.Millisecond), stagesOf(result)))
 }
 
 // stagesOf lists where a run's time went.
 func stagesOf(result *pipeline.Result) string {
 	var parts []string
 	for _, t := range result.Timings {
-		if t.Elapsed >= 10*time.Millisecond {
-			parts = append(parts, fmt.Sprintf("%s %s", t.Stage, t.Elapsed.Round(10*time.Millisecond)))
+		if t.Elapsed >= 100*time.Millisecond {
+			parts = append(parts, fmt.Sprintf("%s %s", t.Stage, t.Elapsed.Round(100*time.Millisecond)))
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -48,7 +49,7 @@ func stagesOf(result *pipeline.Result) string {
 // than it should.
 func (s *summary) print(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "\nVERSION\tOUTCOME\tTIME\tWENT\tSTAGES")
+	_, _ = fmt.Fprintln(table, "\nVERSION\tOUTCOME\tSTOPPED AT\tWENT\tTIME\tOF WHICH")
 	for _, row := range s.rows {
 		_, _ = fmt.Fprintln(table, row)
 	}

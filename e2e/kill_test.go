@@ -1,0 +1,162 @@
+package e2e_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairlead-dev/fairlead/e2e/labtest"
+	"github.com/fairlead-dev/fairlead/helmx"
+	"github.com/fairlead-dev/fairlead/notify"
+	"github.com/fairlead-dev/fairlead/pipeline"
+	"github.com/fairlead-dev/fairlead/stages"
+	"github.com/fairlead-dev/fairlead/stages/stagestest"
+)
+
+// victimEnv makes the test binary a process that delivers, until it is killed.
+const victimEnv = "FAIRLEAD_E2E_VICTIM"
+
+// victim says what such a process delivers.
+type victim struct {
+	Kubeconfig, Namespace, Journal string
+	Image                          stages.Image
+}
+
+// killable is a pipeline of the real deployer and a journal on disk. What it
+// deploys is there already, and its verifier waits for ever, so that the process
+// is always killed in the middle of something.
+func (v victim) pipeline(observers ...pipeline.Observer) (*pipeline.Pipeline, error) {
+	access, err := helmx.Kubernetes{KubeconfigPath: v.Kubeconfig}.RESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	deployer, err := helmx.New(helmx.Config{
+		Chart: chartDir, Release: release, Namespace: v.Namespace,
+		Image:      helmx.ImageValues{Repository: "image.repository", Digest: "image.digest"},
+		Kubernetes: helmx.Kubernetes{REST: access},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return pipeline.New(pipeline.Config{
+		Name:    v.Namespace,
+		Builder: stages.BuilderFunc(func(context.Context, stages.Source) (stages.Image, error) { return v.Image, nil }),
+		Scanner: &stagestest.Scanner{},
+		ScanGates: []stages.Gate[stages.Report]{stages.GateFunc[stages.Report](
+			func(context.Context, stages.Report) (stages.Decision, error) {
+				return stages.Decision{Gate: "any", Verdict: stages.Pass}, nil
+			})},
+		Signer:   &stagestest.Signer{},
+		Deployer: deployer,
+		Verifiers: []stages.Verifier{stages.VerifierFunc(func(ctx context.Context, _ stages.Release) (stages.Verification, error) {
+			<-ctx.Done()
+			return stages.Verification{}, context.Cause(ctx)
+		})},
+		Journal:   pipeline.FileJournal(v.Journal),
+		Observers: observers,
+	})
+}
+
+func beVictim(spec string) error {
+	var v victim
+	if err := json.Unmarshal([]byte(spec), &v); err != nil {
+		return err
+	}
+	p, err := v.pipeline(notify.NewNDJSON(os.Stdout))
+	if err != nil {
+		return err
+	}
+	_, err = p.Run(context.Background(), stages.Source{Dir: appDir, Revision: "killed"})
+	return fmt.Errorf("the run ended before it was killed: %w", err)
+}
+
+// TestKilledProcessIsRecovered kills a delivering process at different moments
+// of an upgrade, and has another one bring back what was before.
+func TestKilledProcessIsRecovered(t *testing.T) {
+	w := newWorld(t)
+	ns := w.namespace(t)
+	cfg := w.delivery(t, ns)
+	good, err := run(t, cfg, source("1.0.0"))
+	require.NoError(t, err)
+	next, err := w.builder(t, ns).Build(labtest.Context(t), source("1.1.0"))
+	require.NoError(t, err)
+
+	for moment, when := range map[string]func(t *testing.T, events *bufio.Scanner){
+		"as the deploy starts": func(t *testing.T, events *bufio.Scanner) {
+			requireEvent(t, events, pipeline.StageDeploy, pipeline.KindCheckpointed)
+		},
+		"as the release is pending": func(t *testing.T, events *bufio.Scanner) {
+			pending, err := w.kube.CoreV1().Secrets(ns).Watch(labtest.Context(t), metav1.ListOptions{LabelSelector: "owner=helm,status=pending-upgrade"})
+			require.NoError(t, err)
+			defer pending.Stop()
+			requireEvent(t, events, pipeline.StageDeploy, pipeline.KindStageStarted)
+			<-pending.ResultChan()
+		},
+		"as the new pods start": func(t *testing.T, events *bufio.Scanner) {
+			requireEvent(t, events, pipeline.StageVerify, pipeline.KindStageStarted)
+		},
+	} {
+		t.Run(moment, func(t *testing.T) {
+			v := victim{Kubeconfig: w.box.Kubeconfig, Namespace: ns, Journal: filepath.Join(t.TempDir(), "journal"), Image: next}
+			spec, err := json.Marshal(v)
+			require.NoError(t, err)
+			cmd := exec.CommandContext(labtest.Context(t), os.Args[0])
+			cmd.Env = append(os.Environ(), victimEnv+"="+string(spec))
+			cmd.Stderr = os.Stderr
+			stdout, err := cmd.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			when(t, bufio.NewScanner(stdout))
+			require.NoError(t, cmd.Process.Kill())
+			require.ErrorContains(t, cmd.Wait(), "killed")
+			t.Logf("left behind: %v", w.revisions(t, ns))
+
+			p, err := v.pipeline()
+			require.NoError(t, err)
+			_, err = p.Run(labtest.Context(t), stages.Source{Dir: appDir})
+			require.ErrorIs(t, err, pipeline.ErrUnfinished, "a run must not build on what was left behind")
+			recoveries, err := p.Recover(labtest.Context(t))
+			require.NoError(t, err)
+			require.Len(t, recoveries, 1)
+			t.Logf("recovered: %+v", recoveries[0])
+			for _, status := range w.revisions(t, ns) {
+				assert.NotContains(t, status, "pending", "no revision may stay pending")
+			}
+			again, err := p.Recover(labtest.Context(t))
+			require.NoError(t, err)
+			assert.Empty(t, again, "there is nothing left to recover")
+
+			// The release works as before, and can be delivered to again.
+			result, err := run(t, cfg, source("1.0.0"))
+			require.NoError(t, err)
+			w.requireRunning(t, ns, result.Image)
+			assert.Equal(t, good.Image, result.Image, "the same source is the same image")
+			w.requirePage(t, ns, "1.0.0")
+		})
+	}
+}
+
+// requireEvent reads events until one is of the stage and kind.
+func requireEvent(t *testing.T, events *bufio.Scanner, stage pipeline.Stage, kind pipeline.Kind) {
+	t.Helper()
+	var seen []string
+	for events.Scan() {
+		var e pipeline.Event
+		require.NoError(t, json.Unmarshal(events.Bytes(), &e), events.Text())
+		if e.Stage == stage && e.Kind == kind {
+			return
+		}
+		seen = append(seen, fmt.Sprintf("%s %s %s", e.Stage, e.Kind, e.Error))
+	}
+	require.Failf(t, "the victim ended early", "%s", strings.Join(seen, "\n"))
+}

@@ -1,0 +1,17 @@
+package e2e_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/fairlead-dev/fairlead/e2e/labtest"
+)
+
+func TestMain(m *testing.M) {
+	if spec, ok := os.LookupEnv(victimEnv); ok {
+		fmt.Fprintln(os.Stderr, "victim:", beVictim(spec))
+		os.Exit(1)
+	}
+	labtest.Main(m)
+}
