@@ -191,7 +191,7 @@ func TestCloseWaitsForTheRun(t *testing.T) {
 		f.on["scan"] = lasting(time.Minute)
 		p := newPipeline(t, config(f))
 		start := time.Now()
-		go p.Run(t.Context(), source)
+		go func() { _, _ = p.Run(t.Context(), source) }()
 		synctest.Wait()
 		require.NoError(t, p.Close())
 		assert.Equal(t, time.Minute, time.Since(start))

@@ -59,7 +59,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	defer p.Close()
+	defer func() { _ = p.Close() }()
 
 	result, err := p.Run(context.Background(), stages.Source{Dir: "."})
 	if err != nil {

@@ -36,7 +36,6 @@ type fake struct {
 	counts  map[string]int
 	running int
 	cluster string // digest that is deployed
-	release []stages.Decision
 }
 
 func newFake(t testing.TB) *fake {

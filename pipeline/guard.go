@@ -109,12 +109,12 @@ func (e *interruption) Error() string {
 	switch {
 	case errors.As(e.cause, &timeout):
 		what = e.cause.Error()
-	case e.cause != e.done:
+	case e.cause.Error() != e.done.Error():
 		what += ": " + e.cause.Error()
 	case !errors.Is(e.done, context.Canceled):
 		what += ": " + e.done.Error()
 	}
-	if e.err == nil || errors.Is(e.err, e.cause) && e.err.Error() == e.cause.Error() || e.err == e.done {
+	if e.err == nil || e.err.Error() == e.cause.Error() || e.err.Error() == e.done.Error() {
 		return what
 	}
 	return what + ": " + e.err.Error()

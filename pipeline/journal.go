@@ -180,4 +180,5 @@ func (l *memoryLog) Append(_ context.Context, e Entry) error {
 	return nil
 }
 
+// Close gives the journal back.
 func (l *memoryLog) Close() { l.journal.inUse.Unlock() }

@@ -30,6 +30,7 @@ func (j *fileJournal) validate() error {
 	return nil
 }
 
+// Open takes the file's lock, reads the file, and drops a torn last line.
 func (j *fileJournal) Open(context.Context) (Log, []Entry, error) {
 	if err := j.validate(); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", stages.ErrInvalid, err)
@@ -40,7 +41,7 @@ func (j *fileJournal) Open(context.Context) (Log, []Entry, error) {
 	}
 	log, entries, err := j.take(file)
 	if err != nil {
-		file.Close()
+		_ = file.Close()
 		return nil, nil, fmt.Errorf("journal %s: %w", j.path, err)
 	}
 	return log, entries, nil

@@ -29,6 +29,6 @@ func syncDir(path string) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	return dir.Sync()
+	err = dir.Sync()
+	return errors.Join(err, dir.Close())
 }

@@ -17,14 +17,14 @@ import (
 )
 
 func TestJournals(t *testing.T) {
-	for name, make := range map[string]func(t *testing.T) pipeline.Journal{
+	for name, newJournal := range map[string]func(t *testing.T) pipeline.Journal{
 		"memory": func(*testing.T) pipeline.Journal { return pipeline.NewMemoryJournal() },
 		"file": func(t *testing.T) pipeline.Journal {
 			return pipeline.FileJournal(filepath.Join(t.TempDir(), "journal"))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			j := make(t)
+			j := newJournal(t)
 			log, entries, err := j.Open(t.Context())
 			require.NoError(t, err)
 			assert.Empty(t, entries)

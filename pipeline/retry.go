@@ -111,7 +111,7 @@ func (p Retry) wait(attempt int) time.Duration {
 		multiplier = 2
 	}
 	pause := min(float64(initial)*math.Pow(multiplier, float64(attempt-1)), float64(limit))
-	pause *= 1 + p.Jitter*(2*rand.Float64()-1)
+	pause *= 1 + p.Jitter*(2*rand.Float64()-1) //nolint:gosec // nothing secret depends on when a retry comes
 	return time.Duration(min(pause, float64(limit)))
 }
 

@@ -118,7 +118,7 @@ func (r *run) execute(ctx context.Context) error {
 		r.emit(Event{Kind: KindRunSucceeded, Subject: r.result.Image.String(), Elapsed: r.result.Elapsed, Outcome: OutcomeReleased})
 		return nil
 	}
-	e, ok := failed.(*Error)
+	e, ok := errors.AsType[*Error](failed)
 	if !ok {
 		e = &Error{Cause: failed}
 	}
