@@ -104,7 +104,7 @@ func assess(st state, history []*release.Release, run string) (course, string, [
 		if rel.Version <= st.Newest {
 			continue
 		}
-		if rel.Labels[LabelRun] != runLabel(run) {
+		if maker(rel) != runLabel(run) {
 			return giveUp, fmt.Sprintf("revision %d (%s) was made since by %s", rel.Version, rel.Info.Status, author(rel)), nil
 		}
 		own = append(own, rel)
@@ -117,7 +117,7 @@ func assess(st state, history []*release.Release, run string) (course, string, [
 	case len(own) == 0:
 		return unmoved(st, history)
 	case st.Revision > 0:
-		if last.Labels[LabelRestores] == strconv.Itoa(st.Revision) && last.Info.Status == release.StatusDeployed && manifestDigest(last) == st.Manifest {
+		if restores(last) == st.Revision && last.Info.Status == release.StatusDeployed && manifestDigest(last) == st.Manifest {
 			return inspect, fmt.Sprintf("revision %d restored revision %d already", last.Version, st.Revision), own
 		}
 		if target(st, history) == nil {
@@ -150,15 +150,24 @@ func target(st state, history []*release.Release) *release.Release {
 		if manifestDigest(history[i]) != st.Manifest {
 			continue
 		}
-		if history[i].Version == st.Revision || history[i].Labels[LabelRestores] == strconv.Itoa(st.Revision) {
+		if history[i].Version == st.Revision || restores(history[i]) == st.Revision {
 			return history[i]
 		}
 	}
 	return nil
 }
 
+// restores returns the revision that rel was made to restore, or 0.
+func restores(rel *release.Release) int {
+	n, err := strconv.Atoi(rel.Labels[LabelRestores])
+	if err != nil || maker(rel) == "" {
+		return 0
+	}
+	return n
+}
+
 func author(rel *release.Release) string {
-	if run := rel.Labels[LabelRun]; run != "" {
+	if run := maker(rel); run != "" {
 		return "run " + run
 	}
 	return "somebody else, at " + rel.Info.LastDeployed.UTC().Format(time.RFC3339)

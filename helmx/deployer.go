@@ -134,13 +134,13 @@ func (d *Deployer) unlock(s *session, history []*release.Release, run string) er
 	if last == nil || !last.Info.Status.IsPending() && last.Info.Status != release.StatusUninstalling {
 		return nil
 	}
-	if run != "" && last.Labels[LabelRun] == runLabel(run) && last.Info.Status.IsPending() {
+	if run != "" && maker(last) == runLabel(run) && last.Info.Status.IsPending() {
 		return s.markFailed(last, fmt.Sprintf("fairlead run %q: interrupted", run))
 	}
 	since := last.Info.LastDeployed.Time
 	return &LockedError{
 		Release: d.cfg.Release, Namespace: d.cfg.Namespace, Revision: last.Version,
-		Status: last.Info.Status.String(), Since: since, Age: time.Since(since), Run: last.Labels[LabelRun],
+		Status: last.Info.Status.String(), Since: since, Age: time.Since(since), Run: maker(last),
 	}
 }
 
@@ -196,7 +196,7 @@ func (d *Deployer) settle(ctx context.Context, revision int, run string, cause e
 		var history []*release.Release
 		history, err = s.history(d.cfg.Release)
 		for _, rel := range history {
-			if rel.Version == revision && rel.Info.Status.IsPending() && rel.Labels[LabelRun] == runLabel(run) {
+			if rel.Version == revision && rel.Info.Status.IsPending() && maker(rel) == runLabel(run) {
 				err = s.markFailed(rel, fmt.Sprintf("fairlead run %q: interrupted: %s", run, cause))
 			}
 		}

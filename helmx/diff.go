@@ -83,7 +83,8 @@ func lines(text string) []string {
 	if text == "" {
 		return nil
 	}
-	return strings.SplitAfter(strings.TrimSuffix(text, "\n"), "\n")
+	all := strings.SplitAfter(text, "\n")
+	return all[:len(all)-1] // Text ends in a newline, so the last part is empty.
 }
 
 func yamlText(content map[string]any) (string, error) {

@@ -19,10 +19,12 @@ import (
 )
 
 // Labels of the release records and, the first of them, of namespaces that were
-// made for a release. The full text of each is in the record's description.
+// made for a release. LabelRevision tells records that were labelled from records
+// that the helm command has copied the labels to. The full text of each is in the record's description.
 const (
 	labelPrefix   = "fairlead.dev/"
 	LabelRun      = labelPrefix + "run"
+	LabelRevision = labelPrefix + "revision"
 	LabelDigest   = labelPrefix + "digest"
 	LabelCommit   = labelPrefix + "commit"
 	LabelAuthor   = labelPrefix + "author"
@@ -127,6 +129,7 @@ func (r *recorder) Create(key string, rel *release.Release) error {
 	}
 	maps.DeleteFunc(labels, func(k, _ string) bool { return strings.HasPrefix(k, labelPrefix) })
 	maps.Copy(labels, r.note.labels())
+	labels[LabelRevision] = strconv.Itoa(rel.Version)
 	rel.Labels = labels
 	if rel.Info.Status.IsPending() {
 		rel.Info.Description = r.note.description()
@@ -167,6 +170,16 @@ func (s *session) markFailed(rel *release.Release, why string) error {
 		return s.explain(fmt.Errorf("mark revision %d of release %s/%s as failed: %w", rel.Version, s.namespace, rel.Name, err))
 	}
 	return nil
+}
+
+// maker returns the label of the run that made a revision, or "" if it was made by
+// other means. The helm command copies labels from one revision to the next, so
+// the run alone proves nothing: the revision must be the one it was given to.
+func maker(rel *release.Release) string {
+	if rel.Labels[LabelRevision] != strconv.Itoa(rel.Version) {
+		return ""
+	}
+	return rel.Labels[LabelRun]
 }
 
 func newest(history []*release.Release) *release.Release {

@@ -34,14 +34,14 @@ func (d *Deployer) render(s *session, img stages.Image, revision int, upgrade bo
 	if s.ctx.Err() != nil {
 		return nil, fmt.Errorf("render chart %s: %w", d.cfg.Chart, context.Cause(s.ctx))
 	}
+	if errors.Is(err, stages.ErrInvalid) { // Our own, about paths and images.
+		return nil, fmt.Errorf("render chart %s: %w", d.cfg.Chart, err)
+	}
 	if failure, ok := errors.AsType[*APIError](s.explain(err)); ok {
 		return nil, fmt.Errorf("render chart %s: %w", d.cfg.Chart, failure)
 	}
 	text, _ := redact(err.Error(), d.source.private)
 	text = schemaNumber.ReplaceAllString(strings.TrimSpace(text), "got "+Redacted)
-	if after, ok := strings.CutPrefix(text, stages.ErrInvalid.Error()+": "); ok {
-		text = after
-	}
 	return nil, fmt.Errorf("%w: render chart %s: %s", stages.ErrInvalid, d.cfg.Chart, text)
 }
 
