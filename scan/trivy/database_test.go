@@ -278,32 +278,22 @@ func TestScansWithDifferentDatabases(t *testing.T) {
 func TestJavaArchives(t *testing.T) {
 	reg := newRegistry(t)
 	database := reg.pushDatabase(t, "db", goodDatabase(t, time.Now()))
-	jar := files{"app/lib.jar": "PK\x05\x06" + strings.Repeat("\x00", 18)}
-	image := reg.push(t, "shop", imageOf(t, debian, jar))
-	_, err := newScanner(t, trivy.Config{Database: database, JavaDatabase: reg.host + "/java:1"}).Scan(t.Context(), image)
-	require.ErrorContains(t, err, "the image holds Java archives")
-	failure, ok := errors.AsType[*trivy.DatabaseError](err)
-	require.True(t, ok)
-	assert.Equal(t, reg.host+"/java:1", failure.Source)
-
-	_, err = newScanner(t, trivy.Config{Database: database, JavaDatabase: reg.host + "/java:1", Offline: true, CacheDir: seeded(t, database, image)}).
-		Scan(t.Context(), image)
+	image := reg.push(t, "shop", imageOf(t, debian, emptyJar))
+	cache := t.TempDir()
+	scanner := newScanner(t, trivy.Config{CacheDir: cache, Database: database, JavaDatabase: reg.host + "/java:1"})
+	for range 3 {
+		_, err := scanner.Scan(t.Context(), image)
+		require.ErrorContains(t, err, "the image holds Java archives", "every time, not only the first")
+		failure, ok := errors.AsType[*trivy.DatabaseError](err)
+		require.True(t, ok)
+		assert.Equal(t, reg.host+"/java:1", failure.Source)
+	}
+	offline := newScanner(t, trivy.Config{CacheDir: cache, Database: database, JavaDatabase: reg.host + "/java:1", Offline: true})
+	_, err := offline.Scan(t.Context(), image)
 	require.ErrorIs(t, err, trivy.ErrNoDatabase)
 
-	made := time.Now()
-	reg.push(t, "java", artifactOf(t, "application/vnd.aquasec.trivy.javadb.layer.v1.tar+gzip", zipped(t, archive(t, files{
-		"trivy-java.db": "SQLite format 3\x00", "metadata.json": metadata(1, made, made.Add(time.Hour)),
-	}))))
+	reg.pushJavaIndex(t, "java", time.Now())
 	report, err := newScanner(t, trivy.Config{Database: database, JavaDatabase: reg.host + "/java:latest"}).Scan(t.Context(), image)
 	require.NoError(t, err)
 	assert.Equal(t, 2, report.Packages, "an empty archive holds no package")
-}
-
-// seeded returns a cache directory with the vulnerability database.
-func seeded(t *testing.T, database string, image stages.Image) string {
-	t.Helper()
-	cache := t.TempDir()
-	_, err := newScanner(t, trivy.Config{CacheDir: cache, Database: database, Offline: false, JavaDatabase: database}).Scan(t.Context(), image)
-	require.Error(t, err, "what is named as the Java index is none")
-	return cache
 }

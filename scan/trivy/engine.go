@@ -97,7 +97,7 @@ func (e *engine) open(want opened) error {
 		return fmt.Errorf("%w: %w", ErrDatabaseCorrupt, err)
 	}
 	// Skipping the update keeps Trivy from downloading by itself, past context
-	// and credentials. A folder that isn't there makes it fail, with errJava.
+	// and credentials.
 	javadb.Init(want.java, nil, true, true, ftypes.RegistryOptions{})
 	e.state = want
 	return nil

@@ -243,6 +243,18 @@ func (r *testRegistry) pushDatabase(t *testing.T, repository string, content fil
 	return r.host + "/" + repository + ":latest"
 }
 
+// emptyJar is a Java archive without entries.
+var emptyJar = files{"app/lib.jar": "PK\x05\x06" + strings.Repeat("\x00", 18)}
+
+// pushJavaIndex pushes an index of no Java archive and returns its tag.
+func (r *testRegistry) pushJavaIndex(t *testing.T, repository string, made time.Time) string {
+	t.Helper()
+	const kind = "application/vnd.aquasec.trivy.javadb.layer.v1.tar+gzip"
+	content := files{"trivy-java.db": "SQLite format 3\x00", "metadata.json": metadata(1, made, made.Add(time.Hour))}
+	r.push(t, repository, artifactOf(t, kind, zipped(t, archive(t, content))))
+	return r.host + "/" + repository + ":latest"
+}
+
 // newScanner returns a scanner that is closed at the end of the test. A cache
 // directory of its own is filled in unless config has one.
 func newScanner(t *testing.T, config trivy.Config) *trivy.Scanner {

@@ -22,11 +22,12 @@ func TestParityWithTheCommandLine(t *testing.T) {
 	reg := newRegistry(t)
 	made := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
 	database := reg.pushDatabase(t, "db", goodDatabase(t, made))
+	java := reg.pushJavaIndex(t, "java", made)
 	command, err := scan.NewCommand(t.Context(), scan.CommandConfig{
-		Path: strings.TrimSpace(string(out)), CacheDir: filepath.Join(t.TempDir(), "command"), Database: database, Insecure: true,
+		Path: strings.TrimSpace(string(out)), CacheDir: filepath.Join(t.TempDir(), "command"), Database: database, JavaDatabase: java, Insecure: true,
 	})
 	require.NoError(t, err)
-	inProcess := newScanner(t, trivy.Config{Database: database})
+	inProcess := newScanner(t, trivy.Config{Database: database, JavaDatabase: java})
 
 	for name, contents := range map[string][]files{
 		"operating system":    {debian},
@@ -34,11 +35,12 @@ func TestParityWithTheCommandLine(t *testing.T) {
 		"mended above":        {debian, node, {"var/lib/dpkg/status": dpkg("libc6", "glibc", "2.36-9+deb12u3")}},
 		"removed above":       {node, {"app/node_modules/.wh.lodash": ""}},
 		"twice in two places": {node, {"srv/node_modules/lodash/package.json": node["app/node_modules/lodash/package.json"]}},
+		"a Java archive":      {debian, emptyJar},
 		"lock file only":      {{"app/package-lock.json": `{"lockfileVersion":3,"packages":{"node_modules/lodash":{"version":"4.17.4"}}}`}},
 		"nothing recognised":  {{"hello": "world"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			image := reg.push(t, strings.ReplaceAll(name, " ", "-"), imageOf(t, contents...))
+			image := reg.push(t, strings.ToLower(strings.ReplaceAll(name, " ", "-")), imageOf(t, contents...))
 			want, err := command.Scan(t.Context(), image)
 			require.NoError(t, err)
 			got, err := inProcess.Scan(t.Context(), image)

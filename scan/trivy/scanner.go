@@ -164,8 +164,10 @@ func (s *Scanner) scan(ctx context.Context, image stages.Image) (stages.Report, 
 	if err != nil {
 		return stages.Report{}, err
 	}
-	// Without a place for the Java index, a scan that needs it says so.
-	need := opened{vulnerabilities: db.dir, java: filepath.Join(s.java.root, "none")}
+	// A scan that needs the Java index must say so. Trivy reports a missing index
+	// once and takes it for empty from then on, and makes folders that aren't there;
+	// below a file, it can't.
+	need := opened{vulnerabilities: db.dir, java: trivydb.Path(db.dir)}
 	found, err := s.run(ctx, pinned, need)
 	if err != nil && strings.Contains(err.Error(), errJava) {
 		var java database
