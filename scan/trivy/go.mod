@@ -7,6 +7,7 @@ replace github.com/fairlead-dev/fairlead => ../..
 require (
 	github.com/aquasecurity/trivy v0.72.0
 	go.uber.org/goleak v1.3.0
+	modernc.org/sqlite v1.51.0
 )
 
 require (
@@ -23,7 +24,6 @@ require (
 	modernc.org/libc v1.72.3 // indirect
 	modernc.org/mathutil v1.7.1 // indirect
 	modernc.org/memory v1.11.0 // indirect
-	modernc.org/sqlite v1.51.0 // indirect
 )
 
 require (
