@@ -154,7 +154,8 @@ func (cfg Config) checkAddress() error {
 	switch {
 	case !slices.Contains(known, u.Scheme):
 		return fmt.Errorf("%w: address %q must begin with one of %s", stages.ErrInvalid, u.Redacted(), strings.Join(known, "://, ")+"://")
-	case u.Scheme == "unix" && !filepath.IsAbs(u.Path), u.Scheme != "unix" && u.Host == "":
+	case u.Scheme == "unix" && !path.IsAbs(u.Path), u.Scheme == "npipe" && u.Path == "",
+		u.Scheme != "unix" && u.Scheme != "npipe" && u.Host == "":
 		return fmt.Errorf("%w: address %q is not complete", stages.ErrInvalid, u.Redacted())
 	case u.Scheme == "tcp" && u.Port() == "":
 		return fmt.Errorf("%w: address %q has no port", stages.ErrInvalid, u.Redacted())

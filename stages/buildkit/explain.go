@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	gateway "github.com/moby/buildkit/frontend/gateway/pb"
@@ -21,18 +22,22 @@ func explain(err error, cfg Config, steps *tracker, r *redactor) error {
 	failure := &BuildError{Dockerfile: cfg.Dockerfile, cause: cause}
 	located := failure.locate(err, r)
 
+	failed := steps.failed
 	var vertex *errdefs.VertexError
 	if errors.As(err, &vertex) {
-		failure.Output = steps.tail(vertex.Digest)
+		failed = vertex.Digest
 	}
-	var exit *gateway.ExitError
-	ran := errors.As(err, &exit)
+	failure.Output = steps.tail(failed)
+	failure.ExitCode = exitCode(err)
+	if failure.ExitCode != 0 && !located {
+		failure.Instruction = steps.instruction(failed)
+	}
 	text := strings.ToLower(err.Error())
 	switch {
-	case ran && exit.ExitCode == killed:
-		failure.Reason, failure.ExitCode = ReasonKilled, int(exit.ExitCode)
-	case ran && exit.ExitCode != 0:
-		failure.Reason, failure.ExitCode = ReasonFailed, int(exit.ExitCode)
+	case failure.ExitCode == killed:
+		failure.Reason = ReasonKilled
+	case failure.ExitCode != 0:
+		failure.Reason = ReasonFailed
 	case strings.Contains(text, "target stage"):
 		failure.Reason = ReasonTarget
 	case strings.Contains(text, "dockerfile parse error"), strings.Contains(text, "failed to read dockerfile"), strings.Contains(text, "no build stage in current context"):
@@ -56,6 +61,22 @@ func explain(err error, cfg Config, steps *tracker, r *redactor) error {
 
 // killed is the exit code of a program ended by SIGKILL.
 const killed = 128 + 9
+
+// How daemons before BuildKit 0.9 tell of an exit code: in words alone.
+var exitWords = regexp.MustCompile(`executor failed running .*: exit code: ([0-9]{1,3})$`)
+
+// exitCode is the exit code of the program that failed, and 0 if none did.
+func exitCode(err error) int {
+	var exit *gateway.ExitError
+	if errors.As(err, &exit) {
+		return int(exit.ExitCode)
+	}
+	if words := exitWords.FindStringSubmatch(err.Error()); words != nil {
+		code, _ := strconv.Atoi(words[1]) // the expression lets nothing else through
+		return code
+	}
+	return 0
+}
 
 // locate finds the instruction that err points to, the innermost if several.
 func (e *BuildError) locate(err error, r *redactor) bool {
@@ -104,8 +125,9 @@ func oneLine(lines []string) string {
 // Dockerfile's line says as well.
 var wrappings = regexp.MustCompile(`^(?:failed to solve: |rpc error: code = \w+ desc = |Unknown: |failed to compute cache key: |` +
 	`failed to calculate checksum of ref [^:\s]+::\w+: |dockerfile parse error on line \d+: |` +
-	`(?:\S+: )?failed to resolve source metadata for \S+: (?:failed to do request: )?|` +
-	`process "(?s:.*)" did not complete successfully: )+`)
+	`(?:\S+: )?failed to resolve source metadata for \S+: |` +
+	`process "(?s:.*)" did not complete successfully: |executor failed running \[(?s:.*)\]: |` +
+	`failed to solve with frontend \S+: |failed to create LLB definition: |failed to do request: )+`)
 
 func shorten(text string) string { return wrappings.ReplaceAllString(text, "") }
 

@@ -2,7 +2,9 @@ package buildkit
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -27,6 +29,7 @@ type tracker struct {
 	redactor *redactor
 	steps    map[string]*step
 	order    []string // of the steps' first appearance
+	failed   string   // the first step that did, for a reason of its own
 }
 
 // step is a vertex of BuildKit's build graph.
@@ -87,6 +90,9 @@ func (t *tracker) handle(record *client.SolveStatus) {
 			continue
 		}
 		s.told = true
+		if v.Error != "" && t.failed == "" && !strings.Contains(v.Error, context.Canceled.Error()) {
+			t.failed = v.Digest.String()
+		}
 		t.flush(v.Digest.String(), s)
 		t.say(v.Digest.String(), s.name+": "+outcome(v))
 	}
@@ -125,6 +131,17 @@ func (t *tracker) tail(id string) []string {
 		return s.tail
 	}
 	return nil
+}
+
+// What a step's name begins with: its stage, and its place in it.
+var stepPlace = regexp.MustCompile(`^\[[^\]]*\] `)
+
+// instruction returns the instruction that a step stands for.
+func (t *tracker) instruction(id string) string {
+	if s := t.steps[id]; s != nil {
+		return stepPlace.ReplaceAllString(s.name, "")
+	}
+	return ""
 }
 
 // print takes the next piece of a step's output, which ends anywhere.
