@@ -3,7 +3,7 @@ package scan_test
 import (
 	"context"
 	"fmt"
-	"log"
+	"log" //nolint:depguard // examples are main programs
 	"os"
 	"strings"
 	"time"

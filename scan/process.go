@@ -28,7 +28,7 @@ var permanentAnswers = []string{"UNAUTHORIZED", "DENIED", "MANIFEST_UNKNOWN", "N
 // run runs Trivy in an empty folder, where no trivy.yaml and no .trivyignore is,
 // and returns its output. login is added to the environment and kept out of
 // errors.
-func (c *Command) run(ctx context.Context, login []string, args ...string) ([]byte, error) {
+func (c *Command) run(ctx context.Context, login []string, args ...string) (output []byte, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -36,9 +36,9 @@ func (c *Command) run(ctx context.Context, login []string, args ...string) ([]by
 	if err != nil {
 		return nil, fmt.Errorf("make a folder to run Trivy in: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	cmd := exec.CommandContext(ctx, c.path, args...)
+	cmd := exec.CommandContext(ctx, c.path, args...) //nolint:gosec // running what the caller configured is the job
 	cmd.Dir = dir
 	cmd.Env = append(slices.Clone(c.cfg.Env), login...)
 	// Trivy leaves temporary files behind when it is killed.

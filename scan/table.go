@@ -1,6 +1,7 @@
 package scan
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -32,16 +33,16 @@ func WriteTable(w io.Writer, report stages.Report) error {
 		return nil
 	}
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "\nSEVERITY\tID\tPACKAGE\tINSTALLED\tFIXED\tTARGET\tTITLE")
+	table := []string{"\nSEVERITY\tID\tPACKAGE\tINSTALLED\tFIXED\tTARGET\tTITLE"}
 	for _, f := range report.Findings {
 		cells := []string{f.Severity.String(), f.ID, f.Package, f.Installed, f.Fixed, f.Target, shorten(f.Title)}
 		for i, c := range cells {
 			cells[i] = plain(c)
 		}
-		fmt.Fprintln(tw, strings.Join(cells, "\t"))
+		table = append(table, strings.Join(cells, "\t"))
 	}
-	// The tab writer keeps everything until Flush, which reports any write error.
-	if err := tw.Flush(); err != nil {
+	_, err := fmt.Fprintln(tw, strings.Join(table, "\n"))
+	if err := errors.Join(err, tw.Flush()); err != nil {
 		return fmt.Errorf("write scan table: %w", err)
 	}
 	return nil

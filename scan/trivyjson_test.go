@@ -21,10 +21,9 @@ const (
 )
 
 func TestParseTrivyJSON(t *testing.T) {
-	f, err := os.Open("testdata/trivy-v0.72.0.json")
+	text, err := os.ReadFile("testdata/trivy-v0.72.0.json")
 	require.NoError(t, err)
-	defer f.Close()
-	got, err := scan.ParseTrivyJSON(f)
+	got, err := scan.ParseTrivyJSON(bytes.NewReader(text))
 	require.NoError(t, err)
 
 	assert.Equal(t, "trivy 0.72.0", got.Scanner)
@@ -140,11 +139,11 @@ func TestParseTrivyJSONMergesDuplicates(t *testing.T) {
 }
 
 func FuzzParseTrivyJSON(f *testing.F) {
-	real, err := os.ReadFile("testdata/trivy-v0.72.0.json")
+	written, err := os.ReadFile("testdata/trivy-v0.72.0.json")
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(real)
+	f.Add(written)
 	f.Add([]byte(doc(finding(map[string]any{"VulnerabilityID": "CVE-1", "PkgName": "a", "Severity": "LOW"}))))
 	f.Add([]byte(`{"SchemaVersion":2}`))
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -84,7 +84,7 @@ func (d *databases) current(ctx context.Context) (database, error) {
 	return db, nil
 }
 
-func (d *databases) locked(ctx context.Context) (database, error) {
+func (d *databases) locked(ctx context.Context) (_ database, err error) {
 	if err := os.MkdirAll(d.root, 0o700); err != nil {
 		return database{}, err
 	}
@@ -93,7 +93,7 @@ func (d *databases) locked(ctx context.Context) (database, error) {
 	if _, err := lock.TryLockContext(ctx, lockPoll); err != nil {
 		return database{}, fmt.Errorf("lock the cache: %w", err)
 	}
-	defer lock.Close()
+	defer func() { err = errors.Join(err, lock.Close()) }()
 
 	p, db, err := d.local()
 	switch {
@@ -156,7 +156,7 @@ func (d *databases) fetch(ctx context.Context, p pointer, usable bool) (database
 }
 
 // install downloads desc next to its place, checks it, and moves it there.
-func (d *databases) install(ctx context.Context, desc *remote.Descriptor) error {
+func (d *databases) install(ctx context.Context, desc *remote.Descriptor) (err error) {
 	if _, err := d.read(desc.Digest.String()); err == nil {
 		return nil
 	}
@@ -165,7 +165,7 @@ func (d *databases) install(ctx context.Context, desc *remote.Descriptor) error 
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	inner := filepath.Join(dir, d.kind.sub)
 	if err := os.MkdirAll(inner, 0o700); err != nil {
 		return err

@@ -2,6 +2,7 @@ package trivy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -139,7 +140,7 @@ func checkVulnerabilities(dir string) (err error) {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDatabaseCorrupt, err)
 	}
-	defer file.Close()
+	defer func() { err = errors.Join(err, file.Close()) }()
 	return file.View(func(tx *bolt.Tx) error {
 		details := tx.Bucket([]byte("vulnerability"))
 		if details == nil {
@@ -153,13 +154,13 @@ func checkVulnerabilities(dir string) (err error) {
 }
 
 // checkJava reports why the file in dir is no index of Java archives.
-func checkJava(dir string) error {
+func checkJava(dir string) (err error) {
 	const magic = "SQLite format 3\x00"
 	f, err := os.Open(filepath.Join(dir, javaFile))
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	head := make([]byte, len(magic))
 	if _, err := f.Read(head); err != nil || string(head) != magic {
 		return fmt.Errorf("%w: %s is not an SQLite database", ErrDatabaseCorrupt, javaFile)

@@ -2,7 +2,7 @@ package trivy_test
 
 import (
 	"context"
-	"log"
+	"log" //nolint:depguard // examples are main programs
 	"os"
 	"path/filepath"
 	"strings"

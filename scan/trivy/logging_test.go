@@ -2,7 +2,7 @@ package trivy_test
 
 import (
 	"bytes"
-	"log"
+	"log" //nolint:depguard // what is tested
 	"log/slog"
 	"reflect"
 	"testing"

@@ -3,7 +3,7 @@ package advisories_test
 import (
 	"encoding/json"
 	"io"
-	"log"
+	"log" //nolint:depguard // the registry wants one to write nothing to
 	"net/http/httptest"
 	"os"
 	"path/filepath"
