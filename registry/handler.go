@@ -19,7 +19,8 @@ import (
 // There is no authentication: whoever reaches the handler may read and write.
 // Blobs are shared by all repositories. Deleting a manifest doesn't reclaim the
 // space of its blobs. Content survives the process being killed at any moment;
-// an upload that was under way has to be started again.
+// an upload that was under way has to be started again. Where the file system
+// ignores case, tags that differ in nothing else are one.
 func Handler(dir string) http.Handler { return newHandler(dir, slog.New(slog.DiscardHandler)) }
 
 type handler struct {

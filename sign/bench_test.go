@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -139,25 +138,11 @@ func ecdsaKey(t testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-// loadedKeys are shared, because deriving a key from a password takes a while.
-var loadedKeys = sync.OnceValues(func() (keys [3]*sign.PrivateKey, err error) {
-	for i := range keys {
-		pair, err := sign.GenerateKeyPair([]byte(password))
-		if err != nil {
-			return keys, err
-		}
-		if keys[i], err = sign.LoadPrivateKey(pair.Private, []byte(password)); err != nil {
-			return keys, err
-		}
-	}
-	return keys, nil
-})
-
-func keys(t testing.TB) [3]*sign.PrivateKey {
+func newKey(t testing.TB) *sign.PrivateKey {
 	t.Helper()
-	k, err := loadedKeys()
+	key, err := sign.NewPrivateKey(ecdsaKey(t))
 	require.NoError(t, err)
-	return k
+	return key
 }
 
 func newSigner(t testing.TB, b *bench, key *sign.PrivateKey, annotations map[string]string) *sign.Signer {

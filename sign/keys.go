@@ -113,6 +113,14 @@ func LoadPrivateKey(text, password []byte) (*PrivateKey, error) {
 	if err != nil {
 		return invalid("what the password opens is no PKCS #8 key")
 	}
+	return newPrivateKey(key)
+}
+
+// newPrivateKey accepts the keys whose signatures every verifier reads alike.
+func newPrivateKey(key crypto.PrivateKey) (*PrivateKey, error) {
+	invalid := func(why string) (*PrivateKey, error) {
+		return nil, fmt.Errorf("%w: private key: %s", stages.ErrInvalid, why)
+	}
 	switch k := key.(type) {
 	case *ecdsa.PrivateKey:
 		if k.Curve != elliptic.P256() {

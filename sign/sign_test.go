@@ -25,11 +25,11 @@ import (
 
 func TestConformance(t *testing.T) {
 	stagestest.TestSigner(t, func(t *testing.T) stagestest.SignerHarness {
-		b, key := newBench(t), keys(t)[0]
+		b, key := newBench(t), newKey(t)
 		return stagestest.SignerHarness{
 			Signer:   newSigner(t, b, key, nil),
 			Verifier: newVerifier(t, b, key.Public()),
-			Stranger: newVerifier(t, b, keys(t)[1].Public()),
+			Stranger: newVerifier(t, b, newKey(t).Public()),
 			Image:    b.img,
 		}
 	})
@@ -37,7 +37,7 @@ func TestConformance(t *testing.T) {
 
 func TestSignIsIdempotentAndKeepsOthers(t *testing.T) {
 	ctx, b := context.Background(), newBench(t)
-	first, second := keys(t)[0], keys(t)[1]
+	first, second := newKey(t), newKey(t)
 	a := newSigner(t, b, first, nil)
 	assert.True(t, a.Idempotent())
 	signed, err := a.Sign(ctx, b.img)
@@ -59,17 +59,18 @@ func TestSignIsIdempotentAndKeepsOthers(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, key.Public().ID(), found.KeyID)
 	}
-	one, err := newVerifier(t, b, keys(t)[2].Public(), second.Public()).VerifySignature(ctx, b.img)
+	one, err := newVerifier(t, b, newKey(t).Public(), second.Public()).VerifySignature(ctx, b.img)
 	require.NoError(t, err)
 	assert.Equal(t, second.Public().ID(), one.KeyID)
 }
 
 func TestConcurrentSignersLoseNothing(t *testing.T) {
 	b := newBench(t)
+	keys := []*sign.PrivateKey{newKey(t), newKey(t), newKey(t)}
 	var wg sync.WaitGroup
 	for i := range 9 {
 		wg.Go(func() {
-			_, err := newSigner(t, b, keys(t)[i%3], nil).Sign(context.Background(), b.img)
+			_, err := newSigner(t, b, keys[i%3], nil).Sign(context.Background(), b.img)
 			assert.NoError(t, err)
 		})
 	}
@@ -78,7 +79,7 @@ func TestConcurrentSignersLoseNothing(t *testing.T) {
 }
 
 func TestAnnotations(t *testing.T) {
-	ctx, b, key := context.Background(), newBench(t), keys(t)[0]
+	ctx, b, key := context.Background(), newBench(t), newKey(t)
 	_, err := newSigner(t, b, key, map[string]string{"env": "staging"}).Sign(ctx, b.img)
 	require.NoError(t, err)
 	for want, ok := range map[string]bool{"staging": true, "prod": false} {
@@ -128,7 +129,7 @@ func TestNewRefuses(t *testing.T) {
 	require.NoError(t, err)
 	_, err = sign.NewSigner(sign.SignerConfig{Registry: client})
 	require.ErrorIs(t, err, stages.ErrInvalid)
-	_, err = sign.NewSigner(sign.SignerConfig{Key: keys(t)[0]})
+	_, err = sign.NewSigner(sign.SignerConfig{Key: newKey(t)})
 	require.ErrorIs(t, err, stages.ErrInvalid)
 	_, err = sign.NewVerifier(sign.VerifierConfig{Registry: client})
 	require.ErrorIs(t, err, stages.ErrInvalid)

@@ -95,7 +95,7 @@ func TestRegistryTrouble(t *testing.T) {
 	} {
 		for _, path := range []string{"/manifests/sha256-", "/blobs/"} {
 			t.Run(name+path, func(t *testing.T) {
-				b, key := newBench(t), keys(t)[0]
+				b, key := newBench(t), newKey(t)
 				_, err := newSigner(t, b, key, nil).Sign(context.Background(), b.img)
 				require.NoError(t, err)
 				b.before = func(w http.ResponseWriter, r *http.Request) bool {
@@ -118,7 +118,7 @@ func TestSignWhatIsNotThere(t *testing.T) {
 	b := newBench(t)
 	missing, err := stages.ParseImage(b.img.Repository() + "@sha256:" + strings.Repeat("0", 64))
 	require.NoError(t, err)
-	_, err = newSigner(t, b, keys(t)[0], nil).Sign(context.Background(), missing)
+	_, err = newSigner(t, b, newKey(t), nil).Sign(context.Background(), missing)
 	require.ErrorIs(t, err, registry.ErrNotFound)
 	assert.True(t, stages.IsPermanent(err))
 }
@@ -138,7 +138,7 @@ func TestSignatureReplacedByAnotherWriter(t *testing.T) {
 		}
 		return false
 	}
-	s := newSigner(t, b, keys(t)[0], nil)
+	s := newSigner(t, b, newKey(t), nil)
 	_, err := s.Sign(context.Background(), b.img)
 	require.ErrorContains(t, err, "another writer")
 	assert.False(t, stages.IsPermanent(err))
@@ -159,6 +159,6 @@ func TestCancelWhileSigning(t *testing.T) {
 		}
 		return false
 	}
-	_, err := newSigner(t, b, keys(t)[0], nil).Sign(ctx, b.img)
+	_, err := newSigner(t, b, newKey(t), nil).Sign(ctx, b.img)
 	require.ErrorIs(t, err, cause)
 }
