@@ -119,11 +119,14 @@ func (w *world) watchAilments(t *testing.T, namespace string) *ailments {
 }
 
 func ailing(pod *corev1.Pod) bool {
+	if pod.DeletionTimestamp != nil {
+		return false // left by what was tried before
+	}
 	for _, status := range pod.Status.ContainerStatuses {
 		if w := status.State.Waiting; w != nil && w.Reason != "ContainerCreating" && w.Reason != "PodInitializing" {
 			return true
 		}
-		if done := status.State.Terminated; done != nil && done.ExitCode != 0 && pod.DeletionTimestamp == nil {
+		if done := status.State.Terminated; done != nil && done.ExitCode != 0 {
 			return true
 		}
 	}
