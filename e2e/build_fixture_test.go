@@ -36,10 +36,6 @@ type buildLab struct {
 }
 
 func newBuildLab(t *testing.T) *buildLab {
-	daemon, err := buildkitd.Start(t.Context(), buildkitd.Config{InstallPackages: true, Progress: os.Stderr})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, daemon.Close()) })
-
 	server, err := registry.Serve(context.WithoutCancel(t.Context()), registry.Options{Dir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, server.Close(context.Background())) })
@@ -51,7 +47,22 @@ func newBuildLab(t *testing.T) *buildLab {
 	require.NoError(t, err, "%s", output)
 	shell, err := os.ReadFile(program)
 	require.NoError(t, err)
-	return &buildLab{address: daemon.Address(), registry: server.Addr(), shell: shell}
+	return &buildLab{address: startBuildKit(t), registry: server.Addr(), shell: shell}
+}
+
+func startBuildKit(t *testing.T) (address string) {
+	daemon, err := buildkitd.Start(t.Context(), buildkitd.Config{InstallPackages: true, Progress: os.Stderr})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, daemon.Close()) })
+	return daemon.Address()
+}
+
+// expendable returns a lab whose build cache may be emptied: it is not the one
+// that is kept from run to run, because that is in use.
+func (l *buildLab) expendable(t *testing.T) *buildLab {
+	other := *l
+	other.address = startBuildKit(t)
+	return &other
 }
 
 // docker reports whether the BuildKit is Docker Engine's.

@@ -140,6 +140,7 @@ func testBuildIgnore(t *testing.T, lab *buildLab) {
 }
 
 func testBuildReproducible(t *testing.T, lab *buildLab) {
+	lab = lab.expendable(t)
 	builder := lab.builder(t, func(c *buildkit.Config) { c.SourceDate = time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC) })
 	first, err := builder.Build(t.Context(), lab.source(t, stagesDockerfile, nil))
 	require.NoError(t, err)
@@ -159,6 +160,7 @@ func testBuildCache(t *testing.T, lab *buildLab) {
 	if lab.docker() {
 		return // only a buildkitd exports a cache of its own
 	}
+	lab = lab.expendable(t)
 	const step = "[2/2] RUN stamp /built"
 	builder := lab.builder(t, func(c *buildkit.Config) {
 		c.CacheFrom = []string{c.Repository + ":cache"}
@@ -235,7 +237,9 @@ func testBuildCancel(t *testing.T, lab *buildLab) {
 func testBuildSecret(t *testing.T, lab *buildLab) {
 	const canary = "canary-7f3a9c51"
 	builder := lab.builder(t, func(c *buildkit.Config) { c.Secrets = map[string][]byte{"token": []byte(canary + "\n")} })
-	const mount = "FROM scratch\nCOPY sh /bin/sh\nRUN --mount=type=secret,id=token "
+	// A secret is no part of what BuildKit caches by, so the instruction is a new
+	// one each time.
+	mount := "FROM scratch\nCOPY sh /bin/sh\nRUN --mount=type=secret,id=token echo " + time.Now().Format(time.RFC3339Nano) + "; "
 	for _, dockerfile := range []string{
 		mount + "cat /run/secrets/token; echo read\n",
 		mount + "cat /run/secrets/token; exit 1\n",
@@ -247,7 +251,8 @@ func testBuildSecret(t *testing.T, lab *buildLab) {
 		if err != nil {
 			assert.NotContains(t, err.Error(), canary)
 			require.Len(t, stages.EvidenceOf(err), 1)
-			assert.Equal(t, []string{"[redacted]"}, stages.EvidenceOf(err)[0].Logs)
+			assert.Contains(t, stages.EvidenceOf(err)[0].Logs, "[redacted]")
+			assert.NotContains(t, strings.Join(stages.EvidenceOf(err)[0].Logs, "\n"), canary)
 		}
 	}
 }
