@@ -86,7 +86,9 @@ func Start(ctx context.Context, cfg Config) (*Daemon, error) {
 // Address is what buildkit.Config.Address takes.
 func (d *Daemon) Address() string { return d.address }
 
-// Close stops what Start started, and returns when it is gone.
+// Close stops what Start started, and returns when it is gone. Builds have to be
+// over by then: the daemon waits for them a while, and is then ended by force,
+// which leaves the program of an instruction that still runs to itself.
 func (d *Daemon) Close() error {
 	if d.state == nil {
 		return nil
