@@ -1,3 +1,6 @@
+// Command lines that end-to-end tests compare this library with. A module of its
+// own, outside go.work, so that their dependencies meet nobody else's; build with
+// GOWORK=off.
 module github.com/fairlead-dev/fairlead/e2e/tools
 
 go 1.26.8
