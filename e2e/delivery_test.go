@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -232,7 +231,7 @@ func TestFailingInstructionIsNamed(t *testing.T) {
 	result, err := run(t, w.delivery(t, ns), source("1.0.0", "ASSETS=no-such-folder"))
 	require.Error(t, err)
 	var failure *pipeline.Error
-	require.True(t, errors.As(err, &failure))
+	require.ErrorAs(t, err, &failure)
 	assert.Equal(t, pipeline.StageBuild, failure.Stage)
 	assert.Equal(t, pipeline.OutcomeUntouched, result.Outcome)
 	assert.ErrorContains(t, err, "Dockerfile:")

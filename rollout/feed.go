@@ -93,6 +93,7 @@ func (f *feed) run(ctx context.Context) {
 				return
 			}
 		}
+		//nolint:gosec // a jitter need not be unpredictable
 		if !sleep(ctx, backoff/2+rand.N(backoff/2)) {
 			return
 		}

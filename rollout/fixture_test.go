@@ -56,7 +56,7 @@ type lab struct {
 }
 
 func newLab(t *testing.T, objects ...runtime.Object) *lab {
-	return &lab{t: t, client: fake.NewSimpleClientset(objects...)} //nolint:staticcheck // NewClientset spends a second on schemas that nothing here needs
+	return &lab{t: t, client: fake.NewSimpleClientset(objects...)}
 }
 
 func (l *lab) verifier() *Verifier {

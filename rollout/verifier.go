@@ -78,7 +78,7 @@ func (v *Verifier) Verify(ctx context.Context, rel stages.Release) (stages.Verif
 	for _, a := range result.workloads {
 		verification.Checks = append(verification.Checks, a.check(rel.Image, result.elapsed[a.object]))
 	}
-	if c, any := result.objects.check(time.Since(began)); any {
+	if c, found := result.objects.check(time.Since(began)); found {
 		verification.Checks = append(verification.Checks, c)
 	}
 	return verification, nil

@@ -60,7 +60,7 @@ var kinds = map[string]kind{
 }
 
 // assessment is how far a workload is.
-type assessment struct {
+type assessment struct { //nolint:recvcheck // filled in place, then read as a value
 	object   stages.Object
 	desired  int
 	ready    int

@@ -122,7 +122,7 @@ func (l *Lab) tempFile(pattern string) (path string, cleanup func(), err error) 
 		return "", nil, fmt.Errorf("lab: make room for a layer: %w", err)
 	}
 	path = file.Name()
-	return path, func() { os.Remove(path) }, file.Close()
+	return path, func() { _ = os.Remove(path) }, file.Close()
 }
 
 // linuxImage is an OCI image for this architecture without content.
@@ -215,7 +215,7 @@ func packToolchainFile(w *tar.Writer, path, relative string, entry fs.DirEntry) 
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	_, err = io.Copy(w, file)
 	return err
 }

@@ -37,7 +37,7 @@ func (c *Cluster) connectRegistry(ctx context.Context, port int) error {
 	if runtime.GOOS == "linux" {
 		// Elsewhere containers run in a virtual machine that forwards by itself.
 		host = c.gateway.String()
-		if err := c.forward(port); err != nil {
+		if err := c.forward(ctx, port); err != nil {
 			return err
 		}
 	}
@@ -106,17 +106,17 @@ func parseGateway(text string) (netip.Addr, error) {
 
 // forward starts passing connections to the gateway's port on to the same port
 // of the loopback address, unless a listener is there already.
-func (c *Cluster) forward(port int) error {
+func (c *Cluster) forward(ctx context.Context, port int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return net.ErrClosed
 	}
 	from := net.JoinHostPort(c.gateway.String(), strconv.Itoa(port))
-	if taken, err := net.Dial("tcp", from); err == nil {
+	if taken, err := (&net.Dialer{}).DialContext(ctx, "tcp", from); err == nil {
 		return taken.Close()
 	}
-	f, err := startForward(from, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	f, err := startForward(ctx, from, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
 		return err
 	}
@@ -135,8 +135,8 @@ type forward struct {
 	conns map[net.Conn]struct{}
 }
 
-func startForward(from, to string) (*forward, error) {
-	listener, err := net.Listen("tcp", from)
+func startForward(ctx context.Context, from, to string) (*forward, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", from)
 	if err != nil {
 		return nil, fmt.Errorf("forward %s to %s: %w", from, to, err)
 	}
@@ -161,7 +161,7 @@ func (f *forward) pass(conn net.Conn) {
 	if !f.keep(conn) {
 		return
 	}
-	target, err := net.Dial("tcp", f.target)
+	target, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", f.target) // on this machine: it answers or refuses at once
 	if err != nil {
 		return // the client sees its connection closed, as if nobody listened
 	}

@@ -149,7 +149,7 @@ func (l *Lab) pauseArchive(ctx context.Context) (*bytes.Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := buildNodePrograms(ctx, dir, program{path: "./cmd/pause"}); err != nil {
 		return nil, err
 	}

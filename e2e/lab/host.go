@@ -39,7 +39,7 @@ func readOSRelease() (osRelease, error) {
 	if err != nil {
 		return osRelease{}, fmt.Errorf("lab: identify this system: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	return parseOSRelease(file)
 }
 

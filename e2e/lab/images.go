@@ -203,7 +203,7 @@ func (l *Lab) storeImage(path string, image v1.Image) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(partial)
+	defer func() { _ = os.RemoveAll(partial) }()
 	store, err := layout.Write(partial, empty.Index)
 	if err != nil {
 		return err

@@ -13,5 +13,6 @@ func hardFileLimit() (uint64, error) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, fmt.Errorf("lab: read the limit of open files: %w", err)
 	}
+	//nolint:unconvert // it is signed on some systems
 	return uint64(limit.Max), nil
 }

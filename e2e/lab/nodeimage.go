@@ -60,7 +60,7 @@ func (l *Lab) nodeImageLocked(ctx context.Context, engine Engine) (string, error
 	case noSource != nil:
 		return "", noSource
 	}
-	if err := l.buildNodeImage(ctx, engine, d, image); err != nil {
+	if err := l.buildNodeImage(ctx, engine, image); err != nil {
 		return "", err
 	}
 	return image, l.progress.step("node image: saving to "+archive, 20*time.Second, func() error {
@@ -75,7 +75,7 @@ func saveImage(ctx context.Context, engine Engine, image, archive string) error 
 	if err := os.RemoveAll(partial); err != nil {
 		return err
 	}
-	defer os.Remove(partial)
+	defer func() { _ = os.Remove(partial) }()
 	if _, err := run(ctx, engine.name, "save", "--output", partial, image); err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func publicNodeImage() string {
 
 // buildNodeImage compiles Kubernetes, installs a root file system, and puts the
 // one into the other the way kind builds its own images.
-func (l *Lab) buildNodeImage(ctx context.Context, engine Engine, d debian, image string) error {
+func (l *Lab) buildNodeImage(ctx context.Context, engine Engine, image string) error {
 	return l.withWorkDir(func(dir string) error {
 		if err := l.compileNode(ctx, filepath.Join(dir, "bin")); err != nil {
 			return err

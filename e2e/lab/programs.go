@@ -16,9 +16,6 @@ type program struct {
 	path string // import path, or a folder of the nodeimage module
 }
 
-// name is the file that go build makes of it.
-func (p program) name() string { return filepath.Base(p.path) }
-
 // controlPlanePrograms run from images of their own, named after them.
 var controlPlanePrograms = []program{
 	{"k8s.io/kubernetes/cmd/kube-apiserver"},

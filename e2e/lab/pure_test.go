@@ -206,7 +206,7 @@ func TestForwardPassesBothWaysAndStops(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	f, err := startForward("127.0.0.1:0", echo.Addr().String())
+	f, err := startForward(t.Context(), "127.0.0.1:0", echo.Addr().String())
 	require.NoError(t, err)
 
 	conn, err := net.Dial("tcp", f.listener.Addr().String())

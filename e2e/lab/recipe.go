@@ -90,7 +90,7 @@ type cacheKey struct {
 func newKey(kind string, parts ...string) cacheKey {
 	key := cacheKey{kind: kind, sum: sha256.New()}
 	for _, part := range parts {
-		key.add(part, strings.NewReader(part))
+		key.write(part, sha256.Sum256([]byte(part)))
 	}
 	return key
 }
@@ -100,9 +100,14 @@ func (k cacheKey) add(name string, content io.Reader) error {
 	if _, err := io.Copy(inner, content); err != nil {
 		return fmt.Errorf("lab: read %s: %w", name, err)
 	}
-	// Neither a name nor a digest contains a newline: no two lists are alike.
-	fmt.Fprintf(k.sum, "%x %s\n", inner.Sum(nil), filepath.Base(name))
+	k.write(name, [sha256.Size]byte(inner.Sum(nil)))
 	return nil
+}
+
+func (k cacheKey) write(name string, digest [sha256.Size]byte) {
+	// Neither a name nor a digest contains a newline: no two lists are alike. A
+	// hash never fails to be written to.
+	_, _ = fmt.Fprintf(k.sum, "%x %s\n", digest, filepath.Base(name))
 }
 
 func (k cacheKey) addFile(path string) error {
@@ -110,7 +115,7 @@ func (k cacheKey) addFile(path string) error {
 	if err != nil {
 		return fmt.Errorf("lab: read the recipe: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	return k.add(path, file)
 }
 
@@ -124,7 +129,7 @@ func (k cacheKey) withRecipe(root string) (string, error) {
 		if err != nil {
 			return err
 		}
-		defer file.Close()
+		defer func() { _ = file.Close() }()
 		return k.add(path, file)
 	})
 	if err != nil {

@@ -51,7 +51,7 @@ var shared struct {
 	failed  bool
 	closers []func() error
 
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // the process's own: an interrupt ends it
 }
 
 func init() {
@@ -69,7 +69,7 @@ func init() {
 // clean up what is their own; a second one ends the process at once.
 func Main(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	shared.ctx = ctx
+	shared.ctx = ctx //nolint:fatcontext // set once
 	result := make(chan int, 1)
 	go func() { result <- m.Run() }()
 

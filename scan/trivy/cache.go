@@ -59,7 +59,8 @@ func (c *layerCache) MissingBlobs(ctx context.Context, artifactID string, blobID
 		}
 	}
 	info, err := c.GetArtifact(ctx, artifactID)
-	return err != nil || info.SchemaVersion != ftypes.ArtifactJSONSchemaVersion, missing, nil
+	usable := err == nil && info.SchemaVersion == ftypes.ArtifactJSONSchemaVersion
+	return !usable, missing, nil
 }
 
 func (c *layerCache) PutArtifact(_ context.Context, id string, info ftypes.ArtifactInfo) error {

@@ -39,6 +39,7 @@ func init() {
 	trivylog.DebugContext = forward(slog.LevelDebug)
 	trivylog.InfoContext = forward(slog.LevelInfo)
 	trivylog.WarnContext = forward(slog.LevelWarn)
+	//nolint:reassign // as above: to this linter, it is an error of the other package
 	trivylog.ErrorContext = forward(slog.LevelError)
 }
 

@@ -201,7 +201,7 @@ func TestProgressAndFailure(t *testing.T) {
 	assert.Equal(t, []string{"one", "two [redacted]", "three", "100%", "unfinished"}, failure.Output)
 	assert.Equal(t, "Dockerfile:2: RUN go build ./... failed with exit code 2: unfinished", failure.Error())
 	assert.True(t, stages.IsPermanent(err))
-	assert.False(t, errors.Is(err, stages.ErrInvalid))
+	assert.NotErrorIs(t, err, stages.ErrInvalid)
 	evidence := stages.EvidenceOf(err)
 	require.Len(t, evidence, 1)
 	assert.Equal(t, "Dockerfile:2", evidence[0].Subject)

@@ -102,6 +102,7 @@ func TestExplainKeepsNoSecret(t *testing.T) {
 // texts are the messages of all errors in err's tree.
 func texts(err error) []string {
 	all := []string{err.Error()}
+	//nolint:errorlint // this walks the tree itself
 	switch e := err.(type) {
 	case interface{ Unwrap() error }:
 		if inner := e.Unwrap(); inner != nil {

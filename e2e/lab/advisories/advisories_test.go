@@ -3,7 +3,7 @@ package advisories_test
 import (
 	"encoding/json"
 	"io"
-	"log" //nolint:depguard // the registry wants one to write nothing to
+	"log"
 	"net/http/httptest"
 	"os"
 	"path/filepath"

@@ -124,7 +124,7 @@ func (d *Daemon) answers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	workers, err := c.ListWorkers(ctx)
 	switch {
 	case ctx.Err() != nil:

@@ -32,6 +32,7 @@ type process struct {
 
 // startProcess starts the program.
 func startProcess(program, config string, log io.Writer) (*process, error) {
+	//nolint:noctx // it outlives the context that it is started under, see stop
 	p := &process{cmd: exec.Command(program, "--config", config), log: &tail{to: log}, exited: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	// Containers that a killed daemon leaves behind may hold on to its output.

@@ -47,7 +47,7 @@ func (cfg Config) program(ctx context.Context, cache string) (path string, err e
 	if _, err := lock.TryLockContext(ctx, lockRetry); err != nil {
 		return "", fmt.Errorf("buildkitd: wait for %s, which another process holds while it builds: %w", lock.Path(), err)
 	}
-	defer lock.Unlock()
+	defer func() { _ = lock.Unlock() }()
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
@@ -75,7 +75,7 @@ func recipe(source string) (string, error) {
 		}
 		sum.Write(text)
 	}
-	fmt.Fprint(sum, runtime.Version(), runtime.GOARCH)
+	_, _ = fmt.Fprint(sum, runtime.Version(), runtime.GOARCH)
 	return hex.EncodeToString(sum.Sum(nil))[:12], nil
 }
 
