@@ -124,7 +124,7 @@ func (a *apiServer) paths(contains string) []string {
 
 func (a *apiServer) put(path string, obj content) content {
 	a.version++
-	metadata := obj["metadata"].(content)
+	metadata := section(obj, "metadata")
 	metadata["resourceVersion"] = strconv.Itoa(a.version)
 	if metadata["uid"] == nil {
 		metadata["uid"] = fmt.Sprintf("uid-%d", a.version)
@@ -138,7 +138,7 @@ func (a *apiServer) put(path string, obj content) content {
 			data = content{}
 		}
 		for k, v := range text {
-			data[k] = base64.StdEncoding.EncodeToString([]byte(v.(string)))
+			data[k] = base64.StdEncoding.EncodeToString(fmt.Append(nil, v))
 		}
 		obj["data"] = data
 		delete(obj, "stringData")
@@ -283,8 +283,8 @@ func (a *apiServer) collection(w http.ResponseWriter, r *http.Request, kind reso
 	if r.Method == http.MethodPost {
 		obj := content{}
 		require.NoError(a.t, json.Unmarshal(body, &obj))
-		metadata := obj["metadata"].(content)
-		path := full + "/" + metadata["name"].(string)
+		metadata := section(obj, "metadata")
+		path := fmt.Sprint(full, "/", metadata["name"])
 		switch {
 		case namespace != "" && a.objects["/api/v1/namespaces/"+namespace] == nil:
 			fail(w, 404, metav1.StatusReasonNotFound, fmt.Sprintf("namespaces %q not found", namespace))
@@ -312,7 +312,7 @@ func (a *apiServer) collection(w http.ResponseWriter, r *http.Request, kind reso
 			continue
 		}
 		set := labels.Set{}
-		own, _ := obj["metadata"].(content)["labels"].(content)
+		own := section(section(obj, "metadata"), "labels")
 		for k, v := range own {
 			set[k] = fmt.Sprint(v)
 		}
@@ -332,7 +332,7 @@ func (a *apiServer) watch(w http.ResponseWriter, r *http.Request, path, since st
 	ch := make(chan content, 100)
 	if obj := a.objects[path]; obj == nil {
 		ch <- content{"type": "DELETED", "object": content{"apiVersion": "v1", "kind": "Pod", "metadata": content{"name": "gone"}}}
-	} else if obj["metadata"].(content)["resourceVersion"] != since {
+	} else if dig(obj, "metadata", "resourceVersion") != since {
 		ch <- content{"type": "MODIFIED", "object": obj}
 	}
 	a.watches[ch] = path
@@ -344,8 +344,9 @@ func (a *apiServer) watch(w http.ResponseWriter, r *http.Request, path, since st
 		a.mu.Unlock()
 	}()
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	w.(http.Flusher).Flush()
+	w.WriteHeader(http.StatusOK)
+	stream := http.NewResponseController(w)
+	stream.Flush() //nolint:errcheck // The client may be gone.
 	for {
 		select {
 		case <-r.Context().Done():
@@ -358,9 +359,35 @@ func (a *apiServer) watch(w http.ResponseWriter, r *http.Request, path, since st
 				return
 			}
 			w.Write(append(data, '\n')) //nolint:errcheck // The client may be gone.
-			w.(http.Flusher).Flush()
+			stream.Flush()              //nolint:errcheck // The client may be gone.
 		}
 	}
+}
+
+// dig returns the value at a path of keys and list indices, or nil.
+func dig(v any, path ...any) any {
+	for _, step := range path {
+		switch step := step.(type) {
+		case string:
+			m, _ := v.(content)
+			v = m[step]
+		case int:
+			list, _ := v.([]any)
+			if step >= len(list) {
+				return nil
+			}
+			v = list[step]
+		}
+	}
+	return v
+}
+
+// section returns a map within a map, or an empty one.
+func section(obj content, key string) content {
+	if m, ok := obj[key].(content); ok {
+		return m
+	}
+	return content{}
 }
 
 func reply(w http.ResponseWriter, code int, body any) {

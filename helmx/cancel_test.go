@@ -20,9 +20,9 @@ import (
 var errStop = errors.New("stop it")
 
 // cancelAt runs f with a context that is cancelled when a request that matches
-// arrives at the server, which then never answers. It returns f's error, and the
-// requests that the server had seen when f returned.
-func cancelAt(t *testing.T, a *apiServer, match string, f func(context.Context) error) (error, []string) {
+// arrives at the server, which then never answers. It returns the requests that the
+// server had seen when f returned, and f's error.
+func cancelAt(t *testing.T, a *apiServer, match string, f func(context.Context) error) (seen []string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	a.onRequest(func(_ http.ResponseWriter, r *http.Request) bool {
@@ -34,10 +34,10 @@ func cancelAt(t *testing.T, a *apiServer, match string, f func(context.Context) 
 		<-r.Context().Done()
 		return true
 	})
-	err := f(ctx)
-	seen := a.requests(nil)
+	err = f(ctx)
+	seen = a.requests(nil)
 	a.onRequest(nil)
-	return err, seen
+	return seen, err
 }
 
 func TestDeployJoinsHelmWhenCancelled(t *testing.T) {
@@ -70,7 +70,7 @@ func TestDeployJoinsHelmWhenCancelled(t *testing.T) {
 				revision = "2"
 			}
 			start := time.Now()
-			err, seen := cancelAt(t, a, c.at, func(ctx context.Context) error {
+			seen, err := cancelAt(t, a, c.at, func(ctx context.Context) error {
 				_, err := d.Deploy(ctx, request(t, "run-1", "b"))
 				return err
 			})
@@ -78,7 +78,7 @@ func TestDeployJoinsHelmWhenCancelled(t *testing.T) {
 			assert.Less(t, time.Since(start), 10*time.Second, "the cancel took too long")
 			if record := a.get(recordPath + revision); c.pending {
 				require.NotNil(t, record)
-				assert.Equal(t, "failed", record["metadata"].(content)["labels"].(content)["status"], "the release stayed locked")
+				assert.Equal(t, "failed", recordLabels(a, revision)["status"], "the release stayed locked")
 			}
 			require.NoError(t, d.Close())
 			a.server.Close()
@@ -108,7 +108,7 @@ func TestRestoreStopsWhenCancelled(t *testing.T) {
 	deploy(t, d, "run-1", "a")
 	cp := checkpoint(t, d, "run-2")
 	deploy(t, d, "run-2", "b")
-	err, seen := cancelAt(t, a, "PATCH /apis/apps", func(ctx context.Context) error {
+	seen, err := cancelAt(t, a, "PATCH /apis/apps", func(ctx context.Context) error {
 		_, err := d.Restore(ctx, "run-2", cp)
 		return err
 	})
@@ -197,7 +197,7 @@ func TestRestoreRecoversKilledRestore(t *testing.T) {
 		_, err := d.Restore(ctx, "run-2", cp)
 		return err
 	})
-	labels := a.get(recordPath + "3")["metadata"].(content)["labels"].(content)
+	labels := recordLabels(a, "3")
 	assert.Equal(t, "pending-rollback", labels["status"])
 	r := restore(t, d, "run-2", cp)
 	assert.Equal(t, stages.Restored, r.Outcome, r.Message)

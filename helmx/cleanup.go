@@ -21,7 +21,7 @@ import (
 func (s *session) info(o object) (*resource.Info, error) {
 	mapping, err := s.mapper.RESTMapping(o.gvk().GroupKind(), o.gvk().Version)
 	if meta.IsNoMatchError(err) {
-		return nil, nil //nolint:nilnil // See above.
+		return nil, nil // See above.
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look up kind %s: %w", o.id.Kind, err)
@@ -42,23 +42,12 @@ func (s *session) info(o object) (*resource.Info, error) {
 }
 
 // live returns an object as the cluster has it, or nil.
-func (s *session) live(o object) (*unstructured.Unstructured, *resource.Info, error) {
+func (s *session) live(o object) (*unstructured.Unstructured, error) {
 	info, err := s.info(o)
 	if info == nil || err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	found, err := resource.NewHelper(info.Client, info.Mapping).Get(info.Namespace, info.Name)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, info, nil
-	case err != nil:
-		return nil, nil, fmt.Errorf("look at %s: %w", o.id, err)
-	}
-	obj, ok := found.(*unstructured.Unstructured)
-	if !ok {
-		return nil, nil, fmt.Errorf("look at %s: unexpected answer of type %T", o.id, found)
-	}
-	return obj, info, nil
+	return look(resource.NewHelper(info.Client, info.Mapping), info)
 }
 
 // leftovers returns the live objects that revisions of own consist of and to
@@ -84,7 +73,7 @@ func (s *session) leftovers(own []*release.Release, to *release.Release) ([]obje
 				continue
 			}
 			known[o.identity()] = o
-			live, _, err := s.live(o)
+			live, err := s.live(o)
 			if err != nil {
 				return nil, err
 			}
@@ -174,7 +163,7 @@ func (d *Deployer) removeHooks(s *session, own []*release.Release, to *release.R
 				return err
 			}
 			for _, o := range objects {
-				live, _, err := s.live(o)
+				live, err := s.live(o)
 				if err != nil {
 					return s.explain(err)
 				}

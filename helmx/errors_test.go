@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log"
+	"log" //nolint:depguard // Helm prints through it, which is to be shown not to happen.
 	"log/slog"
 	"net/http"
 	"os"

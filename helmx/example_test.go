@@ -3,7 +3,6 @@ package helmx_test
 import (
 	"context"
 	"fmt"
-	"log"
 
 	"k8s.io/client-go/rest"
 
@@ -25,7 +24,8 @@ func Example() {
 		Kubernetes: helmx.Kubernetes{REST: &rest.Config{Host: "https://cluster.example.com"}},
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	defer d.Close() //nolint:errcheck // It only gives up connections.
 

@@ -1,6 +1,7 @@
 package helmx_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -77,8 +78,12 @@ func runningImage(t *testing.T, a *apiServer) string {
 	t.Helper()
 	obj := a.get(deploymentPath)
 	require.NotNil(t, obj, "there is no deployment")
-	spec := obj["spec"].(content)["template"].(content)["spec"].(content)
-	return spec["containers"].([]any)[0].(content)["image"].(string)
+	return fmt.Sprint(dig(obj, "spec", "template", "spec", "containers", 0, "image"))
+}
+
+// recordLabels returns the labels of the stored record of a revision.
+func recordLabels(a *apiServer, revision string) content {
+	return section(section(a.get(recordPath+revision), "metadata"), "labels")
 }
 
 func TestDeployInstallsAndUpgrades(t *testing.T) {
@@ -101,13 +106,13 @@ func TestDeployInstallsAndUpgrades(t *testing.T) {
 	assert.Equal(t, 1, second.Previous)
 	assert.Equal(t, image("b").String(), runningImage(t, a))
 
-	labels := a.get(recordPath + "2")["metadata"].(content)["labels"].(content)
+	labels := recordLabels(a, "2")
 	assert.Equal(t, "deployed", labels["status"])
 	assert.Equal(t, "run-2", labels[helmx.LabelRun])
 	assert.Equal(t, "abc123", labels[helmx.LabelCommit])
 	assert.Equal(t, "Ada__ada_example.com", labels[helmx.LabelAuthor])
 	assert.Equal(t, "bypassed", labels[helmx.LabelGates])
-	assert.Equal(t, "superseded", a.get(recordPath + "1")["metadata"].(content)["labels"].(content)["status"])
+	assert.Equal(t, "superseded", recordLabels(a, "1")["status"])
 }
 
 func TestDeployRefusesWithoutClearance(t *testing.T) {
@@ -127,7 +132,7 @@ func TestDeploySeedChartPinsByTag(t *testing.T) {
 	d := open(t, cfg)
 	deploy(t, d, "run-1", "a")
 	assert.Equal(t, "registry.example.com/acme/web:aaaaaaaaaaaa@sha256:"+strings.Repeat("a", 64), runningImage(t, a))
-	assert.EqualValues(t, 3, a.get(deploymentPath)["spec"].(content)["replicas"])
+	assert.EqualValues(t, 3, dig(a.get(deploymentPath), "spec", "replicas"))
 }
 
 func TestDeployRefusesUnpinnedCharts(t *testing.T) {
@@ -175,8 +180,8 @@ func TestRestoreAfterUpgrade(t *testing.T) {
 	assert.Equal(t, image("a").String(), runningImage(t, a))
 	assert.Nil(t, a.get(extraPath), "an object of the failed revision is left")
 	assert.NotNil(t, a.get(keepPath), "an object with policy keep was deleted")
-	assert.Equal(t, "deployed", a.get(recordPath + "3")["metadata"].(content)["labels"].(content)["status"])
-	assert.Equal(t, "1", a.get(recordPath + "3")["metadata"].(content)["labels"].(content)[helmx.LabelRestores])
+	assert.Equal(t, "deployed", recordLabels(a, "3")["status"])
+	assert.Equal(t, "1", recordLabels(a, "3")[helmx.LabelRestores])
 
 	before := len(a.requests(mutating))
 	again := restore(t, bad, "run-2", cp)
@@ -248,5 +253,5 @@ func TestRestoreReportsDrift(t *testing.T) {
 	})
 	r := restore(t, d, "run-2", cp)
 	assert.Equal(t, stages.Restored, r.Outcome, r.Message)
-	assert.Equal(t, "hello", a.get("/api/v1/namespaces/shop/configmaps/web-config")["data"].(content)["message"])
+	assert.Equal(t, "hello", dig(a.get("/api/v1/namespaces/shop/configmaps/web-config"), "data", "message"))
 }

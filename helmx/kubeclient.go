@@ -113,8 +113,8 @@ func (k *kubeClient) WatchUntilReady(resources kube.ResourceList, timeout time.D
 	})
 }
 
-// GetPodList and OutputContainerLogsForPodList serve hooks that ask for their
-// output to be shown. Errors are logged here, because Helm would print them.
+// GetPodList serves hooks that ask for their output to be shown. An error is
+// logged here, because Helm would print it.
 func (k *kubeClient) GetPodList(namespace string, options metav1.ListOptions) (*corev1.PodList, error) {
 	pods, err := k.s.clients.CoreV1().Pods(namespace).List(k.s.ctx, options)
 	if err != nil {
@@ -124,6 +124,7 @@ func (k *kubeClient) GetPodList(namespace string, options metav1.ListOptions) (*
 	return pods, nil
 }
 
+// OutputContainerLogsForPodList reads the output of a hook, see GetPodList.
 func (k *kubeClient) OutputContainerLogsForPodList(pods *corev1.PodList, namespace string, to func(namespace, pod, container string) io.Writer) error {
 	if err := k.Client.OutputContainerLogsForPodList(pods, namespace, to); err != nil {
 		k.s.debug("read the output of a hook: %s", err)
@@ -157,14 +158,9 @@ func (s *session) await(ctx context.Context, info *resource.Info, done func(*uns
 		if ctx.Err() != nil {
 			return fmt.Errorf("wait for %s: %w", describeInfo(info), context.Cause(ctx))
 		}
-		var current *unstructured.Unstructured
-		found, err := helper.Get(info.Namespace, info.Name)
-		switch {
-		case apierrors.IsNotFound(err):
-		case err != nil:
-			return fmt.Errorf("look at %s: %w", describeInfo(info), err)
-		default:
-			current = found.(*unstructured.Unstructured) //nolint:forcetypeassert // Helm builds unstructured objects only.
+		current, err := look(helper, info)
+		if err != nil {
+			return err
 		}
 		ok, err := done(current)
 		if ok || err != nil {
@@ -181,6 +177,22 @@ func (s *session) await(ctx context.Context, info *resource.Info, done func(*uns
 			return err
 		}
 	}
+}
+
+// look returns an object, or nil if it doesn't exist.
+func look(helper *resource.Helper, info *resource.Info) (*unstructured.Unstructured, error) {
+	found, err := helper.Get(info.Namespace, info.Name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil // See above.
+	case err != nil:
+		return nil, fmt.Errorf("look at %s: %w", describeInfo(info), err)
+	}
+	obj, ok := found.(*unstructured.Unstructured)
+	if !ok {
+		return nil, fmt.Errorf("look at %s: unexpected answer of type %T", describeInfo(info), found)
+	}
+	return obj, nil
 }
 
 // follow reads w until done says so. It returns false when the watch has ended

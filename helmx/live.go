@@ -25,7 +25,7 @@ func (s *session) drift(to *release.Release, own []*release.Release) ([]string, 
 	}
 	var out []string
 	for _, o := range wanted {
-		live, _, err := s.live(o)
+		live, err := s.live(o)
 		if err != nil {
 			return nil, s.explain(err)
 		}
@@ -171,10 +171,11 @@ func (c *comparison) list(path string, want, got []any) {
 
 func (c *comparison) keyedList(path, key string, want, got []any) {
 	for _, item := range want {
-		element := item.(map[string]any) //nolint:forcetypeassert // See keyed.
+		element, _ := item.(map[string]any)
 		at := fmt.Sprintf("%s[%s=%v]", path, key, element[key])
 		i := slices.IndexFunc(got, func(other any) bool {
-			return same(element[key], other.(map[string]any)[key]) //nolint:forcetypeassert // See keyed.
+			m, _ := other.(map[string]any)
+			return same(element[key], m[key])
 		})
 		if i < 0 {
 			c.differ(at, item, nil)

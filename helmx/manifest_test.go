@@ -1,6 +1,7 @@
 package helmx
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -168,11 +169,11 @@ func TestAssess(t *testing.T) {
 
 func TestLabels(t *testing.T) {
 	assert.Equal(t, "run-1", runLabel("run-1"))
-	assert.Equal(t, "", runLabel(""))
+	assert.Empty(t, runLabel(""))
 	long := runLabel("https://ci.example.com/job/1?x=y")
 	assert.Regexp(t, "^hash-[0-9a-f]{32}$", long)
 	assert.NotEqual(t, long, runLabel("https://ci.example.com/job/2?x=y"))
 	assert.Equal(t, "Ada_L.__ada_example.com", labelValue("Ada L. <ada@example.com>"))
-	assert.Equal(t, "", labelValue("<>"))
-	assert.Len(t, labelValue(string(make([]byte, 200))+"x"), 0)
+	assert.Empty(t, labelValue("<>"))
+	assert.Empty(t, labelValue(strings.Repeat("<", 200)+"x"))
 }

@@ -58,7 +58,7 @@ func TestRestoreIsNotFooledByCopiedLabels(t *testing.T) {
 			cp := checkpoint(t, d, "run-2")
 			deploy(t, d, "run-2", "b")
 			meddle(t, a)
-			labels := a.get(recordPath + "3")["metadata"].(content)["labels"].(content)
+			labels := recordLabels(a, "3")
 			require.Equal(t, "run-2", labels[helmx.LabelRun], "Helm no longer copies labels")
 			r := restore(t, d, "run-2", cp)
 			assert.Equal(t, stages.Impossible, r.Outcome)

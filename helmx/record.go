@@ -119,6 +119,7 @@ type recorder struct {
 	stored  release.Status
 }
 
+// Create checks and stores a new revision. Helm has touched nothing yet.
 func (r *recorder) Create(key string, rel *release.Release) error {
 	if err := r.check(rel); err != nil {
 		return err
@@ -138,6 +139,7 @@ func (r *recorder) Create(key string, rel *release.Release) error {
 	return r.Driver.Create(key, rel)
 }
 
+// Update stores a revision again and keeps track of its status.
 func (r *recorder) Update(key string, rel *release.Release) error {
 	err := r.Driver.Update(key, rel)
 	if err == nil && r.created == rel {

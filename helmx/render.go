@@ -56,10 +56,7 @@ func (d *Deployer) renderChart(s *session, img stages.Image, revision int, upgra
 	if err := chartutil.ProcessDependenciesWithMerge(chart, values); err != nil {
 		return nil, fmt.Errorf("process the dependencies: %w", err)
 	}
-	caps, err := s.capabilities()
-	if err != nil {
-		return nil, err
-	}
+	caps := s.capabilities()
 	if want := chart.Metadata.KubeVersion; want != "" && !chartutil.IsCompatibleRange(want, caps.KubeVersion.String()) {
 		return nil, fmt.Errorf("the chart needs Kubernetes %s, the cluster is %s", want, caps.KubeVersion.String())
 	}

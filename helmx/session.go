@@ -26,7 +26,7 @@ import (
 // its context. It serves Helm as the getter of clients. It is for one goroutine.
 type session struct {
 	// ctx is kept because Helm's interfaces pass none.
-	ctx       context.Context
+	ctx       context.Context //nolint:containedctx // See above.
 	cluster   *cluster
 	namespace string
 	log       *slog.Logger
@@ -83,25 +83,26 @@ func (s *session) debug(format string, args ...any) {
 	}
 }
 
-// ToRESTConfig, ToDiscoveryClient, ToRESTMapper and ToRawKubeConfigLoader are what
-// Helm asks a getter of clients for.
+// ToRESTConfig returns the configuration that is bound to the session. This and
+// the methods that follow are what Helm asks a getter of clients for.
 func (s *session) ToRESTConfig() (*rest.Config, error) { return s.rest, nil }
 
+// ToDiscoveryClient returns what is known of the cluster.
 func (s *session) ToDiscoveryClient() (discovery.CachedDiscoveryInterface, error) {
 	return s.discovery, nil
 }
 
+// ToRESTMapper returns a mapper that looks again for a kind it doesn't know.
 func (s *session) ToRESTMapper() (meta.RESTMapper, error) { return s.mapper, nil }
 
+// ToRawKubeConfigLoader returns no more than the namespace.
 func (s *session) ToRawKubeConfigLoader() clientcmd.ClientConfig {
 	return clientcmd.NewDefaultClientConfig(*clientcmdapi.NewConfig(), &clientcmd.ConfigOverrides{
 		Context: clientcmdapi.Context{Namespace: s.namespace},
 	})
 }
 
-func (s *session) capabilities() (*chartutil.Capabilities, error) {
-	return s.discovery.known.caps.Copy(), nil
-}
+func (s *session) capabilities() *chartutil.Capabilities { return s.discovery.known.caps.Copy() }
 
 // actions returns Helm's configuration, storing releases through record.
 func (s *session) actions(record driver.Driver, historyMax int) *action.Configuration {
@@ -112,7 +113,7 @@ func (s *session) actions(record driver.Driver, historyMax int) *action.Configur
 		RESTClientGetter: s,
 		KubeClient:       s.kube,
 		Releases:         releases,
-		Capabilities:     s.discovery.known.caps.Copy(),
+		Capabilities:     s.capabilities(),
 		Log:              s.debug,
 		HookOutputFunc:   func(_, _, _ string) io.Writer { return io.Discard },
 	}
@@ -134,6 +135,7 @@ type sessionDiscovery struct {
 	s     *session
 }
 
+// ServerVersion returns what the cluster last said.
 func (d *sessionDiscovery) ServerVersion() (*version.Info, error) { return d.known.version, nil }
 
 // Fresh reports whether looking again would be in vain.

@@ -23,15 +23,16 @@ const fieldManager = "helm"
 // flight are aborted and further ones refused, so that Helm's work ends by itself
 // and can be waited for.
 type boundTransport struct {
-	ctx  context.Context
+	ctx  context.Context //nolint:containedctx // The operation's, which outlives each request.
 	base http.RoundTripper
 	log  *failureLog
 }
 
+// RoundTrip sends a request that ends with the operation.
 func (t *boundTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if t.ctx.Err() != nil {
 		if req.Body != nil {
-			req.Body.Close() //nolint:errcheck // The request is not sent; its body has nothing to say.
+			req.Body.Close()
 		}
 		return nil, context.Cause(t.ctx)
 	}
@@ -56,7 +57,7 @@ func (t *boundTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if resp.StatusCode >= http.StatusBadRequest {
 		t.log.inspect(req, resp)
 		if err := t.backOff(resp); err != nil {
-			resp.Body.Close() //nolint:errcheck // The answer is dropped.
+			resp.Body.Close()
 			release()
 			return nil, err
 		}
@@ -89,6 +90,7 @@ type boundBody struct {
 	release func()
 }
 
+// Close unties the request from the operation.
 func (b *boundBody) Close() error {
 	defer b.release()
 	return b.ReadCloser.Close()
@@ -98,9 +100,10 @@ func (b *boundBody) Close() error {
 // turn when its own operation ends.
 type boundLimiter struct {
 	flowcontrol.RateLimiter
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // The operation's, which outlives each request.
 }
 
+// Wait waits for a turn, or until the operation ends.
 func (l *boundLimiter) Wait(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
