@@ -53,7 +53,7 @@ type cosignKey struct {
 	password string
 }
 
-func newSignLab(t *testing.T) *signLab {
+func newSignLab(t testing.TB) *signLab {
 	t.Helper()
 	l := &signLab{ctx: labtest.Context(t), home: t.TempDir()}
 	l.cosign = buildCosign(t)
@@ -74,7 +74,7 @@ func newSignLab(t *testing.T) *signLab {
 
 // buildCosign builds the command line from the module that pins its version. The
 // go command notices when there is nothing to do.
-func buildCosign(t *testing.T) string {
+func buildCosign(t testing.TB) string {
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join("..", "bin", "cosign"))
 	require.NoError(t, err)
@@ -100,7 +100,7 @@ func (l *signLab) run(key cosignKey, args ...string) (string, error) {
 }
 
 // generate has cosign make a key pair, which it can only do into files.
-func (l *signLab) generate(t *testing.T, password string) cosignKey {
+func (l *signLab) generate(t testing.TB, password string) cosignKey {
 	t.Helper()
 	out, err := l.run(cosignKey{password: password}, "generate-key-pair")
 	require.NoError(t, err, out)
@@ -114,7 +114,7 @@ func (l *signLab) generate(t *testing.T, password string) cosignKey {
 	return key
 }
 
-func (l *signLab) cosignSign(t *testing.T, key cosignKey, img stages.Image, args ...string) {
+func (l *signLab) cosignSign(t testing.TB, key cosignKey, img stages.Image, args ...string) {
 	t.Helper()
 	args = append([]string{"sign", "--key", "env://PRIVATE_KEY", "--tlog-upload=false", "--yes", "--allow-http-registry", "--allow-insecure-registry"}, args...)
 	out, err := l.run(key, append(args, img.String())...)
@@ -126,7 +126,7 @@ func (l *signLab) cosignVerify(key cosignKey, img stages.Image, args ...string) 
 	return l.run(key, append(args, img.String())...)
 }
 
-func (l *signLab) image(t *testing.T) stages.Image {
+func (l *signLab) image(t testing.TB) stages.Image {
 	t.Helper()
 	made, err := random.Image(256, 1)
 	require.NoError(t, err)
@@ -135,7 +135,7 @@ func (l *signLab) image(t *testing.T) stages.Image {
 	return img
 }
 
-func (l *signLab) signer(t *testing.T, key cosignKey, annotations map[string]string) *sign.Signer {
+func (l *signLab) signer(t testing.TB, key cosignKey, annotations map[string]string) *sign.Signer {
 	t.Helper()
 	private, err := sign.LoadPrivateKey(key.Private, []byte(key.password))
 	require.NoError(t, err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -129,9 +130,18 @@ func decodeEntries(data []byte) (entries []Entry, size int64, err error) {
 	return entries, size, nil
 }
 
+// journalLimit is the size in bytes at which a journal starts anew, provided that
+// no run in it is unfinished: nobody needs the others any more.
+const journalLimit = 64 << 10
+
+// spent reports whether a journal of this size and content can start anew.
+func spent(size int64, entries []Entry) bool {
+	return size > journalLimit && !slices.ContainsFunc(replay(entries), func(h *history) bool { return !h.finished })
+}
+
 // MemoryJournal is a [Journal] that ends with the process. Shared by successive
 // pipelines, it refuses a second run at the same time and remembers what a
-// restore couldn't finish.
+// restore couldn't finish. It forgets finished runs from time to time.
 type MemoryJournal struct {
 	inUse sync.Mutex
 
@@ -153,6 +163,11 @@ func (j *MemoryJournal) Open(context.Context) (Log, []Entry, error) {
 	if err != nil {
 		j.inUse.Unlock()
 		return nil, nil, err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if spent(int64(len(j.data)), entries) {
+		j.data, entries = nil, nil
 	}
 	return &memoryLog{j}, entries, nil
 }

@@ -17,8 +17,8 @@ import (
 // processes out and ends with the process that holds it, so the file must be on
 // a file system that has locks.
 //
-// The file only grows, by about a kilobyte and the checkpoints a run. It may be
-// removed whenever no run is unfinished.
+// A run adds about a kilobyte and its checkpoints. The file starts anew at 64 KiB,
+// and may be removed, whenever no run is unfinished.
 func FileJournal(path string) Journal { return &fileJournal{path: path} }
 
 type fileJournal struct{ path string }
@@ -59,9 +59,12 @@ func (j *fileJournal) take(file *os.File) (*fileLog, []Entry, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if spent(size, entries) {
+		entries, size = nil, 0
+	}
 	if size < int64(len(data)) {
 		if err := file.Truncate(size); err != nil {
-			return nil, nil, fmt.Errorf("drop the torn last line: %w", err)
+			return nil, nil, fmt.Errorf("drop what is torn or spent: %w", err)
 		}
 	}
 	if len(entries) == 0 {

@@ -195,3 +195,39 @@ func TestRestoreWithoutJournal(t *testing.T) {
 	assert.Contains(t, failed.Detail(), "also: write restored to the journal")
 	assert.Equal(t, "before", f.state())
 }
+
+// Without an end to it, a journal would slow down every run of a process that
+// delivers all day.
+func TestSpentJournalsStartAnew(t *testing.T) {
+	for name, journal := range map[string]pipeline.Journal{
+		"memory": pipeline.NewMemoryJournal(),
+		"file":   pipeline.FileJournal(filepath.Join(t.TempDir(), "journal")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			open := func() (pipeline.Log, int) {
+				log, entries, err := journal.Open(t.Context())
+				require.NoError(t, err)
+				return log, len(entries)
+			}
+			write := func(log pipeline.Log, run string, kind pipeline.EntryKind, text string) {
+				require.NoError(t, log.Append(t.Context(), pipeline.Entry{Run: run, Kind: kind, Error: text}))
+			}
+			log, _ := open()
+			write(log, "first", pipeline.EntryStarted, "")
+			write(log, "first", pipeline.EntryFinished, strings.Repeat("x", 300<<10))
+			write(log, "second", pipeline.EntryStarted, "")
+			log.Close()
+			log, entries := open()
+			assert.Equal(t, 3, entries, "an unfinished run keeps the journal")
+			write(log, "second", pipeline.EntryFinished, "")
+			log.Close()
+			log, entries = open()
+			assert.Zero(t, entries)
+			write(log, "third", pipeline.EntryStarted, "")
+			log.Close()
+			log, entries = open()
+			assert.Equal(t, 1, entries)
+			log.Close()
+		})
+	}
+}

@@ -54,6 +54,10 @@ func ParseDigest(s string) (Digest, error) {
 // not "nginx".
 func ParseImage(ref string) (Image, error) {
 	name, digest, pinned := strings.Cut(ref, "@")
+	if pinned && !strings.HasPrefix(digest, "sha256:") && strings.ContainsAny(digest, "/@") {
+		// What stands before the @ may be a password, so it is not repeated.
+		return Image{}, fmt.Errorf("%w: image reference …@%s: credentials don't belong in it, and a digest begins with sha256:", ErrInvalid, strings.Trim(quote(digest), `"`))
+	}
 	name, tag, tagged := cutTag(name)
 	if err := ValidateRepository(name); err != nil {
 		return Image{}, fmt.Errorf("image reference %s: %w", quote(ref), err)

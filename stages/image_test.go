@@ -58,6 +58,18 @@ func TestParseImageRefuses(t *testing.T) {
 	}
 }
 
+func TestParseImageKeepsCredentialsToItself(t *testing.T) {
+	for _, ref := range []string{
+		"user:c4n4ry@ghcr.io/acme/shop@sha256:" + hex,
+		"https://user:c4n4ry@ghcr.io/acme/shop:latest",
+		"user:c4n4ry@ghcr.io/acme/shop",
+	} {
+		_, err := stages.ParseImage(ref)
+		require.ErrorIs(t, err, stages.ErrInvalid)
+		assert.NotContains(t, err.Error(), "c4n4ry")
+	}
+}
+
 func TestImageJSON(t *testing.T) {
 	img, err := stages.ParseImage("ghcr.io/acme/shop@sha256:" + hex)
 	require.NoError(t, err)
