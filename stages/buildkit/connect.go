@@ -34,9 +34,12 @@ type daemon struct {
 func (b *Builder) connect(ctx context.Context) (_ *daemon, err error) {
 	d := new(daemon)
 	address := b.cfg.Address
-	// A daemon that was away for a moment should be seen to be back.
+	// A daemon that was away for a moment should be seen to be back, and one on a
+	// busy machine be given time to answer: without a minimum, an attempt gets no
+	// more than the backoff.
 	options := []client.ClientOpt{client.WithGRPCDialOption(grpc.WithConnectParams(grpc.ConnectParams{
-		Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second},
+		Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second},
+		MinConnectTimeout: 20 * time.Second,
 	}))}
 	host, docker := strings.CutPrefix(address, dockerScheme)
 	switch {

@@ -119,7 +119,8 @@ func (d *Daemon) answers(ctx context.Context) error {
 	defer stop()
 
 	c, err := client.New(ctx, d.address, client.WithGRPCDialOption(grpc.WithConnectParams(grpc.ConnectParams{
-		Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 500 * time.Millisecond},
+		Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: 500 * time.Millisecond},
+		MinConnectTimeout: 20 * time.Second,
 	})), client.WithGRPCDialOption(grpc.WithDefaultCallOptions(grpc.WaitForReady(true))))
 	if err != nil {
 		return err
