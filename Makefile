@@ -48,17 +48,21 @@ bin/golangci-lint: tools/go.mod tools/go.sum
 .PHONY: test-unit
 test-unit: ## Unit tests and conformance suites with the race detector
 	$(call say,unit tests with -race (2 minutes; the first time about 12, most of it to compile Trivy))
-	@go test -race -vet=off ./... ./scan/trivy/... ./examples/... ./examples/app/...
+	@go test -race -vet=off ./... ./scan/trivy/... ./examples/app/...
+	@go test -race -vet=off -count=1 ./examples/...
 
 .PHONY: e2e
 e2e: setup ## End-to-end tests on a real kind cluster
 	$(call say,end-to-end tests on a kind cluster (about 6 minutes))
-	@go test -vet=off -timeout 45m -p 1 ./e2e/...
+	@go test -vet=off -run '^$$' ./e2e/... >/dev/null
+	@go test -vet=off -count=1 -timeout 45m -p 1 ./e2e/...
 
 .PHONY: bench
 bench: setup ## Benchmarks beside the command-line tools
-	@go test -vet=off -run '^$$' -bench . -benchtime 3x ./...
+	@go test -vet=off -run '^$$' -bench . ./... | grep -v '^ok\|no test files\|^PASS'
+	@go test -vet=off -run '^$$' -bench . -benchtime 5x ./e2e
 
 .PHONY: clean
 clean: ## Remove what was built here, and what is cached for the demo and the tests
-	rm -rf bin "$${XDG_CACHE_HOME:-$$HOME/.cache}/fairlead"
+	go run ./e2e/cmd/setup -clean
+	rm -rf bin

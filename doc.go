@@ -23,5 +23,6 @@
 //   - [github.com/fairlead-dev/fairlead/rollout] watches a release until it runs, or says why it can't.
 //   - [github.com/fairlead-dev/fairlead/notify] tells people and machines what a run does.
 //
-// Each adapter imports only [stages], so a program compiles only what it uses.
+// Adapters meet in [stages] and don't import each other (sign, which needs a
+// registry, excepted), so a program compiles only what it uses.
 package fairlead

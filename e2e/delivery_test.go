@@ -18,6 +18,7 @@ import (
 	"github.com/fairlead-dev/fairlead/helmx"
 	"github.com/fairlead-dev/fairlead/pipeline"
 	"github.com/fairlead-dev/fairlead/registry"
+	"github.com/fairlead-dev/fairlead/rollout"
 	"github.com/fairlead-dev/fairlead/sign"
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -107,7 +108,22 @@ func TestDelivery(t *testing.T) {
 			w.requirePage(t, ns, "1.6.0")
 			good = result
 		}},
-		{"cancel in the middle of a deploy", func(t *testing.T) {
+		{"cancel while Helm is at work", func(t *testing.T) {
+			pending := w.watchPending(t, ns)
+			defer pending.Stop()
+			ctx, cancel := context.WithCancel(labtest.Context(t))
+			defer cancel()
+			go func() {
+				<-pending.ResultChan()
+				cancel()
+			}()
+			result, err := runUnder(ctx, t, cfg, source("1.6.1"))
+			require.ErrorIs(t, err, context.Canceled)
+			assert.Equal(t, pipeline.OutcomeRolledBack, result.Outcome)
+			assert.NotContains(t, join(w.revisions(t, ns)), "pending")
+			w.requireRunning(t, ns, good.Image)
+		}},
+		{"cancel while the new pods start", func(t *testing.T) {
 			guest := w.visit(t, ns)
 			ctx, cancel := context.WithCancel(labtest.Context(t))
 			defer cancel()
@@ -172,7 +188,12 @@ func (w *world) requireCaught(t *testing.T, cfg pipeline.Config, before *pipelin
 	w.requireRunning(t, ns, before.Image)
 	seen := clinic.firstSeen()
 	require.False(t, seen.IsZero(), "the test itself must have seen that the pod can't start")
-	t.Logf("MEASURED %s: %.1f s from the pod's first failure to the verdict", reason, decided.Load().Sub(seen).Seconds())
+	took := decided.Load().Sub(seen)
+	assert.Less(t, took, rolloutTimeout/4, "the verdict must not wait for the timeout")
+	var diagnosis *rollout.Failure
+	require.ErrorAs(t, err, &diagnosis)
+	assert.NotEqual(t, rollout.TimedOut, diagnosis.Cause)
+	t.Logf("MEASURED %s: %.1f s from the pod's first failure to the verdict", reason, took.Seconds())
 }
 
 // forgetful is a deployer whose registry loses the image just before.

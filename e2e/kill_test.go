@@ -13,7 +13,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairlead-dev/fairlead/e2e/labtest"
 	"github.com/fairlead-dev/fairlead/helmx"
@@ -32,7 +31,7 @@ type victim struct {
 	Image                          stages.Image
 }
 
-// killable is a pipeline of the real deployer and a journal on disk. What it
+// pipeline returns one of the real deployer and a journal on disk. What it
 // deploys is there already, and its verifier waits for ever, so that the process
 // is always killed in the middle of something.
 func (v victim) pipeline(observers ...pipeline.Observer) (*pipeline.Pipeline, error) {
@@ -96,8 +95,7 @@ func TestKilledProcessIsRecovered(t *testing.T) {
 			requireEvent(t, events, pipeline.StageDeploy, pipeline.KindCheckpointed)
 		},
 		"as the release is pending": func(t *testing.T, events *bufio.Scanner) {
-			pending, err := w.kube.CoreV1().Secrets(ns).Watch(labtest.Context(t), metav1.ListOptions{LabelSelector: "owner=helm,status=pending-upgrade"})
-			require.NoError(t, err)
+			pending := w.watchPending(t, ns)
 			defer pending.Stop()
 			requireEvent(t, events, pipeline.StageDeploy, pipeline.KindStageStarted)
 			<-pending.ResultChan()

@@ -64,6 +64,15 @@ func (w *world) revisions(t *testing.T, namespace string) []string {
 	return all
 }
 
+// watchPending tells when Helm has recorded that it is upgrading, which is before
+// it changes anything.
+func (w *world) watchPending(t *testing.T, namespace string) watch.Interface {
+	t.Helper()
+	pending, err := w.kube.CoreV1().Secrets(namespace).Watch(labtest.Context(t), metav1.ListOptions{LabelSelector: "owner=helm,status=pending-upgrade"})
+	require.NoError(t, err)
+	return pending
+}
+
 // requireNamespaceGone waits until a namespace that is being deleted is gone.
 func (w *world) requireNamespaceGone(t *testing.T, name string) {
 	t.Helper()

@@ -34,6 +34,8 @@ const (
 	appDir   = "../examples/app"
 	chartDir = appDir + "/chart"
 	release  = "shop"
+
+	rolloutTimeout = 4 * time.Minute
 )
 
 // world is the sandbox that all end-to-end tests of this package deliver to. They
@@ -172,7 +174,7 @@ func (w *world) deployer(t *testing.T, namespace string, access *rest.Config) *h
 
 func (w *world) verifiers(t *testing.T, access *rest.Config) []stages.Verifier {
 	t.Helper()
-	ready, err := rollout.New(rollout.Config{REST: access, Timeout: 4 * time.Minute})
+	ready, err := rollout.New(rollout.Config{REST: access, Timeout: rolloutTimeout})
 	require.NoError(t, err)
 	curl, err := stages.ParseImage(w.box.Base.Base)
 	require.NoError(t, err)

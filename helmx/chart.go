@@ -24,7 +24,7 @@ type source struct {
 	private []string
 }
 
-func loadSource(path string, v Values, log *slog.Logger) (*source, error) {
+func loadSource(path string, v Values, skipCRDs bool, log *slog.Logger) (*source, error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("chart %s does not exist", path)
 	}
@@ -43,6 +43,9 @@ func loadSource(path string, v Values, log *slog.Logger) (*source, error) {
 		if err := action.CheckDependencies(loaded, loaded.Metadata.Dependencies); err != nil {
 			return nil, fmt.Errorf("chart %s: %w; run helm dependency build", path, err)
 		}
+	}
+	if crds := loaded.CRDObjects(); len(crds) > 0 && !skipCRDs {
+		return nil, fmt.Errorf("chart %s has custom resource definitions (%s), which Helm installs outside the release, never upgrades and never removes: install them on their own and set SkipCRDs", path, crds[0].Filename)
 	}
 	if loaded.Metadata.Deprecated {
 		log.Warn("the chart is deprecated", "chart", loaded.Name())

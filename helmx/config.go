@@ -34,6 +34,10 @@ type Config struct {
 	Values Values
 	// Image says where the chart takes the image from.
 	Image ImageValues
+	// SkipCRDs accepts a chart with a crds folder, and leaves that folder out. By
+	// default such a chart is refused: Helm would install the definitions before
+	// anything is recorded, and a restore could not take them back.
+	SkipCRDs bool
 	// HistoryMax is how many revisions are kept, at least 2; 0 means
 	// [DefaultHistoryMax].
 	HistoryMax int

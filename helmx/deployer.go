@@ -34,7 +34,7 @@ func New(cfg Config) (*Deployer, error) {
 	if err := cfg.prepare(); err != nil {
 		return nil, err
 	}
-	src, err := loadSource(cfg.Chart, cfg.Values, cfg.Logger)
+	src, err := loadSource(cfg.Chart, cfg.Values, cfg.SkipCRDs, cfg.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", stages.ErrInvalid, err)
 	}
@@ -160,6 +160,7 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 		i := action.NewInstall(cfg)
 		i.ReleaseName, i.Namespace = d.cfg.Release, d.cfg.Namespace
 		i.Timeout = d.cfg.Timeout
+		i.SkipCRDs = true // New has seen to it that this leaves nothing out unasked.
 		i.Description = record.note.description()
 		i.Replace = true // Only ever of a release that was uninstalled with its history kept.
 		return i.Run(chart, values)

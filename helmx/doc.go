@@ -13,8 +13,9 @@
 //
 // # What is released
 //
-// The chart and the values files are read once, by [New], so that what a gate has
-// seen in a plan is what is deployed. The image is written into the values last
+// The chart and the values files are read once, by [New], so that a plan and the
+// deployment after it render the same files. What a template asks the cluster for
+// (lookup, .Capabilities, .Release.Revision) may differ between the two. The image is written into the values last
 // and by digest. After rendering, and again on what Helm is about to apply, the
 // pinned image must appear in a pod template and no container may name the same
 // repository without that digest; a chart that ignores the values, or that has a

@@ -166,6 +166,11 @@ func (d *Deployer) uninstall(s *session, run string, st state, own []*release.Re
 	if err != nil {
 		return "", "", err
 	}
+	doomed, err := parseObjects(newest(own).Manifest, s.namespace, s.mapper)
+	if err != nil {
+		return "", "", err
+	}
+	doomed = slices.DeleteFunc(doomed, object.kept)
 	u := action.NewUninstall(s.actions(s.store(), 0))
 	u.Timeout = d.cfg.Timeout
 	u.KeepHistory = st.Newest > 0
@@ -176,7 +181,12 @@ func (d *Deployer) uninstall(s *session, run string, st state, own []*release.Re
 	if _, err := u.Run(d.cfg.Release); err != nil {
 		return d.stuck(s, s.explain(err))
 	}
-	if len(late) > 0 {
+	// Helm asks for the deletion and doesn't wait for it.
+	still, err := s.awaitGone(doomed, d.cfg.Timeout)
+	if err != nil {
+		return "", "", err
+	}
+	if late = append(late, still...); len(late) > 0 {
 		return stages.Diverged, "uninstalled, but the cluster differs:\n  " + strings.Join(late, "\n  "), nil
 	}
 	message := "the release was uninstalled; there was none before"

@@ -109,7 +109,7 @@ func (s *session) loop(ctx context.Context, changes <-chan change, existing <-ch
 		case <-ctx.Done():
 			return outcome{}, s.cancelled(ctx)
 		case <-deadline.C:
-			return outcome{}, s.timedOut(ctx)
+			return s.timedOut(ctx)
 		case c := <-changes:
 			s.world.apply(c)
 			s.drain(changes)
@@ -323,30 +323,36 @@ func (s *session) cancelled(ctx context.Context) error {
 	return fmt.Errorf("%s %s: %w, with %s", s.verb, s.subject, context.Cause(ctx), strings.Join(missing, ", "))
 }
 
-// timedOut says what is still missing, or that it isn't known.
-func (s *session) timedOut(ctx context.Context) error {
+// timedOut says what is still missing, or that it isn't known. What was done at
+// the last moment counts.
+func (s *session) timedOut(ctx context.Context) (outcome, error) {
 	err := s.outOfTouch()
 	if err == nil && s.found == nil {
 		err = errors.New("the check that all objects exist has not finished")
 	}
 	if err != nil {
-		return fmt.Errorf("%s %s: %w after %s: %w; look at the release before acting on it", s.verb, s.subject, stages.ErrIndeterminate, s.settings.Timeout, err)
+		return outcome{}, fmt.Errorf("%s %s: %w after %s: %w; look at the release before acting on it", s.verb, s.subject, stages.ErrIndeterminate, s.settings.Timeout, err)
 	}
 	var summary []string
 	var findings []finding
 	var first *assessment
-	for i, a := range s.assess(time.Now()) {
+	s.last = s.assess(time.Now())
+	for i := range s.last {
+		a := &s.last[i]
 		if a.done {
 			continue
 		}
 		if first == nil {
-			first = &s.last[i]
+			first = a
 		}
 		summary = append(summary, a.String())
 		if len(a.findings) == 0 {
 			a.fail(NotReady, subject{kind: a.object.Kind, namespace: a.object.Namespace, name: a.object.Name}, string(NotReady), orElse(a.waiting, "its pods are not ready for long enough"))
 		}
 		findings = append(findings, a.findings...)
+	}
+	if first == nil {
+		return s.outcome(), nil
 	}
 	decisive := findings[0]
 	if decisive.message != "" {
@@ -357,7 +363,7 @@ func (s *session) timedOut(ctx context.Context) error {
 	if f, ok := errors.AsType[*Failure](err); ok {
 		f.Cause = TimedOut
 	}
-	return err
+	return outcome{}, err
 }
 
 func (s *session) outcome() outcome {

@@ -24,11 +24,14 @@ const (
 	javaMissing = "Java DB"
 )
 
-// refusedTrivy lists releases that must not run: v0.69.4 was published by an
-// attacker.
+// refusedTrivy lists releases that must not run: they were published by an
+// attacker. A version can only be asked of the program itself, so this protects
+// what it would have been handed, not the machine that it is on.
 var refusedTrivy = map[string]string{
-	"0.69.4": "this release is malicious; treat the machine that ran it as compromised",
+	"0.69.4": malicious, "0.69.5": malicious, "0.69.6": malicious,
 }
+
+const malicious = "this release is malicious; treat the machine that ran it as compromised"
 
 // CommandConfig says how to run Trivy.
 type CommandConfig struct {

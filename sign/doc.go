@@ -2,7 +2,7 @@
 // identities, and verifies such signatures: what it signs, "cosign verify --key"
 // accepts, and what "cosign sign --key" makes, it accepts.
 //
-//	key, err := sign.FromEnv(os.LookupEnv, "COSIGN_KEY", "COSIGN_PASSWORD")
+//	key, err := sign.FromEnv(os.LookupEnv, "COSIGN_PRIVATE_KEY", "COSIGN_PASSWORD")
 //	...
 //	signer, err := sign.NewSigner(sign.SignerConfig{Key: key, Registry: client})
 //	...

@@ -80,6 +80,24 @@ func (l *Lab) Prepare(ctx context.Context) error {
 	return err
 }
 
+// Clean deletes clusters that killed processes left behind, and the cache. It
+// refuses while a cluster is in use. The engine keeps the node image.
+func (l *Lab) Clean(ctx context.Context) error {
+	if engine, err := l.Engine(ctx); err == nil {
+		if err := l.deleteAbandoned(engine); err != nil {
+			return err
+		}
+	}
+	inUse, err := filepath.Glob(filepath.Join(l.cache, "clusters", clusterPrefix+"*"+lockSuffix))
+	if err != nil {
+		return err
+	}
+	if len(inUse) > 0 {
+		return fmt.Errorf("lab: clean %s: %d clusters are in use", l.cache, len(inUse))
+	}
+	return os.RemoveAll(l.cache)
+}
+
 // locked runs work while holding the lock called name, which is shared by every
 // process that uses this cache directory.
 func (l *Lab) locked(ctx context.Context, name string, work func() error) (err error) {

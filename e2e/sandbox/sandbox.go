@@ -37,7 +37,8 @@ type Config struct {
 	// Kubeconfig is a file that leads to any other cluster to use. It needs a
 	// Registry that this cluster can pull from.
 	Kubeconfig string
-	// Registry is the host, and port, of a registry to use instead of a new one.
+	// Registry is a registry on this machine to use instead of a new one, as
+	// "localhost:port". It must take pushes from anybody.
 	Registry string
 	// Progress receives a line for each step. Nil means silence.
 	Progress io.Writer

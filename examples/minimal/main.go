@@ -5,8 +5,11 @@ package main
 import (
 	"context"
 	"io/fs"
+	"log"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/fairlead-dev/fairlead/helmx"
 	"github.com/fairlead-dev/fairlead/notify"
@@ -20,20 +23,21 @@ import (
 	"github.com/fairlead-dev/fairlead/stages/policy"
 )
 
-// Usage: minimal IMAGE CHART NAMESPACE
+// Usage: KUBECONFIG=… COSIGN_PRIVATE_KEY=… COSIGN_PASSWORD=… minimal IMAGE CHART NAMESPACE
 func main() {
 	reference, chart, namespace := os.Args[1], os.Args[2], os.Args[3]
-	images := must(registry.New(registry.Config{}))
+	login := registry.DockerConfig() // what docker login wrote
+	images := must(registry.New(registry.Config{Auth: login}))
 	key := must(sign.FromEnv(os.LookupEnv, "COSIGN_PRIVATE_KEY", "COSIGN_PASSWORD"))
 	cluster := must(helmx.Kubernetes{KubeconfigPath: os.Getenv("KUBECONFIG")}.RESTConfig())
-	cache := filepath.Join(must(os.UserCacheDir()), "minimal")
+	home := filepath.Join(must(os.UserCacheDir()), "minimal")
 
 	delivery := must(pipeline.New(pipeline.Config{
 		Name: namespace,
 		Builder: stages.BuilderFunc(func(ctx context.Context, _ stages.Source) (stages.Image, error) {
 			return images.Resolve(ctx, reference) // once; from here on there is only the digest
 		}),
-		Scanner:   must(trivy.New(trivy.Config{CacheDir: cache, Database: os.Getenv("TRIVY_DB_REPOSITORY")})),
+		Scanner:   must(trivy.New(trivy.Config{CacheDir: home, Keychain: login, Database: os.Getenv("TRIVY_DB_REPOSITORY")})),
 		ScanGates: []stages.Gate[stages.Report]{must(scan.NewPolicy(scan.PolicyConfig{IgnoreUnfixed: true}))},
 		PlanGates: []stages.Gate[stages.Plan]{must(policy.New(policy.Config{Modules: []fs.FS{policy.Baseline()}}))},
 		Signer:    must(sign.NewSigner(sign.SignerConfig{Key: key, Registry: images})),
@@ -43,17 +47,18 @@ func main() {
 			Kubernetes: helmx.Kubernetes{REST: cluster},
 		})),
 		Verifiers: []stages.Verifier{must(rollout.New(rollout.Config{REST: cluster}))},
+		Journal:   pipeline.FileJournal(filepath.Join(home, namespace+".journal")),
 		Observers: []pipeline.Observer{notify.NewConsole(os.Stdout)},
 	}))
-	_, err := delivery.Run(context.Background(), stages.Source{Dir: "."})
-	if err != nil {
-		os.Exit(1) // the console has said why, and what is deployed now
-	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()                // until then, a signal ends the delivery by rolling it back
+	must(delivery.Recover(ctx)) // what a killed delivery left
+	must(delivery.Run(ctx, stages.Source{Dir: "."}))
 }
 
 func must[T any](value T, err error) T {
 	if err != nil {
-		panic(err)
+		log.Fatal(err)
 	}
 	return value
 }

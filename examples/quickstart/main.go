@@ -26,7 +26,7 @@ import (
 func main() {
 	var cfg sandbox.Config
 	flag.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "use the cluster that this `file` leads to, not a new one; needs -registry")
-	flag.StringVar(&cfg.Registry, "registry", "", "use the registry at this `host:port`, which the cluster must be able to pull from")
+	flag.StringVar(&cfg.Registry, "registry", "", "use the registry at this `localhost:port`, which the cluster must be able to pull from by that name")
 	namespace := flag.String("namespace", "shop", "deploy to this `namespace`, which is made if it is missing")
 	app := flag.String("app", "examples/app", "the sample service's source `folder`")
 	flag.Parse()

@@ -42,7 +42,9 @@ type Config struct {
 	MaxDatabaseAge time.Duration
 
 	// Platform is what to scan of a multi-platform image, such as
-	// "linux/arm64/v8". Empty stands for "linux/amd64".
+	// "linux/arm64/v8". Without it, an image for several platforms is refused:
+	// scanning one of them says nothing about the others. An image for one platform
+	// is scanned whatever it is for, by default.
 	Platform string
 
 	// Keychain has the credentials for registries, of images and databases. Nil

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -49,6 +50,9 @@ func (s *Scanner) open(ctx context.Context, image stages.Image) (*pinnedImage, e
 	if desc.Digest.String() != image.Digest().String() {
 		return nil, fmt.Errorf("%w: the registry answered with %s", stages.ErrSubjectMismatch, desc.Digest)
 	}
+	if err := s.requireOnePlatform(desc); err != nil {
+		return nil, err
+	}
 	img, err := desc.Image()
 	if err != nil {
 		return nil, fmt.Errorf("read manifest for %s: %w", s.cfg.platform.String(), classify(err))
@@ -69,6 +73,34 @@ func (s *Scanner) open(ctx context.Context, image stages.Image) (*pinnedImage, e
 		Image: img, image: image, configID: manifest.Config.Digest.String(),
 		verified: make(map[string]bool),
 	}, nil
+}
+
+// requireOnePlatform refuses an index for several platforms, unless the
+// configuration has chosen one.
+func (s *Scanner) requireOnePlatform(desc *remote.Descriptor) error {
+	if s.cfg.Config.Platform != "" || !desc.MediaType.IsIndex() {
+		return nil
+	}
+	index, err := desc.ImageIndex()
+	if err != nil {
+		return fmt.Errorf("read index: %w", classify(err))
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		return fmt.Errorf("read index: %w", classify(err))
+	}
+	var platforms []string
+	for _, m := range manifest.Manifests {
+		// An attestation has no platform, or "unknown".
+		if m.MediaType.IsImage() && m.Platform != nil && m.Platform.OS != "unknown" {
+			platforms = append(platforms, m.Platform.String())
+		}
+	}
+	if len(platforms) > 1 {
+		return fmt.Errorf("%w: the image is for %s, and a scan is of one of them: name it with Config.Platform, and deliver an image for that platform only",
+			stages.ErrInvalid, strings.Join(platforms, ", "))
+	}
+	return nil
 }
 
 func (p *pinnedImage) Name() string          { return p.image.String() }

@@ -102,10 +102,14 @@ func TestScanOfAnIndex(t *testing.T) {
 	require.NoError(t, err)
 	image := pinned(t, reg.host+"/multi", digest)
 
-	got, err := newScanner(t, trivy.Config{Database: database}).Scan(t.Context(), image)
+	_, err = newScanner(t, trivy.Config{Database: database}).Scan(t.Context(), image)
+	require.ErrorIs(t, err, stages.ErrInvalid, "one platform says nothing about the other")
+	require.ErrorContains(t, err, "linux/arm64, linux/amd64")
+
+	got, err := newScanner(t, trivy.Config{Database: database, Platform: "linux/amd64"}).Scan(t.Context(), image)
 	require.NoError(t, err)
 	assert.Equal(t, image, got.Image, "the report names the index")
-	assert.Len(t, got.Findings, 2, "linux/amd64 unless told otherwise")
+	assert.Len(t, got.Findings, 2)
 
 	got, err = newScanner(t, trivy.Config{Database: database, Platform: "linux/arm64"}).Scan(t.Context(), image)
 	require.NoError(t, err)

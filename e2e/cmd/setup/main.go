@@ -19,22 +19,29 @@ import (
 
 func main() {
 	cache := flag.String("cache", "", "`folder` for images and layers (default: fairlead/lab in the user's cache directory)")
+	clean := flag.Bool("clean", false, "instead, delete what killed processes left running, and the cache")
 	install := flag.Bool("install", true, "install missing Debian packages when running as root")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := prepare(ctx, lab.Config{CacheDir: *cache, InstallPackages: *install, Progress: os.Stdout}); err != nil {
+	if err := run(ctx, lab.Config{CacheDir: *cache, InstallPackages: *install, Progress: os.Stdout}, *clean); err != nil {
 		fmt.Fprintln(os.Stderr, "setup:", err)
 		os.Exit(1)
 	}
-	fmt.Println("setup: ready")
 }
 
-func prepare(ctx context.Context, config lab.Config) error {
+func run(ctx context.Context, config lab.Config, clean bool) error {
 	l, err := lab.New(config)
 	if err != nil {
 		return err
 	}
-	return l.Prepare(ctx)
+	if clean {
+		return l.Clean(ctx)
+	}
+	if err := l.Prepare(ctx); err != nil {
+		return err
+	}
+	fmt.Println("setup: ready")
+	return nil
 }
