@@ -34,7 +34,7 @@ setup: ## Prepare a container engine, the node image and base images
 
 .PHONY: lint
 lint: bin/golangci-lint ## Formatting, vet and linters
-	$(call say,lint: gofmt, go vet and more (a minute; the first time about 8))
+	$(call say,lint: gofmt and go vet and more (a minute; the first time about 8))
 	@unformatted=$$(gofmt -l $(GO_FILES)); if [ -n "$$unformatted" ]; then \
 	  echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	@bin/golangci-lint run $(PACKAGES)
@@ -47,7 +47,7 @@ bin/golangci-lint: tools/go.mod tools/go.sum
 # The linter vets already, with every analyzer of go vet and more: once is enough.
 .PHONY: test-unit
 test-unit: ## Unit tests and conformance suites with the race detector
-	$(call say,unit tests with -race (2 minutes; the first time about 12, most of it to compile Trivy))
+	$(call say,unit tests with -race (2 minutes; the first time about 12 to compile Trivy))
 	@go test -race -vet=off ./... ./scan/trivy/... ./examples/app/...
 	@go test -race -vet=off -count=1 ./examples/...
 
