@@ -27,7 +27,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	defer d.Close() //nolint:errcheck // It only gives up connections.
+	defer d.Close()
 
 	// A pipeline calls these in order, and hands over a clearance of its own.
 	var deployer interface {

@@ -56,7 +56,7 @@ func ParseImage(ref string) (Image, error) {
 	name, digest, pinned := strings.Cut(ref, "@")
 	if pinned && !strings.HasPrefix(digest, "sha256:") && strings.ContainsAny(digest, "/@") {
 		// What stands before the @ may be a password, so it is not repeated.
-		return Image{}, fmt.Errorf("%w: image reference …@%s: credentials don't belong in it, and a digest begins with sha256:", ErrInvalid, strings.Trim(quote(digest), `"`))
+		return Image{}, fmt.Errorf("%w: image reference …@%s: credentials don't belong in it, and sha256: begins a digest", ErrInvalid, strings.Trim(quote(digest), `"`))
 	}
 	name, tag, tagged := cutTag(name)
 	if err := ValidateRepository(name); err != nil {

@@ -196,7 +196,7 @@ func (c *Cluster) create(ctx context.Context, image string) error {
 		// Failing is no reason to stop: the node may only be half there yet.
 		_ = c.provider.Delete(c.name, c.KubeconfigPath())
 		select {
-		case <-created:
+		case <-created: //nolint:errcheck // it failed because it was cancelled
 			return context.Cause(ctx)
 		case <-retry.C:
 		}
