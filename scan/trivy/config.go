@@ -67,12 +67,13 @@ type Config struct {
 type settings struct {
 	Config
 	platform      v1.Platform
+	chosen        bool // whether the platform is the caller's
 	databases     []name.Reference
 	javaDatabases []name.Reference
 }
 
 func (c Config) settle() (settings, error) {
-	s := settings{Config: c}
+	s := settings{Config: c, chosen: c.Platform != ""}
 	s.Insecure = slices.Clone(c.Insecure)
 	if c.CacheDir == "" {
 		return s, fmt.Errorf("%w: trivy: Config.CacheDir is empty; use a folder below os.UserCacheDir", stages.ErrInvalid)

@@ -78,7 +78,7 @@ func (s *Scanner) open(ctx context.Context, image stages.Image) (*pinnedImage, e
 // requireOnePlatform refuses an index for several platforms, unless the
 // configuration has chosen one.
 func (s *Scanner) requireOnePlatform(desc *remote.Descriptor) error {
-	if s.cfg.Config.Platform != "" || !desc.MediaType.IsIndex() {
+	if s.cfg.chosen || !desc.MediaType.IsIndex() {
 		return nil
 	}
 	index, err := desc.ImageIndex()
