@@ -37,9 +37,8 @@
 //
 // # Trivy's process-wide state
 //
-// Trivy keeps some of its state in package variables. Scans that use the same
-// database run side by side; a scan that needs another one waits until those
-// are done. Trivy also replaces the default logger of log/slog with one that
+// Trivy keeps some of its state in package variables, its analyzers among them,
+// so the scans of one process take turns. Trivy also replaces the default logger of log/slog with one that
 // only keeps records in memory; importing this package puts an ordinary one
 // back, and sends Trivy's messages to [Config.Logger] where they can be told
 // apart by scan. A program that sets its own default logger is not affected.

@@ -22,71 +22,51 @@ import (
 // opened names the databases that Trivy's package variables refer to.
 type opened struct{ vulnerabilities, java string }
 
-// engine shares out Trivy's package variables: the open vulnerability database,
-// the Java index and the folder for temporary files. Scans with the same
-// databases run together; one that needs others waits for those before it.
+// engine gives one scan at a time Trivy's package variables: the open
+// vulnerability database, the Java index, the folder for temporary files, and the
+// analyzers, which every scan sets up anew.
 type engine struct {
-	// turn is held while waiting for others to be done, so that a stream of scans
-	// with the open databases can't starve one that needs others.
-	turn chan struct{}
+	turn chan struct{} // held by the scan that runs
 
 	mu    sync.Mutex
 	state opened
-	users int
-	idle  chan struct{} // closed whenever users is 0
 	// scanners counts what is open; with the last one, Trivy's state goes too.
 	scanners int
 }
 
 var trivyState = newEngine()
 
-func newEngine() *engine {
-	e := &engine{turn: make(chan struct{}, 1), idle: make(chan struct{})}
-	close(e.idle)
-	return e
-}
+func newEngine() *engine { return &engine{turn: make(chan struct{}, 1)} }
 
-// acquire opens want and returns a function to give it back.
+// acquire waits for its turn, opens want, and returns a function that ends the
+// turn.
 func (e *engine) acquire(ctx context.Context, want opened) (release func(), err error) {
 	select {
 	case e.turn <- struct{}{}:
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	defer func() { <-e.turn }()
-	e.mu.Lock()
-	for e.state != want && e.users > 0 {
-		idle := e.idle
-		e.mu.Unlock()
-		select {
-		case <-idle:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-		e.mu.Lock()
+	release = func() { <-e.turn }
+	if err := e.prepare(want); err != nil {
+		release()
+		return nil, err
 	}
+	return release, nil
+}
+
+func (e *engine) prepare(want opened) error {
+	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.state != want {
 		if err := e.open(want); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	// Trivy makes this folder once; the last Close may have removed it.
 	if err := os.MkdirAll(xos.TempDir(), 0o700); err != nil {
-		return nil, fmt.Errorf("make folder for temporary files: %w", err)
+		return fmt.Errorf("make folder for temporary files: %w", err)
 	}
-	if e.users++; e.users == 1 {
-		e.idle = make(chan struct{})
-	}
-	return e.release, nil
-}
-
-func (e *engine) release() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.users--; e.users == 0 {
-		close(e.idle)
-	}
+	return nil
 }
 
 func (e *engine) open(want opened) error {

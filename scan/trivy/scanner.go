@@ -55,7 +55,8 @@ var Version = sync.OnceValue(func() string {
 	return trivyVersion
 })
 
-// Scanner scans images for known vulnerabilities. It is safe for concurrent use.
+// Scanner scans images for known vulnerabilities. It is safe for concurrent use;
+// scans of one process take turns, because Trivy's analyzers are shared variables.
 type Scanner struct {
 	cfg             settings
 	transport       http.RoundTripper
