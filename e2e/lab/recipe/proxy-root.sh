@@ -17,16 +17,14 @@ mkdir -p "$target/tmp" "$target/run" "$target/etc" "$target/usr/lib" "$target/us
 for link in lib lib64 bin sbin; do
 	ln -sfn "usr/$link" "$target/$link"
 done
-for program in /usr/sbin/xtables-nft-multi /usr/sbin/nft /usr/sbin/conntrack; do
-	copy "$program"
-	for library in $(chroot "$root" ldd "$program" | grep -o '/[^ ]*'); do
+programs="/usr/sbin/xtables-nft-multi /usr/sbin/nft /usr/sbin/conntrack"
+plugins=$(cd "$root" && find usr/lib -path '*/xtables/*.so' | sed 's#^#/#')
+for file in $programs $plugins; do
+	copy "$file"
+	for library in $(chroot "$root" ldd "$file" 2>/dev/null | grep -o '/[^ ]*'); do
 		copy "$library"
 	done
 done
-# What iptables loads by name needs no library beyond these.
-plugins=$(cd "$root" && find usr/lib -type d -name xtables)
-mkdir -p "$target/$(dirname "$plugins")"
-cp -a "$root/$plugins" "$target/$plugins"
 for name in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do
 	ln -sfn xtables-nft-multi "$target/usr/sbin/$name"
 done
