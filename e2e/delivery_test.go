@@ -182,6 +182,10 @@ func (w *world) requireCaught(t *testing.T, cfg pipeline.Config, before *pipelin
 	assert.Contains(t, e.Message+join(e.Logs)+join(e.Events), detail, "the evidence must hold the cause")
 
 	guest.requireUnharmed(t)
+	var diagnosis *rollout.Failure
+	require.ErrorAs(t, err, &diagnosis)
+	assert.NotEqual(t, rollout.TimedOut, diagnosis.Cause)
+
 	after, err := w.page(t.Context(), ns)
 	require.NoError(t, err)
 	assert.Equal(t, serving, after, "the version before must be back")
@@ -190,9 +194,6 @@ func (w *world) requireCaught(t *testing.T, cfg pipeline.Config, before *pipelin
 	require.False(t, seen.IsZero(), "the test itself must have seen that the pod can't start")
 	took := decided.Load().Sub(seen)
 	assert.Less(t, took, rolloutTimeout/4, "the verdict must not wait for the timeout")
-	var diagnosis *rollout.Failure
-	require.ErrorAs(t, err, &diagnosis)
-	assert.NotEqual(t, rollout.TimedOut, diagnosis.Cause)
 	t.Logf("MEASURED %s: %.1f s from the pod's first failure to the verdict", reason, took.Seconds())
 }
 
