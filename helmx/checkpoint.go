@@ -33,8 +33,8 @@ const stateFormat = 1
 
 // Checkpoint records which revision is deployed.
 func (d *Deployer) Checkpoint(ctx context.Context, req stages.CheckpointRequest) (stages.Checkpoint, error) {
-	if req.Image.IsZero() {
-		return stages.Checkpoint{}, fmt.Errorf("%w: checkpoint of release %s: there is no image", stages.ErrInvalid, d.name())
+	if err := d.checkImage(req.Image); err != nil {
+		return stages.Checkpoint{}, fmt.Errorf("checkpoint of release %s: %w", d.name(), err)
 	}
 	st, err := d.observe(ctx)
 	if err != nil {

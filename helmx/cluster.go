@@ -10,25 +10,30 @@ import (
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"k8s.io/apimachinery/pkg/runtime"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
+
+	"github.com/fairlead-dev/fairlead/stages"
 )
 
 // discoveryAge is for how long the cluster's kinds are taken as known. A kind that
 // is not among them is looked for again at once.
 const discoveryAge = 10 * time.Minute
 
-// cluster is what all operations of a Deployer share: connections, rate limit,
-// and the knowledge of the cluster's kinds. Helm's own way, a new set for every
-// action, leaks memory and repeats the discovery.
-type cluster struct {
+// Cluster is the way to one cluster that any number of Deployers share:
+// connections, rate limit, knowledge of the cluster's kinds, and a count of the
+// requests. Helm's own way, a new set for every action, leaks memory and repeats
+// the discovery. It is safe for concurrent use.
+type Cluster struct {
 	base      *rest.Config
 	host      string
 	transport http.RoundTripper
 	limiter   flowcontrol.RateLimiter
+	calls     callCounter
 
 	mu    sync.Mutex
 	known *knowledge
@@ -42,7 +47,21 @@ type knowledge struct {
 	learned   time.Time
 }
 
-func newCluster(base *rest.Config) (*cluster, error) {
+// Connect prepares the way to a cluster and sends nothing yet. Its errors match
+// [stages.ErrInvalid].
+func Connect(k Kubernetes) (*Cluster, error) {
+	base, err := k.RESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	c, err := newCluster(base)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", stages.ErrInvalid, err)
+	}
+	return c, nil
+}
+
+func newCluster(base *rest.Config) (*Cluster, error) {
 	url, _, err := rest.DefaultServerUrlFor(base)
 	if err != nil {
 		return nil, fmt.Errorf("address of the API server: %w", err)
@@ -54,20 +73,44 @@ func newCluster(base *rest.Config) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the API server: %w", err)
 	}
-	return &cluster{
+	return &Cluster{
 		base: base, host: url.String(), transport: transport,
 		limiter: flowcontrol.NewTokenBucketRateLimiter(base.QPS, base.Burst),
 	}, nil
 }
 
+// Close gives up idle connections. Deployers that still use the cluster open new
+// ones.
+func (c *Cluster) Close() error {
+	utilnet.CloseIdleConnectionsFor(c.transport)
+	return nil
+}
+
+// RESTConfig returns a configuration for client-go that shares the connections,
+// the rate limit and the count of requests, for what else works on the cluster.
+func (c *Cluster) RESTConfig() *rest.Config {
+	return &rest.Config{
+		Host:        c.host,
+		Transport:   &countingTransport{base: c.transport, calls: &c.calls},
+		RateLimiter: c.limiter,
+		QPS:         c.base.QPS,
+		Burst:       c.base.Burst,
+		Timeout:     c.base.Timeout,
+		UserAgent:   c.base.UserAgent,
+	}
+}
+
+// Calls returns how many requests of each sort were sent so far.
+func (c *Cluster) Calls() map[Call]int { return c.calls.snapshot() }
+
 // config returns a configuration whose requests are bound to ctx. Credentials and
 // TLS are in the shared transport already.
-func (c *cluster) config(ctx context.Context, log *failureLog, warnings rest.WarningHandler) *rest.Config {
+func (c *Cluster) config(ctx context.Context, log *failureLog, warnings rest.WarningHandler) *rest.Config {
 	return &rest.Config{
 		Host: c.host,
 		// JSON, so that refusals can be read on their way, see failureLog.
 		ContentConfig:  rest.ContentConfig{ContentType: runtime.ContentTypeJSON, AcceptContentTypes: runtime.ContentTypeJSON},
-		Transport:      &boundTransport{ctx: ctx, base: c.transport, log: log},
+		Transport:      &boundTransport{ctx: ctx, base: &countingTransport{base: c.transport, calls: &c.calls}, log: log},
 		RateLimiter:    &boundLimiter{RateLimiter: c.limiter, ctx: ctx},
 		QPS:            c.base.QPS,
 		Burst:          c.base.Burst,
@@ -77,7 +120,7 @@ func (c *cluster) config(ctx context.Context, log *failureLog, warnings rest.War
 }
 
 // remembered returns what is known of the cluster, or nil.
-func (c *cluster) remembered() *knowledge {
+func (c *Cluster) remembered() *knowledge {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.known == nil || time.Since(c.known.learned) > discoveryAge {
@@ -87,7 +130,7 @@ func (c *cluster) remembered() *knowledge {
 }
 
 // learn asks the cluster for its kinds with the given configuration.
-func (c *cluster) learn(cfg *rest.Config) (*knowledge, error) {
+func (c *Cluster) learn(cfg *rest.Config) (*knowledge, error) {
 	client, err := discovery.NewDiscoveryClientForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("make a discovery client: %w", err)

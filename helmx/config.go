@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"helm.sh/helm/v3/pkg/chartutil"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -19,7 +23,7 @@ const (
 )
 
 // Config says what to release, where and how. Chart, Release, Namespace, Image
-// and Kubernetes are required.
+// and one of Kubernetes and Cluster are required.
 type Config struct {
 	// Chart is a chart folder or a packaged chart (.tgz), its dependencies included.
 	Chart string
@@ -30,22 +34,36 @@ type Config struct {
 	// CreateNamespace makes the namespace if it is missing. A restore to before the
 	// first install removes a namespace that was made this way and is empty again.
 	CreateNamespace bool
+	// NamespaceLabels and NamespaceAnnotations are for a namespace that is made. One
+	// that exists is left as it is.
+	NamespaceLabels      map[string]string
+	NamespaceAnnotations map[string]string
 	// Values are laid over the chart's own.
 	Values Values
 	// Image says where the chart takes the image from.
 	Image ImageValues
+	// Unscanned is for a chart that brings nothing but images of its own, such as a
+	// database's, which nobody has built, scanned or signed here. It is the reason
+	// why it may be released all the same, ends up in the release record, and stands
+	// in the place of Image. See [Deployer.DeployUnscanned].
+	Unscanned string
 	// SkipCRDs accepts a chart with a crds folder, and leaves that folder out. By
 	// default such a chart is refused: Helm would install the definitions before
 	// anything is recorded, and a restore could not take them back.
 	SkipCRDs bool
+	// Apply says how objects are written.
+	Apply Apply
 	// HistoryMax is how many revisions are kept, at least 2; 0 means
 	// [DefaultHistoryMax].
 	HistoryMax int
 	// Timeout bounds each hook, and each wait of a restore for objects to be gone.
 	// 0 means [DefaultTimeout].
 	Timeout time.Duration
-	// Kubernetes is the way to the cluster.
+	// Kubernetes is the way to the cluster, for a Deployer that works alone.
 	Kubernetes Kubernetes
+	// Cluster is the way to the cluster, for Deployers that share one, and stands
+	// in the place of Kubernetes.
+	Cluster *Cluster
 	// Logger receives what Helm and the API server have to say, at debug and warn
 	// level; nil drops it.
 	Logger *slog.Logger
@@ -76,8 +94,30 @@ func (c *Config) prepare() error {
 	case c.Timeout < 0:
 		refuse("Timeout %s is negative", c.Timeout)
 	}
-	if err := c.Image.validate(); err != nil {
+	if err := c.Apply.validate(); err != nil {
 		problems = append(problems, err)
+	}
+	if c.Cluster != nil && !c.Kubernetes.isZero() {
+		refuse("give Kubernetes or Cluster, not both")
+	}
+	switch {
+	case c.Unscanned == "":
+		if err := c.Image.validate(); err != nil {
+			problems = append(problems, err)
+		}
+	case strings.TrimSpace(c.Unscanned) == "":
+		refuse("Unscanned is the reason why, and is blank")
+	case c.Image != ImageValues{}:
+		refuse("give Image or Unscanned, not both")
+	}
+	if errs := metav1validation.ValidateLabels(c.NamespaceLabels, field.NewPath("NamespaceLabels")); len(errs) > 0 {
+		problems = append(problems, errs.ToAggregate())
+	}
+	if errs := apivalidation.ValidateAnnotations(c.NamespaceAnnotations, field.NewPath("NamespaceAnnotations")); len(errs) > 0 {
+		problems = append(problems, errs.ToAggregate())
+	}
+	if len(c.NamespaceLabels)+len(c.NamespaceAnnotations) > 0 && !c.CreateNamespace {
+		refuse("NamespaceLabels and NamespaceAnnotations need CreateNamespace")
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -8,7 +8,6 @@ import (
 
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/release"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -17,7 +16,9 @@ import (
 type Deployer struct {
 	cfg     Config
 	source  *source
-	cluster *cluster
+	cluster *Cluster
+	// owned is whether the cluster is this Deployer's to close.
+	owned bool
 }
 
 var (
@@ -38,21 +39,22 @@ func New(cfg Config) (*Deployer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", stages.ErrInvalid, err)
 	}
-	base, err := cfg.Kubernetes.RESTConfig()
-	if err != nil {
-		return nil, err
+	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster}
+	if d.cluster == nil {
+		if d.cluster, err = Connect(cfg.Kubernetes); err != nil {
+			return nil, err
+		}
+		d.owned = true
 	}
-	c, err := newCluster(base)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", stages.ErrInvalid, err)
-	}
-	return &Deployer{cfg: cfg, source: src, cluster: c}, nil
+	return d, nil
 }
 
-// Close gives up idle connections.
+// Close gives up idle connections, unless they are of a shared [Cluster].
 func (d *Deployer) Close() error {
-	utilnet.CloseIdleConnectionsFor(d.cluster.transport)
-	return nil
+	if !d.owned {
+		return nil
+	}
+	return d.cluster.Close()
 }
 
 // Idempotent reports whether a failed Deploy may be repeated, which is so unless
@@ -67,6 +69,9 @@ func (d *Deployer) Deploy(ctx context.Context, req stages.DeployRequest) (stages
 	if err := req.Clearance.Check(); err != nil {
 		return stages.Release{}, fmt.Errorf("deploy release %s: %w", d.name(), err)
 	}
+	if d.cfg.Unscanned != "" {
+		return stages.Release{}, fmt.Errorf("%w: deploy release %s: its chart takes no image of ours, use DeployUnscanned", stages.ErrInvalid, d.name())
+	}
 	img := req.Clearance.Image()
 	rel, err := d.deploy(ctx, img, note{
 		run: req.Run, image: img, commit: req.Source.Revision, author: req.Source.Author, bypass: req.Clearance.Bypass(),
@@ -75,6 +80,42 @@ func (d *Deployer) Deploy(ctx context.Context, req stages.DeployRequest) (stages
 		return stages.Release{}, fmt.Errorf("deploy %s as release %s: %w", img, d.name(), err)
 	}
 	return rel, nil
+}
+
+// UnscannedRequest asks for the release of a chart that brings its own images.
+type UnscannedRequest struct {
+	// Run identifies the run. It is recorded with the release.
+	Run string
+	// Source is recorded with the release.
+	Source stages.Source
+}
+
+// DeployUnscanned is Deploy for a chart that brings nothing but images of its own.
+// Config.Unscanned says why it may. [Deployer.Plan], [Deployer.Checkpoint] and
+// [Deployer.Restore] take no image for it.
+func (d *Deployer) DeployUnscanned(ctx context.Context, req UnscannedRequest) (stages.Release, error) {
+	if d.cfg.Unscanned == "" {
+		return stages.Release{}, fmt.Errorf("%w: deploy release %s: set Config.Unscanned to the reason why nothing of it was scanned", stages.ErrNotCleared, d.name())
+	}
+	rel, err := d.deploy(ctx, stages.Image{}, note{
+		run: req.Run, commit: req.Source.Revision, author: req.Source.Author, unscanned: d.cfg.Unscanned,
+	})
+	if err != nil {
+		return stages.Release{}, fmt.Errorf("deploy release %s: %w", d.name(), err)
+	}
+	return rel, nil
+}
+
+// checkImage refuses an image where there must be none, and none where there must
+// be one.
+func (d *Deployer) checkImage(img stages.Image) error {
+	switch {
+	case d.cfg.Unscanned == "" && img.IsZero():
+		return fmt.Errorf("%w: there is no image", stages.ErrInvalid)
+	case d.cfg.Unscanned != "" && !img.IsZero():
+		return fmt.Errorf("%w: the chart takes no image of ours, and there is %s", stages.ErrInvalid, img)
+	}
+	return nil
 }
 
 func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages.Release, error) {

@@ -138,6 +138,8 @@ type HookError struct {
 	Hook stages.Object
 	// Problem says what became of it.
 	Problem string
+	// Logs are the last lines that its pods wrote, with secrets masked.
+	Logs []string
 
 	err error
 }
@@ -150,8 +152,8 @@ func (e *HookError) Unwrap() error { return e.err }
 // Evidence tells about the failed hook.
 func (e *HookError) Evidence() []stages.Evidence {
 	return []stages.Evidence{{
-		Subject: e.Hook.String(), Reason: "HookFailed", Message: e.Problem,
-		Remedy: "look at the logs of the hook's pod",
+		Subject: e.Hook.String(), Reason: "HookFailed", Message: e.Problem, Logs: e.Logs,
+		Remedy: "look at what the hook's pod wrote",
 	}}
 }
 
@@ -163,27 +165,39 @@ var verbs = map[string]string{
 // resourcePath matches /api/v1/… and /apis/group/version/… .
 var resourcePath = regexp.MustCompile(`/(?:api|apis/([^/]+))/v[^/]+(?:/namespaces/([^/]+))?(?:/([^/]+)(?:/([^/]+)(?:/(.+))?)?)?$`)
 
+// apiRequest is what a request to an API server is about.
+type apiRequest struct{ verb, group, resource, namespace, name string }
+
+func parseRequest(req *http.Request) apiRequest {
+	r := apiRequest{verb: verbs[req.Method]}
+	if m := resourcePath.FindStringSubmatch(req.URL.Path); m != nil {
+		r.group, r.namespace, r.resource, r.name = m[1], m[2], m[3], m[4]
+		if r.resource == "" && r.namespace != "" {
+			r.resource, r.name, r.namespace = "namespaces", r.namespace, ""
+		}
+		if m[5] != "" {
+			r.resource += "/" + m[5]
+		}
+	}
+	switch {
+	case r.verb == "get" && req.URL.Query().Has("watch"):
+		r.verb = "watch"
+	case r.verb == "get" && r.name == "" && r.resource != "":
+		r.verb = "list"
+	}
+	return r
+}
+
 // newAPIError classes a refusal, or returns nil for one that is part of normal
 // work.
 func newAPIError(req *http.Request, status *metav1.Status) *APIError {
 	if status.Reason == metav1.StatusReasonAlreadyExists || status.Reason == metav1.StatusReasonNotFound {
 		return nil
 	}
-	e := &APIError{Verb: verbs[req.Method], Message: status.Message, Reason: classify(status)}
-	if m := resourcePath.FindStringSubmatch(req.URL.Path); m != nil {
-		e.Group, e.Namespace, e.Resource, e.Name = m[1], m[2], m[3], m[4]
-		if e.Resource == "" && e.Namespace != "" {
-			e.Resource, e.Name, e.Namespace = "namespaces", e.Namespace, ""
-		}
-		if m[5] != "" {
-			e.Resource += "/" + m[5]
-		}
-	}
-	switch {
-	case e.Verb == "get" && req.URL.Query().Has("watch"):
-		e.Verb = "watch"
-	case e.Verb == "get" && e.Name == "":
-		e.Verb = "list"
+	r := parseRequest(req)
+	e := &APIError{
+		Reason: classify(status), Message: status.Message,
+		Verb: r.verb, Group: r.group, Resource: r.resource, Namespace: r.namespace, Name: r.name,
 	}
 	if status.Details != nil {
 		if e.Name == "" {
@@ -246,7 +260,10 @@ func (s *session) explain(err error) error {
 		return context.Cause(s.ctx)
 	case s.hook != nil && strings.Contains(err.Error(), s.hook.Error()):
 		problem, _ := redact(s.hook.Problem, s.secrets)
-		return stages.Permanent(&HookError{Hook: s.hook.Hook, Problem: problem})
+		return stages.Permanent(&HookError{Hook: s.hook.Hook, Problem: problem, Logs: s.hook.Logs})
+	}
+	if owned, ok := errors.AsType[*OwnershipError](err); ok {
+		return owned
 	}
 	if already, ok := errors.AsType[*APIError](err); ok {
 		return already

@@ -56,6 +56,9 @@ type assignment struct{ path, value string }
 // assign returns the value of every configured path for img, outermost first, so
 // that paths which contradict each other are noticed whatever their order.
 func (v ImageValues) assign(img stages.Image) []assignment {
+	if v == (ImageValues{}) {
+		return nil
+	}
 	var out []assignment
 	put := func(path, value string) {
 		if path != "" {
@@ -88,8 +91,11 @@ func (v ImageValues) inject(values map[string]any, img stages.Image) error {
 
 // checkPinned returns an error matching [stages.ErrInvalid] unless a pod template
 // among objects runs img, and none among objects and hooks runs the same
-// repository in any other way.
+// repository in any other way. With no image it asks for nothing.
 func checkPinned(img stages.Image, objects, hooks []object) error {
+	if img.IsZero() {
+		return nil
+	}
 	found := false
 	var others []string
 	for i, obj := range append(append([]object(nil), objects...), hooks...) {

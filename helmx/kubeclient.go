@@ -17,10 +17,12 @@ import (
 )
 
 // kubeClient is Helm's client with every wait replaced: Helm's poll, or retry,
-// until a timeout of their own, whatever becomes of the operation.
+// until a timeout of their own, whatever becomes of the operation. It also can
+// apply on the server's side, see serverside.go.
 type kubeClient struct {
 	*kube.Client
-	s *session
+	s     *session
+	apply Apply
 }
 
 var (
@@ -31,11 +33,11 @@ var (
 	_ kube.InterfaceDeletionPropagation = (*kubeClient)(nil)
 )
 
-func newKubeClient(s *session) *kubeClient {
+func newKubeClient(s *session, apply Apply) *kubeClient {
 	client := kube.New(s)
 	client.Namespace = s.namespace
 	client.Log = s.debug
-	return &kubeClient{client, s}
+	return &kubeClient{client, s, apply}
 }
 
 // Build never validates on the client side. With the API servers that there are,
@@ -106,7 +108,7 @@ func (k *kubeClient) WatchUntilReady(resources kube.ResourceList, timeout time.D
 			return done, nil
 		})
 		if err != nil && k.s.ctx.Err() == nil {
-			k.s.hook = &HookError{Hook: infoID(info), Problem: err.Error(), err: err}
+			k.s.hook = &HookError{Hook: infoID(info), Problem: err.Error(), Logs: k.s.hookLogs(info), err: err}
 			return k.s.hook
 		}
 		return err

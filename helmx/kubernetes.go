@@ -31,6 +31,9 @@ type Kubernetes struct {
 	InCluster bool
 	// Context chooses a context of the kubeconfig; empty takes its current one.
 	Context string
+	// Impersonate names the account to act as. The account of the credentials must
+	// be allowed to impersonate it.
+	Impersonate rest.ImpersonationConfig
 	// QPS and Burst bound the requests per second over all concurrent calls. 0
 	// means [DefaultQPS] and [DefaultBurst].
 	QPS   float32
@@ -51,7 +54,14 @@ func (k Kubernetes) RESTConfig() (*rest.Config, error) {
 	if k.Burst > 0 {
 		cfg.Burst = k.Burst
 	}
+	if k.Impersonate.UserName != "" {
+		cfg.Impersonate = k.Impersonate
+	}
 	return cfg, nil
+}
+
+func (k Kubernetes) isZero() bool {
+	return k.REST == nil && len(k.Kubeconfig) == 0 && k.KubeconfigPath == "" && !k.InCluster && k.Context == ""
 }
 
 func (k Kubernetes) load() (*rest.Config, error) {
@@ -69,6 +79,8 @@ func (k Kubernetes) load() (*rest.Config, error) {
 		return nil, errors.New("a Context needs a kubeconfig")
 	case k.QPS < 0 || k.Burst < 0:
 		return nil, errors.New("QPS and Burst must not be negative")
+	case k.Impersonate.UserName == "" && (k.Impersonate.UID != "" || len(k.Impersonate.Groups) > 0 || len(k.Impersonate.Extra) > 0):
+		return nil, errors.New("Impersonate needs a UserName")
 	case k.REST != nil:
 		return rest.CopyConfig(k.REST), nil
 	case k.InCluster:

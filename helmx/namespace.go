@@ -2,6 +2,7 @@ package helmx
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -32,13 +33,15 @@ func (d *Deployer) createNamespace(s *session, run string) error {
 	if exists || err != nil {
 		return err
 	}
+	labels := maps.Clone(d.cfg.NamespaceLabels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels["name"] = s.namespace // As helm --create-namespace does.
+	labels["app.kubernetes.io/managed-by"] = "fairlead"
+	labels[LabelRun] = runLabel(run)
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
-		Name: s.namespace,
-		Labels: map[string]string{
-			"name":                         s.namespace, // As helm --create-namespace does.
-			"app.kubernetes.io/managed-by": "fairlead",
-			LabelRun:                       runLabel(run),
-		},
+		Name: s.namespace, Labels: labels, Annotations: d.cfg.NamespaceAnnotations,
 	}}
 	_, err = s.clients.CoreV1().Namespaces().Create(s.ctx, ns, metav1.CreateOptions{FieldManager: fieldManager})
 	if err != nil && !apierrors.IsAlreadyExists(err) {

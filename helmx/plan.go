@@ -13,8 +13,8 @@ import (
 // have it, and compares it with the manifest of the deployed revision. Hooks are
 // among the manifests, so that gates see them, but not among the changes.
 func (d *Deployer) Plan(ctx context.Context, req stages.PlanRequest) (stages.Plan, error) {
-	if req.Image.IsZero() {
-		return stages.Plan{}, fmt.Errorf("%w: plan release %s: there is no image", stages.ErrInvalid, d.name())
+	if err := d.checkImage(req.Image); err != nil {
+		return stages.Plan{}, fmt.Errorf("plan release %s: %w", d.name(), err)
 	}
 	plan, err := d.plan(ctx, req.Image)
 	if err != nil {

@@ -34,12 +34,14 @@ const (
 
 // note is what is written into a release record about its origin.
 type note struct {
-	run      string
-	image    stages.Image
-	commit   string
-	author   string
-	bypass   string
-	restores int
+	run    string
+	image  stages.Image
+	commit string
+	author string
+	bypass string
+	// unscanned is why nothing needed to be cleared.
+	unscanned string
+	restores  int
 }
 
 func (n note) labels() map[string]string {
@@ -51,6 +53,9 @@ func (n note) labels() map[string]string {
 		if n.bypass != "" {
 			out[LabelGates] = "bypassed"
 		}
+	}
+	if n.unscanned != "" {
+		out[LabelGates] = "unscanned"
 	}
 	if n.commit != "" {
 		out[LabelCommit] = labelValue(n.commit)
@@ -70,7 +75,12 @@ func (n note) description() string {
 	if n.restores > 0 {
 		return fmt.Sprintf("fairlead run %q: restored revision %d", n.run, n.restores)
 	}
-	text := fmt.Sprintf("fairlead run %q: released %s", n.run, n.image)
+	text := fmt.Sprintf("fairlead run %q: released ", n.run)
+	if n.unscanned != "" {
+		text += fmt.Sprintf("unscanned images: %q", n.unscanned)
+	} else {
+		text += n.image.String()
+	}
 	if n.commit != "" {
 		text += fmt.Sprintf(", commit %q", n.commit)
 	}

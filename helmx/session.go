@@ -27,7 +27,7 @@ import (
 type session struct {
 	// ctx is kept because Helm's interfaces pass none.
 	ctx       context.Context //nolint:containedctx // See above.
-	cluster   *cluster
+	cluster   *Cluster
 	namespace string
 	log       *slog.Logger
 	failures  *failureLog
@@ -60,7 +60,7 @@ func (d *Deployer) session(ctx context.Context) (*session, error) {
 	}
 	s.discovery = &sessionDiscovery{CachedDiscoveryInterface: known.discovery, known: known, fresh: fresh, s: s}
 	s.mapper = restmapper.NewDeferredDiscoveryRESTMapper(s.discovery)
-	s.kube = newKubeClient(s)
+	s.kube = newKubeClient(s, d.cfg.Apply)
 	return s, nil
 }
 
