@@ -220,9 +220,9 @@ func TestValidateScope(t *testing.T) {
 
 func TestValidateForm(t *testing.T) {
 	sealed := string(read(t, "kubeseal-namespace-wide.yaml"))
-	change := func(old, new string) string {
-		require.Contains(t, sealed, old)
-		return strings.Replace(sealed, old, new, 1)
+	change := func(from, to string) string {
+		require.Contains(t, sealed, from)
+		return strings.Replace(sealed, from, to, 1)
 	}
 	for name, tc := range map[string]struct{ data, says string }{
 		"nothing":           {"", "not a SealedSecret"},

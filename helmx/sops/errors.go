@@ -80,13 +80,13 @@ func (e *NoKeyError) Error() string {
 		fmt.Fprintf(&b, " (%d of %d key groups opened)", e.Opened, e.Needed)
 	}
 	b.WriteString(": give an identity for one of its recipients")
-	for i, r := range e.Recipients {
-		b.WriteString(map[bool]string{true: " ", false: ", "}[i == 0])
-		b.WriteString(r.String())
+	separator := " "
+	for _, r := range e.Recipients {
+		b.WriteString(separator + r.String())
+		separator = ", "
 	}
 	for _, cause := range e.Causes {
-		b.WriteString("; ")
-		b.WriteString(cause.Error())
+		b.WriteString("; " + cause.Error())
 	}
 	return b.String()
 }
