@@ -23,6 +23,7 @@ var imports = []row{
 	{folder: "scan/trivy", may: []string{"stages", "scan"}},
 	{folder: "sign", may: []string{"stages", "registry"}},
 	{folder: "helmx", may: []string{"stages"}},
+	{folder: "helmx/sops/cloudkms", may: []string{"stages", "helmx"}},
 	{folder: "rollout", may: []string{"stages"}},
 	{folder: "notify", may: []string{"stages", "pipeline"}},
 	{folder: "examples", may: everything},
