@@ -56,7 +56,8 @@
 //   - {apiGroups: [rbac.authorization.k8s.io], resources: [clusterroles], resourceNames: [<that role>], verbs: [bind]}
 //
 // With that role and the account in [Config.Bindings], it gets its rights in each preview as it
-// makes it, and has none over secrets elsewhere. [Config.Bindings] is also the way to give the
+// makes it, and has none over secrets elsewhere, unless it binds that role there, which
+// leaves a trace and can be kept from it by an admission policy. [Config.Bindings] is also the way to give the
 // account that deploys its rights; each role needs the bind verb. Create waits until
 // the API server knows of the bindings.
 //
