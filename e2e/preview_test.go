@@ -136,13 +136,13 @@ func (p *previewWorld) open(t *testing.T, change ...func(*preview.Config)) *prev
 // create makes a preview that is deleted with the test.
 func (p *previewWorld) create(t *testing.T, previews *preview.Previews, number int) *preview.Preview {
 	t.Helper()
-	made, err := previews.Create(labtest.Context(t), pull(number))
+	made, err := previews.Create(labtest.Context(t), pullRequest(number))
 	require.NoError(t, err)
 	t.Cleanup(func() { p.deleteNamespace(t, made.Namespace) })
 	return made
 }
 
-func pull(number int) preview.PullRequest {
+func pullRequest(number int) preview.PullRequest {
 	return preview.PullRequest{Repository: "acme/shop", Number: number, Branch: "feature/../$(x)", Author: "Ada <ada@example.com>"}
 }
 
@@ -163,7 +163,7 @@ func TestPreview(t *testing.T) {
 			results, failures := make([]*preview.Preview, 4), make([]error, 4)
 			for i := range results {
 				opened := p.open(t)
-				all.Go(func() { results[i], failures[i] = opened.Create(ctx, pull(7)) })
+				all.Go(func() { results[i], failures[i] = opened.Create(ctx, pullRequest(7)) })
 			}
 			all.Wait()
 			created := 0
@@ -190,7 +190,7 @@ func TestPreview(t *testing.T) {
 			}
 		}},
 		{"a release goes into it", func(t *testing.T) {
-			_, err := previews.URL(ctx, pull(7))
+			_, err := previews.URL(ctx, pullRequest(7))
 			require.ErrorIs(t, err, preview.ErrNoURL)
 			img, err := p.builder(t, "preview").Build(ctx, source("1.0.0"))
 			require.NoError(t, err)
@@ -208,7 +208,7 @@ func TestPreview(t *testing.T) {
 			_, err = p.verifiers(t, p.deploys)[0].Verify(ctx, rel)
 			require.NoError(t, err)
 			p.requireRunning(t, made.Namespace, img)
-			address, err := previews.URL(ctx, pull(7))
+			address, err := previews.URL(ctx, pullRequest(7))
 			require.NoError(t, err)
 			assert.Equal(t, "http://pr-7.example/", address)
 			current, err := deployer.Current(ctx)
@@ -217,16 +217,16 @@ func TestPreview(t *testing.T) {
 			assert.Equal(t, "1.0.0", current.Commit)
 		}},
 		{"it is renewed", func(t *testing.T) {
-			again, err := previews.Create(ctx, pull(7))
+			again, err := previews.Create(ctx, pullRequest(7))
 			require.NoError(t, err)
 			assert.False(t, again.Created)
 			assert.Equal(t, made.UID, again.UID)
 		}},
 		{"it is removed", func(t *testing.T) {
-			require.NoError(t, previews.Delete(ctx, pull(7)))
+			require.NoError(t, previews.Delete(ctx, pullRequest(7)))
 			_, err := p.kube.CoreV1().Namespaces().Get(ctx, made.Namespace, metav1.GetOptions{})
 			assert.True(t, apierrors.IsNotFound(err), "%v", err)
-			require.NoError(t, previews.Delete(ctx, pull(7)))
+			require.NoError(t, previews.Delete(ctx, pullRequest(7)))
 		}},
 	}
 	t.Cleanup(func() {
@@ -292,7 +292,7 @@ func TestPreviewThatHangsIsExplained(t *testing.T) {
 	maps := p.kube.CoreV1().ConfigMaps(made.Namespace)
 	held, err := maps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "held", Finalizers: []string{"example.com/hold"}}}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	err = p.open(t, func(c *preview.Config) { c.Timeout = 15 * time.Second }).Delete(ctx, pull(8))
+	err = p.open(t, func(c *preview.Config) { c.Timeout = 15 * time.Second }).Delete(ctx, pullRequest(8))
 	var stuck *preview.StuckError
 	require.ErrorAs(t, err, &stuck)
 	assert.ErrorContains(t, err, "example.com/hold")
@@ -302,7 +302,7 @@ func TestPreviewThatHangsIsExplained(t *testing.T) {
 	again := make(chan error, 1)
 	previews := p.open(t)
 	go func() {
-		_, err := previews.Create(ctx, pull(8))
+		_, err := previews.Create(ctx, pullRequest(8))
 		again <- err
 	}()
 	held, err = maps.Get(ctx, held.Name, metav1.GetOptions{})
