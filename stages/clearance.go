@@ -96,6 +96,15 @@ func (c Clearance) Bypass() string {
 	return c.grants.Bypass
 }
 
+// Decisions returns what the gates decided, each of them a pass; none if they were
+// bypassed.
+func (c Clearance) Decisions() []Decision {
+	if c.grants == nil {
+		return nil
+	}
+	return slices.Clone(c.grants.Decisions)
+}
+
 // Check returns an error matching [ErrNotCleared] unless c clears an image.
 // Every [Deployer] calls it first.
 func (c Clearance) Check() error {
