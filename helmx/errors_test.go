@@ -42,7 +42,7 @@ func TestNewRefuses(t *testing.T) {
 		want   string
 	}{
 		"no chart":           {func(c *helmx.Config) { c.Chart = "" }, "Chart is empty"},
-		"missing chart":      {func(c *helmx.Config) { c.Chart = dir + "/nowhere" }, "nowhere does not exist"},
+		"missing chart":      {func(c *helmx.Config) { c.Chart = dir + "/nowhere" }, "nowhere: it does not exist"},
 		"library chart":      {func(c *helmx.Config) { c.Chart = library }, "only an application"},
 		"broken chart":       {func(c *helmx.Config) { c.Chart = badChart }, "bad/values.yaml:2: "},
 		"not a chart":        {func(c *helmx.Config) { c.Chart = dir }, "Chart.yaml file is missing"},

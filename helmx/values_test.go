@@ -28,12 +28,12 @@ func TestValuesPrecedence(t *testing.T) {
 			SetFile("f=" + file("f.txt", "from a file")), {Expression: "list[1]=4"},
 		},
 	}
-	got, err := v.load()
+	got, err := v.load(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, map[string]any{
 		"m": map[string]any{"a": "two", "b": "map", "c": "set", "d": "one"}, "list": []any{float64(3), int64(4)},
 		"gone": nil, "n": int64(3), "on": true, "s": "3", "j": map[string]any{"x": []any{float64(1)}}, "lit": "a,b=c", "f": "from a file",
-	}, got)
+	}, got.merged)
 	assert.Equal(t, map[string]any{"m": map[string]any{"b": "map", "c": "map"}}, given, "the caller's map was changed")
 }
 
