@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -245,10 +246,18 @@ func (s *source) instance(log *slog.Logger) (*chart.Chart, map[string]any, error
 	return c, values, nil
 }
 
-// shadowChart does [shadow] for a chart and its dependencies.
+// shadowChart does [shadow] for a chart and its dependencies. It leaves alone what
+// has effect in a second place, where it isn't replaced: a chart with values that
+// are imported, or with an alias.
 func shadowChart(c *chart.Chart, given map[string]any, path string, warn func(string)) {
+	if importsValues(c) {
+		return
+	}
 	shadow(c.Values, given, path, warn)
 	for _, dep := range c.Dependencies() {
+		if aliased(c, dep) {
+			continue
+		}
 		if sub, ok := given[dep.Name()].(map[string]any); ok {
 			shadowChart(dep, sub, path+"."+dep.Name(), warn)
 		}
@@ -256,6 +265,17 @@ func shadowChart(c *chart.Chart, given map[string]any, path string, warn func(st
 			shadowChart(dep, sub, path+"."+dep.Name(), warn)
 		}
 	}
+}
+
+func importsValues(c *chart.Chart) bool {
+	return slices.ContainsFunc(c.Metadata.Dependencies, func(d *chart.Dependency) bool { return d != nil && len(d.ImportValues) > 0 }) ||
+		slices.ContainsFunc(c.Dependencies(), importsValues)
+}
+
+func aliased(c, dep *chart.Chart) bool {
+	return slices.ContainsFunc(c.Metadata.Dependencies, func(d *chart.Dependency) bool {
+		return d != nil && d.Name == dep.Name() && d.Alias != ""
+	})
 }
 
 func usesHooks(c *chart.Chart) bool {

@@ -135,9 +135,9 @@ func walk(v any, at []string, visit func(steps []string, leaf any)) {
 	visit(at, v)
 }
 
-// remove deletes what steps lead to, and the maps that this leaves empty. Lists are
-// values of their own to Helm: one goes as a whole.
-func remove(root map[string]any, steps []string) {
+// remove deletes what steps lead to and, if prune, the maps that this leaves empty.
+// Lists are values of their own to Helm: one goes as a whole.
+func remove(root map[string]any, steps []string, prune bool) {
 	if len(steps) == 0 {
 		return
 	}
@@ -146,7 +146,7 @@ func remove(root map[string]any, steps []string) {
 		delete(root, steps[0])
 		return
 	}
-	if remove(under, steps[1:]); len(under) == 0 {
+	if remove(under, steps[1:], prune); len(under) == 0 && prune {
 		delete(root, steps[0])
 	}
 }

@@ -245,12 +245,12 @@ func (t *tracer) winner(s *stack, steps []string, value any) (setting, func(), b
 	}
 	won := t.settings[m]
 	if won.origin.Kind != FromChart {
-		return won, func() { remove(s.user, userPath(s.user, m, steps)) }, true
+		return won, func() { remove(s.user, userPath(s.user, m, steps), true) }, true
 	}
 	return won, func() {
 		for d, values := range s.defaults {
 			if d.origin == won.origin {
-				remove(values, won.path)
+				remove(values, won.path, false) // Helm warns of an import that isn't there.
 			}
 		}
 	}, true
@@ -275,13 +275,13 @@ func userPath(user map[string]any, m mark, steps []string) []string {
 // would find such a thing first.
 func (t *tracer) hollowWinner(s *stack, steps []string, value any) (setting, func(), bool) {
 	if at, ok := lookup(s.user, steps); ok && hollow(at) {
-		return t.hollow[joinPath(steps)], func() { remove(s.user, steps) }, true
+		return t.hollow[joinPath(steps)], func() { remove(s.user, steps, true) }, true
 	}
 	c, rest := t.root, steps
 	for c != nil && len(rest) > 0 {
 		d := c.defaults
 		if at, ok := lookup(s.defaults[d], rest); ok && hollow(at) {
-			return setting{origin: d.origin, doc: d.doc, path: rest, value: value}, func() { remove(s.defaults[d], rest) }, true
+			return setting{origin: d.origin, doc: d.doc, path: rest, value: value}, func() { remove(s.defaults[d], rest, false) }, true
 		}
 		below := slices.IndexFunc(c.charts, func(dep *tracedChart) bool { return dep.name == rest[0] })
 		if below < 0 {
@@ -315,7 +315,7 @@ func (t *tracer) explainRemoved(s *stack, steps []string) ([]Provenance, error) 
 		if at, exists := lookup(s.user, steps[:n]); !ok || !exists || at != nil {
 			continue
 		}
-		remove(s.user, steps[:n])
+		remove(s.user, steps[:n], true)
 		now, err := t.effective(s)
 		if err != nil {
 			return nil, err
