@@ -181,7 +181,8 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 		i := action.NewInstall(cfg)
 		i.ReleaseName, i.Namespace = d.cfg.Release, d.cfg.Namespace
 		i.Timeout = d.cfg.Timeout
-		i.SkipCRDs = true // New has seen to it that this leaves nothing out unasked.
+		i.SkipSchemaValidation = true // It was validated before, see render.
+		i.SkipCRDs = true             // New has seen to it that this leaves nothing out unasked.
 		i.Description = record.note.description()
 		i.Replace = true // Only ever of a release that was uninstalled with its history kept.
 		return i.Run(chart, values)
@@ -192,6 +193,7 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 	u.Timeout = d.cfg.Timeout
 	u.Description = record.note.description()
 	u.ResetValues = true
+	u.SkipSchemaValidation = true // As above.
 	return u.Run(d.cfg.Release, chart, values)
 }
 

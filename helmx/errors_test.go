@@ -95,7 +95,7 @@ func TestRenderErrorsMaskValues(t *testing.T) {
 		"yaml":      {"", "a: b\n c: {{ .Values.secret }}\n", map[string]any{"secret": canary}, "c/templates/x.yaml"},
 		"twice":     {"", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {}\ndata: {}\n", nil, "c/templates/x.yaml"},
 		"no kind":   {"", "apiVersion: v1\nmetadata: {name: a}\n", nil, "lacks apiVersion, kind or metadata.name"},
-		"schema":    {"testdata/digest", "", map[string]any{"message": canary}, "/message"},
+		"schema":    {"testdata/digest", "", map[string]any{"message": canary}, "Values.Map: message: does not match the pattern"},
 		"old shape": {"", `{{ fail .Values.password }}`, map[string]any{"password": canary}, "x.yaml:1"},
 	} {
 		t.Run(name, func(t *testing.T) {

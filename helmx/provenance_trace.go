@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
@@ -271,28 +272,118 @@ func userPath(user map[string]any, m mark, steps []string) []string {
 	return found
 }
 
+// locate returns what set the effective value at steps, or for a map or list what
+// set most of it that outranks the rest.
+func (t *tracer) locate(now map[string]any, steps []string) Origin {
+	at, exists := lookup(now, steps)
+	if !exists {
+		return Origin{}
+	}
+	var best setting
+	var depth int
+	walk(at, nil, func(below []string, leaf any) {
+		won, _, ok := t.winner(t.start(), append(slices.Clone(steps), below...), leaf)
+		if ok && (best.origin.Kind == "" || rank(won.origin) > rank(best.origin)) {
+			best, depth = won, len(below)
+		}
+	})
+	if depth > len(best.path) {
+		return best.origin
+	}
+	best.path = best.path[:len(best.path)-depth]
+	return best.at()
+}
+
+// rank orders origins by precedence.
+func rank(o Origin) int {
+	return slices.Index([]OriginKind{FromChart, FromFile, FromMap, FromOverride, FromImage}, o.Kind)*1000 + o.Index
+}
+
 // hollowWinner is [tracer.winner] for what can't be marked. It looks where Helm
 // would find such a thing first.
 func (t *tracer) hollowWinner(s *stack, steps []string, value any) (setting, func(), bool) {
+	if won, remove, ok := t.hollowUser(s, steps); ok {
+		return won, remove, true
+	}
+	return t.hollowDefault(s, t.root, steps, value)
+}
+
+func (t *tracer) hollowUser(s *stack, steps []string) (setting, func(), bool) {
 	if at, ok := lookup(s.user, steps); ok && hollow(at) {
 		return t.hollow[joinPath(steps)], func() { remove(s.user, steps, true) }, true
 	}
-	c, rest := t.root, steps
-	for c != nil && len(rest) > 0 {
-		d := c.defaults
-		if at, ok := lookup(s.defaults[d], rest); ok && hollow(at) {
-			return setting{origin: d.origin, doc: d.doc, path: rest, value: value}, func() { remove(s.defaults[d], rest, false) }, true
-		}
-		below := slices.IndexFunc(c.charts, func(dep *tracedChart) bool { return dep.name == rest[0] })
-		if below < 0 {
-			break
-		}
-		c, rest = c.charts[below], rest[1:]
+	return setting{}, nil, false
+}
+
+// hollowDefault looks in the defaults of c, of the dependency that steps lead into,
+// and of those that c imports from.
+func (t *tracer) hollowDefault(s *stack, c *tracedChart, steps []string, value any) (setting, func(), bool) {
+	if won, remove, ok := c.defaults.hollow(s, steps, value); ok {
+		return won, remove, true
 	}
-	if len(rest) > 0 && len(rest) < len(steps) && rest[0] == chartutil.GlobalKey {
-		return t.hollowWinner(s, rest, value)
+	for _, dep := range c.charts {
+		if len(steps) < 2 || dep.name != steps[0] {
+			continue
+		}
+		if won, remove, ok := t.hollowDefault(s, dep, steps[1:], value); ok {
+			return won, remove, true
+		}
+		if steps[1] != chartutil.GlobalKey {
+			continue
+		}
+		if won, remove, ok := t.hollowUser(s, steps[1:]); ok {
+			return won, remove, true
+		}
+		if won, remove, ok := c.defaults.hollow(s, steps[1:], value); ok {
+			return won, remove, true
+		}
+	}
+	for _, want := range c.requires {
+		for _, entry := range want.imports {
+			from, ok := importedFrom(entry, steps)
+			if !ok {
+				continue
+			}
+			if won, remove, ok := c.defaults.hollow(s, append([]string{want.name}, from...), value); ok {
+				return won, remove, true
+			}
+			for _, dep := range c.charts {
+				if dep.name != want.name {
+					continue
+				}
+				if won, remove, ok := t.hollowDefault(s, dep, from, value); ok {
+					return won, remove, true
+				}
+			}
+		}
 	}
 	return setting{}, nil, false
+}
+
+// hollow returns what d itself sets at steps, if that is no scalar.
+func (d *tracedDefaults) hollow(s *stack, steps []string, value any) (setting, func(), bool) {
+	if at, ok := lookup(s.defaults[d], steps); !ok || !hollow(at) {
+		return setting{}, nil, false
+	}
+	return setting{origin: d.origin, doc: d.doc, path: steps, value: value}, func() { remove(s.defaults[d], steps, false) }, true
+}
+
+// importedFrom returns what an entry of import-values takes the value at steps from.
+func importedFrom(entry any, steps []string) ([]string, bool) {
+	var from, to []string
+	switch entry := entry.(type) {
+	case string:
+		from = []string{"exports", entry}
+	case map[string]any:
+		from = strings.Split(fmt.Sprint(entry["child"]), ".")
+		if parent := fmt.Sprint(entry["parent"]); parent != "." {
+			to = strings.Split(parent, ".")
+		}
+	}
+	if len(from) == 0 || len(steps) <= len(to) || !slices.Equal(steps[:len(to)], to) {
+		return nil, false
+	}
+	return append(from, steps[len(to):]...), true
 }
 
 // hollow reports whether v is a leaf that is no scalar.

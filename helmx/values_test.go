@@ -1,6 +1,8 @@
 package helmx
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,4 +131,25 @@ func FuzzSplitReference(f *testing.F) {
 			assert.Equal(t, repository, again)
 		}
 	})
+}
+
+func TestEncryptedValues(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secrets.yaml")
+	require.NoError(t, os.WriteFile(path, []byte("plain: 1\npassword: ENC[abc]\nsops:\n  mac: ENC[x]\n"), 0o600))
+	v := Values{Files: []string{path}}
+	_, err := v.load(t.Context())
+	require.ErrorContains(t, err, "is encrypted with SOPS; set Values.Decrypt")
+	v.Decrypt = func(ctx context.Context, name string, data []byte) ([]byte, error) {
+		assert.Equal(t, t.Context(), ctx)
+		assert.Equal(t, path, name)
+		assert.Contains(t, string(data), "ENC[abc]")
+		return []byte("plain: 1\npassword: hunter2\n"), nil
+	}
+	got, err := v.load(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, map[string]any{"plain": float64(1), "password": "hunter2"}, got.merged)
+	denied := errors.New("no key")
+	v.Decrypt = func(context.Context, string, []byte) ([]byte, error) { return nil, denied }
+	_, err = v.load(t.Context())
+	require.ErrorIs(t, err, denied)
 }
