@@ -165,8 +165,7 @@ func TestProvenanceAgreesWithHelm(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // The same each time.
 		s := newScenario(t, r)
 		want, helmErr := s.helmEffective(t)
-		l, err := s.values.load(t.Context())
-		if err != nil {
+		if _, err := s.values.load(t.Context()); err != nil {
 			require.Error(t, helmErr, seed)
 			refused++
 			continue
@@ -190,7 +189,7 @@ func TestProvenanceAgreesWithHelm(t *testing.T) {
 		// Ours, on marks.
 		marks, err := tr.effective(tr.start())
 		require.NoError(t, err, seed)
-		require.Equal(t, want, l.with(tr).unmarked(marks), "seed %d", seed)
+		require.Equal(t, want, tr.unmarked(marks), "seed %d", seed)
 
 		all, err := tr.explain(nil)
 		require.NoError(t, err, seed)
@@ -208,7 +207,7 @@ func TestProvenanceAgreesWithHelm(t *testing.T) {
 			}
 			m, _ := lookup(marks, steps)
 			if id, ok := m.(mark); ok && tr.settings[id].origin.Kind == FromFile {
-				s.assertDecides(t, src, tr.settings[id], steps, value, seed)
+				s.assertDecides(t, tr.settings[id], steps, value, seed)
 				removals++
 			}
 		}
@@ -223,10 +222,8 @@ func TestProvenanceAgreesWithHelm(t *testing.T) {
 	assert.Less(t, refused, 50)
 }
 
-func (l *layers) with(t *tracer) *layers { return t.layers }
-
 // assertDecides changes the value where it is said to be set, and sees it change.
-func (s scenario) assertDecides(t *testing.T, src *source, won setting, steps []string, value any, seed uint64) {
+func (s scenario) assertDecides(t *testing.T, won setting, steps []string, value any, seed uint64) {
 	t.Helper()
 	file := won.origin.Name
 	before, err := os.ReadFile(file)
