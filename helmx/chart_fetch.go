@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"helm.sh/helm/v3/pkg/repo"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"sigs.k8s.io/yaml"
 )
 
@@ -58,18 +59,38 @@ func newFetcher(s *ChartSource) *fetcher {
 		}
 		transport = own
 	}
+	if !s.PlainHTTP {
+		transport = encrypted{transport}
+	}
 	return &fetcher{source: s, indexes: map[string]*repo.IndexFile{}, client: &http.Client{
 		Transport: transport,
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
-			switch {
-			case len(via) > maxRedirects:
+			if len(via) > maxRedirects {
 				return fmt.Errorf("redirected more than %d times", maxRedirects)
-			case req.URL.Scheme != "https" && !s.PlainHTTP:
-				return errors.New("redirected to an address that is not encrypted")
+			}
+			if req.URL.Host != via[0].URL.Host { // The client would trust subdomains and other ports.
+				req.Header.Del("Authorization")
 			}
 			return nil
 		},
 	}}
+}
+
+// encrypted refuses requests in plain text, wherever a server sends the client: by
+// a redirect, or to get a token.
+type encrypted struct{ http.RoundTripper }
+
+// RoundTrip passes on what is encrypted.
+func (e encrypted) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "https" {
+		return nil, fmt.Errorf("%s is not encrypted; allow it with ChartSource.PlainHTTP", req.URL.Host)
+	}
+	return e.RoundTripper.RoundTrip(req)
+}
+
+// CloseIdleConnections lets the client give them up.
+func (e encrypted) CloseIdleConnections() {
+	utilnet.CloseIdleConnectionsFor(e.RoundTripper)
 }
 
 // close gives up idle connections of the fetcher's own transport.

@@ -2,6 +2,7 @@ package helmx_test
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -195,6 +196,37 @@ func TestRepositoryCredentialsStayHome(t *testing.T) {
 	require.NoError(t, err)
 	assert.False(t, leaked)
 	assert.Equal(t, 1, asked)
+
+	// Another port of the same host is another server.
+	home.add(t, archive, name)
+	plain := home.handle
+	home.handle = func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, name) {
+			http.Redirect(w, r, elsewhere.url+"/"+name, http.StatusFound)
+			return true
+		}
+		return plain(w, r)
+	}
+	_, err = openRemote(t, cfg)
+	require.NoError(t, err)
+	assert.False(t, leaked)
+}
+
+// What is asked for over TLS is never got in plain text.
+func TestRedirectToPlainHTTPIsRefused(t *testing.T) {
+	plain := newChartServer(t)
+	archive, name := packaged(t, "testdata/digest")
+	plain.add(t, archive, name)
+	asked := false
+	plain.handle = func(http.ResponseWriter, *http.Request) bool { asked = true; return false }
+	server := httptest.NewTLSServer(http.RedirectHandler(plain.url+"/index.yaml", http.StatusFound))
+	defer server.Close()
+	cfg := repoConfig(t, plain)
+	cfg.ChartSource.Repository, cfg.ChartSource.PlainHTTP = server.URL, false
+	cfg.ChartSource.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	_, err := openRemote(t, cfg)
+	require.ErrorContains(t, err, "is not encrypted")
+	assert.False(t, asked)
 }
 
 func TestChartSourceRefuses(t *testing.T) {
