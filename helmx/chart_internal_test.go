@@ -46,6 +46,7 @@ func TestParseOCI(t *testing.T) {
 func FuzzParseOCI(f *testing.F) {
 	f.Add("oci://localhost:5001/a/shop:1.2.3@sha256:"+strings.Repeat("a", 64), "", "")
 	f.Add("oci://ghcr.io/shop", "~1.2", "sha256:"+strings.Repeat("a", 64))
+	f.Add("oci://0/0", "", "0")
 	f.Fuzz(func(t *testing.T, text, version, digest string) {
 		ref, err := parseOCI(text, version, digest)
 		if err != nil {

@@ -191,6 +191,8 @@ func parseOCI(text, version, wantDigest string) (ociRef, error) {
 	switch {
 	case hasDigest && digest.Digest(pinned).Validate() != nil:
 		return refuse("%q is not a digest such as sha256:…", pinned)
+	case wantDigest != "" && digest.Digest(wantDigest).Validate() != nil:
+		return refuse("%q is not a digest such as sha256:…", wantDigest)
 	case hasDigest && wantDigest != "" && pinned != wantDigest:
 		return refuse("the reference and ChartSource.Digest name different digests")
 	case ref.digest == "":
