@@ -25,8 +25,14 @@ const (
 // Config says what to release, where and how. Chart, Release, Namespace, Image
 // and one of Kubernetes and Cluster are required.
 type Config struct {
-	// Chart is a chart folder or a packaged chart (.tgz), its dependencies included.
+	// Chart is a chart folder, a packaged chart (.tgz), a chart in an OCI registry
+	// (oci://host/repository:version, optionally with @sha256:…), or the name of a
+	// chart in the HTTP repository that ChartSource names. The latter two are
+	// fetched, for which [Open] is there. Dependencies that the chart doesn't bring
+	// along in its charts folder are fetched as Chart.lock says.
 	Chart string
+	// ChartSource says how to get the chart and what must be true of it.
+	ChartSource ChartSource
 	// Release is the release's name.
 	Release string
 	// Namespace is where the release and its objects live.
@@ -74,7 +80,9 @@ func (c *Config) prepare() error {
 	var problems []error
 	refuse := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
 	if c.Chart == "" {
-		refuse("Chart is empty; name a chart folder or a .tgz")
+		refuse("Chart is empty; name a chart folder, a .tgz or an oci:// reference")
+	} else if err := c.ChartSource.validate(c.Chart); err != nil {
+		problems = append(problems, err)
 	}
 	if err := chartutil.ValidateReleaseName(c.Release); err != nil {
 		refuse("Release %q: use at most 53 lower-case letters, digits, '-' and '.'", c.Release)

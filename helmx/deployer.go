@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
@@ -29,15 +30,28 @@ var (
 	_ stages.Closer      = (*Deployer)(nil)
 )
 
-// New returns a Deployer for cfg. It reads the chart and all values, and sends
-// nothing to the cluster. Its errors match [stages.ErrInvalid].
+// New returns a Deployer for cfg, whose chart and dependencies are local: it sends
+// nothing anywhere, and all it takes is reading files. Its errors match
+// [stages.ErrInvalid]. Use [Open] for a chart that has to be fetched.
 func New(cfg Config) (*Deployer, error) {
+	return newDeployer(context.Background(), cfg, false)
+}
+
+// Open is [New] for charts that may be remote: it fetches the chart, and the
+// dependencies that it doesn't bring along, into memory. It sends nothing to the
+// cluster. Its errors match [stages.ErrInvalid], unless ctx has ended or a host is
+// unavailable; a [ChartError] says why a chart can't be used.
+func Open(ctx context.Context, cfg Config) (*Deployer, error) {
+	return newDeployer(ctx, cfg, true)
+}
+
+func newDeployer(ctx context.Context, cfg Config, online bool) (*Deployer, error) {
 	if err := cfg.prepare(); err != nil {
 		return nil, err
 	}
-	src, err := loadSource(cfg.Chart, cfg.Values, cfg.SkipCRDs, cfg.Logger)
+	src, err := loadSource(ctx, &cfg, online)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", stages.ErrInvalid, err)
+		return nil, invalidUnlessPassing(ctx, err)
 	}
 	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster}
 	if d.cluster == nil {
@@ -55,6 +69,13 @@ func (d *Deployer) Close() error {
 		return nil
 	}
 	return d.cluster.Close()
+}
+
+// Chart tells which chart is released.
+func (d *Deployer) Chart() ChartInfo {
+	info := d.source.info
+	info.Dependencies = slices.Clone(info.Dependencies)
+	return info
 }
 
 // Idempotent reports whether a failed Deploy may be repeated, which is so unless
@@ -201,7 +222,8 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 		i := action.NewInstall(cfg)
 		i.ReleaseName, i.Namespace = d.cfg.Release, d.cfg.Namespace
 		i.Timeout = d.cfg.Timeout
-		i.SkipCRDs = true // New has seen to it that this leaves nothing out unasked.
+		i.SkipSchemaValidation = true // It was validated before, see render.
+		i.SkipCRDs = true             // New has seen to it that this leaves nothing out unasked.
 		i.Description = record.note.description()
 		i.Replace = true // Only ever of a release that was uninstalled with its history kept.
 		return i.Run(chart, values)
@@ -212,6 +234,7 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 	u.Timeout = d.cfg.Timeout
 	u.Description = record.note.description()
 	u.ResetValues = true
+	u.SkipSchemaValidation = true // As above.
 	return u.Run(d.cfg.Release, chart, values)
 }
 

@@ -13,13 +13,25 @@
 //
 // # What is released
 //
-// The chart and the values files are read once, by [New], so that a plan and the
+// The chart is a folder, an archive, or one in an OCI registry or HTTP repository,
+// which [Open] fetches into memory: by digest, within limits, and signed if
+// [ChartSource] says so. Dependencies that it doesn't bring along are fetched as
+// Chart.lock says. [Deployer.Chart] tells what was found.
+//
+// The chart and the values files are read once, by [New] or [Open], so that a plan and the
 // deployment after it render the same files. What a template asks the cluster for
 // (lookup, .Capabilities, .Release.Revision) may differ between the two. The image is written into the values last
 // and by digest. After rendering, and again on what Helm is about to apply, the
 // pinned image must appear in a pod template and no container may name the same
 // repository without that digest; a chart that ignores the values, or that has a
 // tag of its own, is refused before the cluster is touched.
+//
+// # Who set what
+//
+// Values are merged as Helm merges them. [Deployer.Provenance] tells for each
+// effective value which file and line, map, override or chart set it, and what that
+// overrode. A [SchemaError] points there too. A release whose record would not fit
+// into a Secret is refused with a [RecordTooLargeError], by a plan already.
 //
 // # What it never does
 //
@@ -31,8 +43,10 @@
 //     done before the call returns.
 //   - It never undoes what hooks did to the outside world, such as a migration of
 //     a database. Objects of hooks are removed where the failed revision made them.
-//   - It never reads HELM_* variables, ~/.kube or Helm's cache folders, and it never
-//     writes to disk.
+//   - It never reads HELM_* variables, ~/.kube, ~/.docker or Helm's own folders, and
+//     it never writes to disk.
+//   - It never follows a chart's tag twice, and never sends credentials to a host that
+//     they are not for.
 //   - It never shows secrets: the data of Secrets is masked in plans and in
 //     differences, and values are masked in errors.
 //

@@ -42,7 +42,7 @@ func TestNewRefuses(t *testing.T) {
 		want   string
 	}{
 		"no chart":           {func(c *helmx.Config) { c.Chart = "" }, "Chart is empty"},
-		"missing chart":      {func(c *helmx.Config) { c.Chart = dir + "/nowhere" }, "nowhere does not exist"},
+		"missing chart":      {func(c *helmx.Config) { c.Chart = dir + "/nowhere" }, "nowhere: it does not exist"},
 		"library chart":      {func(c *helmx.Config) { c.Chart = library }, "only an application"},
 		"broken chart":       {func(c *helmx.Config) { c.Chart = badChart }, "bad/values.yaml:2: "},
 		"not a chart":        {func(c *helmx.Config) { c.Chart = dir }, "Chart.yaml file is missing"},
@@ -95,7 +95,7 @@ func TestRenderErrorsMaskValues(t *testing.T) {
 		"yaml":      {"", "a: b\n c: {{ .Values.secret }}\n", map[string]any{"secret": canary}, "c/templates/x.yaml"},
 		"twice":     {"", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {}\ndata: {}\n", nil, "c/templates/x.yaml"},
 		"no kind":   {"", "apiVersion: v1\nmetadata: {name: a}\n", nil, "lacks apiVersion, kind or metadata.name"},
-		"schema":    {"testdata/digest", "", map[string]any{"message": canary}, "/message"},
+		"schema":    {"testdata/digest", "", map[string]any{"message": canary}, "Values.Map: message: does not match the pattern"},
 		"old shape": {"", `{{ fail .Values.password }}`, map[string]any{"password": canary}, "x.yaml:1"},
 	} {
 		t.Run(name, func(t *testing.T) {

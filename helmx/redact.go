@@ -2,7 +2,6 @@ package helmx
 
 import (
 	"encoding/base64"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -75,8 +74,6 @@ func eachString(v any, visit func(string)) {
 		}
 	}
 }
-
-var schemaNumber = regexp.MustCompile(`got -?[\d.]+`)
 
 // redact returns text without secrets, and whether it had any. Longer secrets go
 // first, lest one that contains another survive in part.

@@ -34,15 +34,14 @@ func (d *Deployer) render(s *session, img stages.Image, revision int, upgrade bo
 	if s.ctx.Err() != nil {
 		return nil, fmt.Errorf("render chart %s: %w", d.cfg.Chart, context.Cause(s.ctx))
 	}
-	if errors.Is(err, stages.ErrInvalid) { // Our own, about paths and images.
+	if errors.Is(err, stages.ErrInvalid) { // Our own, which holds no values.
 		return nil, fmt.Errorf("render chart %s: %w", d.cfg.Chart, err)
 	}
 	if failure, ok := errors.AsType[*APIError](s.explain(err)); ok {
 		return nil, fmt.Errorf("render chart %s: %w", d.cfg.Chart, failure)
 	}
 	text, _ := redact(err.Error(), d.source.private)
-	text = schemaNumber.ReplaceAllString(strings.TrimSpace(text), "got "+Redacted)
-	return nil, fmt.Errorf("%w: render chart %s: %s", stages.ErrInvalid, d.cfg.Chart, text)
+	return nil, fmt.Errorf("%w: render chart %s: %s", stages.ErrInvalid, d.cfg.Chart, strings.TrimSpace(text))
 }
 
 func (d *Deployer) renderChart(s *session, img stages.Image, revision int, upgrade bool) (*rendering, error) {
@@ -63,14 +62,22 @@ func (d *Deployer) renderChart(s *session, img stages.Image, revision int, upgra
 	options := chartutil.ReleaseOptions{
 		Name: d.cfg.Release, Namespace: d.cfg.Namespace, Revision: revision, IsInstall: !upgrade, IsUpgrade: upgrade,
 	}
-	context, err := chartutil.ToRenderValuesWithSchemaValidation(chart, values, options, caps, false)
+	// The schemas are checked here, where it is known who set what.
+	context, err := chartutil.ToRenderValuesWithSchemaValidation(chart, values, options, caps, true)
 	if err != nil {
 		return nil, fmt.Errorf("values: %w", err)
+	}
+	if effective, ok := context["Values"].(chartutil.Values); ok {
+		trace := func() (*tracer, error) { return d.source.trace(d.cfg.Image, img) }
+		if err := checkSchemas(s.ctx, chart, effective, trace); err != nil {
+			return nil, err
+		}
 	}
 	files, err := engine.New(s.rest).Render(chart, context)
 	if err != nil {
 		return nil, err
 	}
+	notes := files[path.Join(chart.Name(), "templates", "NOTES.txt")]
 	for name := range files {
 		if path.Base(name) == "NOTES.txt" {
 			delete(files, name)
@@ -83,6 +90,12 @@ func (d *Deployer) renderChart(s *session, img stages.Image, revision int, upgra
 	var text strings.Builder
 	for _, m := range manifests {
 		fmt.Fprintf(&text, "---\n# Source: %s\n%s\n", m.Name, m.Content)
+	}
+	if err := checkRecordSize(&release.Release{
+		Name: d.cfg.Release, Namespace: d.cfg.Namespace, Version: revision, Chart: chart, Config: values,
+		Manifest: text.String(), Hooks: hooks, Info: &release.Info{Notes: notes},
+	}); err != nil {
+		return nil, err
 	}
 	return newRendering(text.String(), hooks, d.cfg.Namespace, s.mapper, img)
 }

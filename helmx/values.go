@@ -1,6 +1,7 @@
 package helmx
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,6 +23,9 @@ type Values struct {
 	Map map[string]any
 	// Overrides are assignments in the syntax of Helm's command line.
 	Overrides []Override
+	// Decrypt returns the plain content of a values file that is encrypted with
+	// SOPS, in memory. Such a file is refused without it.
+	Decrypt func(ctx context.Context, name string, data []byte) ([]byte, error)
 }
 
 // Override is one assignment, such as Set("replicaCount=3").
@@ -60,9 +64,9 @@ func SetLiteral(expression string) Override { return Override{ModeSetLiteral, ex
 func SetFile(expression string) Override { return Override{ModeSetFile, expression} }
 
 // load merges the sources. Its errors name source, line and path, never a value.
-func (v Values) load() (map[string]any, error) {
-	merged := map[string]any{}
-	for _, file := range v.Files {
+func (v Values) load(ctx context.Context) (*layers, error) {
+	out := newLayers()
+	for i, file := range v.Files {
 		data, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("values file %s does not exist", file)
@@ -70,19 +74,46 @@ func (v Values) load() (map[string]any, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read values file: %w", err)
 		}
+		plain, err := v.decrypt(ctx, file, data)
+		if err != nil {
+			return nil, err
+		}
 		layer := map[string]any{}
-		if err := yaml.Unmarshal(data, &layer); err != nil {
+		if err := yaml.Unmarshal(plain, &layer); err != nil {
 			return nil, fmt.Errorf("values file %s", atLine(file, err))
 		}
-		merged = overlay(merged, layer)
+		// Encryption leaves keys and lines as they are, so what is on disk tells them.
+		out.lay(Origin{Kind: FromFile, Name: file, Index: i + 1}, &lineFinder{data: data}, layer)
 	}
-	merged = overlay(merged, copyMap(v.Map))
+	if len(v.Map) > 0 {
+		out.lay(Origin{Kind: FromMap}, nil, copyMap(v.Map))
+	}
 	for i, o := range v.Overrides {
-		if err := o.apply(merged); err != nil {
+		origin := Origin{Kind: FromOverride, Name: string(o.mode()), Index: i + 1}
+		if err := out.assign(origin, o.apply); err != nil {
 			return nil, fmt.Errorf("override %d (%s of %s): %w", i+1, o.mode(), o.path(), err)
 		}
 	}
-	return merged, nil
+	return out, nil
+}
+
+// decrypt returns the plain content of a values file.
+func (v Values) decrypt(ctx context.Context, file string, data []byte) ([]byte, error) {
+	var head struct {
+		SOPS map[string]any `json:"sops"`
+	}
+	// What isn't YAML is for the caller to refuse.
+	if err := yaml.Unmarshal(data, &head); err != nil || head.SOPS["mac"] == nil {
+		return data, nil //nolint:nilerr // See above.
+	}
+	if v.Decrypt == nil {
+		return nil, fmt.Errorf("values file %s is encrypted with SOPS; set Values.Decrypt", file)
+	}
+	plain, err := v.Decrypt(ctx, file, data)
+	if err != nil {
+		return nil, fmt.Errorf("decrypt values file %s: %w", file, err)
+	}
+	return plain, nil
 }
 
 func (o Override) mode() Mode {

@@ -1,6 +1,8 @@
 package helmx
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,12 +30,12 @@ func TestValuesPrecedence(t *testing.T) {
 			SetFile("f=" + file("f.txt", "from a file")), {Expression: "list[1]=4"},
 		},
 	}
-	got, err := v.load()
+	got, err := v.load(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, map[string]any{
 		"m": map[string]any{"a": "two", "b": "map", "c": "set", "d": "one"}, "list": []any{float64(3), int64(4)},
 		"gone": nil, "n": int64(3), "on": true, "s": "3", "j": map[string]any{"x": []any{float64(1)}}, "lit": "a,b=c", "f": "from a file",
-	}, got)
+	}, got.merged)
 	assert.Equal(t, map[string]any{"m": map[string]any{"b": "map", "c": "map"}}, given, "the caller's map was changed")
 }
 
@@ -129,4 +131,25 @@ func FuzzSplitReference(f *testing.F) {
 			assert.Equal(t, repository, again)
 		}
 	})
+}
+
+func TestEncryptedValues(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secrets.yaml")
+	require.NoError(t, os.WriteFile(path, []byte("plain: 1\npassword: ENC[abc]\nsops:\n  mac: ENC[x]\n"), 0o600))
+	v := Values{Files: []string{path}}
+	_, err := v.load(t.Context())
+	require.ErrorContains(t, err, "is encrypted with SOPS; set Values.Decrypt")
+	v.Decrypt = func(ctx context.Context, name string, data []byte) ([]byte, error) {
+		assert.Equal(t, t.Context(), ctx)
+		assert.Equal(t, path, name)
+		assert.Contains(t, string(data), "ENC[abc]")
+		return []byte("plain: 1\npassword: hunter2\n"), nil
+	}
+	got, err := v.load(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, map[string]any{"plain": float64(1), "password": "hunter2"}, got.merged)
+	denied := errors.New("no key")
+	v.Decrypt = func(context.Context, string, []byte) ([]byte, error) { return nil, denied }
+	_, err = v.load(t.Context())
+	require.ErrorIs(t, err, denied)
 }
