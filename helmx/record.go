@@ -40,6 +40,8 @@ type note struct {
 	author   string
 	bypass   string
 	restores int
+	// plan is the digest of the plan that the deployment is bound to.
+	plan string
 }
 
 func (n note) labels() map[string]string {
