@@ -1,8 +1,6 @@
 package helmx_test
 
 import (
-	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -97,18 +95,6 @@ func mutating(request string) bool {
 	return !strings.HasPrefix(request, http.MethodGet) && !strings.HasPrefix(request, "DRYRUN ")
 }
 
-// dryRun reports whether a request must change nothing. As with a real server, the
-// query of a deletion that has a body says nothing.
-func dryRun(r *http.Request) bool {
-	if r.Method != http.MethodDelete {
-		return r.URL.Query().Get("dryRun") == "All"
-	}
-	body, _ := io.ReadAll(r.Body)
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	var options metav1.DeleteOptions
-	return json.Unmarshal(body, &options) == nil && slices.Equal(options.DryRun, []string{"All"})
-}
-
 // get returns an object, or nil.
 func (a *apiServer) get(path string) content {
 	a.mu.Lock()
@@ -161,23 +147,6 @@ func (a *apiServer) put(path string, obj content) content {
 	a.objects[path] = obj
 	a.announce(event, path, obj)
 	return obj
-}
-
-// encode writes stringData into data.
-func encode(obj content) {
-	text, ok := obj["stringData"].(content)
-	if !ok {
-		return
-	}
-	data, _ := obj["data"].(content)
-	if data == nil {
-		data = content{}
-	}
-	for k, v := range text {
-		data[k] = base64.StdEncoding.EncodeToString(fmt.Append(nil, v))
-	}
-	obj["data"] = data
-	delete(obj, "stringData")
 }
 
 func (a *apiServer) drop(path string) {
@@ -260,6 +229,7 @@ func (a *apiServer) object(w http.ResponseWriter, r *http.Request, path string) 
 		return
 	}
 	kind, full := served[i], "/"+path
+	dry := dryRun(r)
 	body, _ := io.ReadAll(r.Body)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -285,7 +255,7 @@ func (a *apiServer) object(w http.ResponseWriter, r *http.Request, path string) 
 		case kind.group == "apps" && !reflect.DeepEqual(dig(current, "spec", "selector"), dig(changed, "spec", "selector")):
 			fail(w, 422, metav1.StatusReasonInvalid, "the selector: field is immutable",
 				metav1.StatusCause{Type: metav1.CauseTypeFieldValueInvalid, Field: "spec.selector", Message: "Invalid value: field is immutable"})
-		case dryRun(r):
+		case dry:
 			encode(changed)
 			reply(w, 200, changed)
 		default:
@@ -296,7 +266,7 @@ func (a *apiServer) object(w http.ResponseWriter, r *http.Request, path string) 
 			fail(w, 404, metav1.StatusReasonNotFound, "not found")
 			return
 		}
-		if !dryRun(r) {
+		if !dry {
 			a.drop(full)
 		}
 		reply(w, 200, content{"kind": "Status", "apiVersion": "v1", "status": "Success"})
@@ -412,32 +382,6 @@ func (a *apiServer) watch(w http.ResponseWriter, r *http.Request, path, since st
 			stream.Flush()              //nolint:errcheck // The client may be gone.
 		}
 	}
-}
-
-// dig returns the value at a path of keys and list indices, or nil.
-func dig(v any, path ...any) any {
-	for _, step := range path {
-		switch step := step.(type) {
-		case string:
-			m, _ := v.(content)
-			v = m[step]
-		case int:
-			list, _ := v.([]any)
-			if step >= len(list) {
-				return nil
-			}
-			v = list[step]
-		}
-	}
-	return v
-}
-
-// section returns a map within a map, or an empty one.
-func section(obj content, key string) content {
-	if m, ok := obj[key].(content); ok {
-		return m
-	}
-	return content{}
 }
 
 func reply(w http.ResponseWriter, code int, body any) {

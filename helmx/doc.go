@@ -21,6 +21,17 @@
 // repository without that digest; a chart that ignores the values, or that has a
 // tag of its own, is refused before the cluster is touched.
 //
+// # What would change
+//
+// [Deployer.Plan] has Helm's own client try every object as a dry run, eight at a
+// time, so that the changes of a plan are what the API server says would become of
+// the live objects: per field, with the field's owner where that is somebody else,
+// with refusals by admission, quota and validation, and with what can't be changed
+// in place. It also tells what has drifted since the last release. Objects that
+// the account may not try are compared with the last release, and a note says so.
+// [RefuseDangers] makes a gate of it, package diff shows it, and a deployment can be
+// bound to its digest: [stages.DeployRequest].
+//
 // # What it never does
 //
 //   - It never waits for pods: that is for a [stages.Verifier] to watch. Helm's
@@ -34,7 +45,7 @@
 //   - It never reads HELM_* variables, ~/.kube or Helm's cache folders, and it never
 //     writes to disk.
 //   - It never shows secrets: the data of Secrets is masked in plans and in
-//     differences, and values are masked in errors.
+//     differences, wherever else it turns up too, and values are masked in errors.
 //
 // Releases are stored as Helm 3 does, so the helm command can read, upgrade and
 // roll back what this package released, and the other way round.

@@ -44,7 +44,7 @@ func (d *Deployer) plan(ctx context.Context, img stages.Image) (stages.Plan, err
 	if err != nil {
 		return stages.Plan{}, err
 	}
-	trials, err := o.try(s, nil)
+	trials, err := o.try(s, nil, true)
 	if err != nil {
 		return stages.Plan{}, err
 	}

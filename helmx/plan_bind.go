@@ -67,7 +67,7 @@ func (d *Deployer) bind(s *session, digest string, img stages.Image, history []*
 	}
 	if !own {
 		memory := d.plans.recall(digest)
-		trials, err := o.try(s, memory)
+		trials, err := o.try(s, memory, false)
 		if err != nil {
 			return nil, err
 		}

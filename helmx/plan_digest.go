@@ -82,7 +82,7 @@ type seen struct{ uid, version, hash string }
 // changes all the time.
 func (t *trial) state() seen {
 	sum := sha256.New()
-	add(sum, []string{string(t.action), string(t.basis)})
+	add(sum, string(t.action))
 	out := seen{}
 	if t.live != nil {
 		out.uid, out.version = string(t.live.GetUID()), t.live.GetResourceVersion()

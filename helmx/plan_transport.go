@@ -9,6 +9,7 @@ import (
 	"net/http"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 )
 
@@ -118,7 +119,8 @@ func (a *answer) object() map[string]any {
 		return nil
 	}
 	var out map[string]any
-	if json.Unmarshal(a.body, &out) != nil || out["kind"] == "Status" {
+	// Numbers come out as they do of client-go, or every one of them would differ.
+	if utiljson.Unmarshal(a.body, &out) != nil || out["kind"] == "Status" {
 		return nil
 	}
 	return out

@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 
 	"helm.sh/helm/v3/pkg/kube"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/rest"
 
@@ -31,6 +31,9 @@ type trial struct {
 	wire   *rehearsal
 	target *resource.Info
 	origin *resource.Info
+	// pristine is the target as it was prepared, tries how often it was tried again.
+	pristine runtime.Object
+	tries    int
 
 	// action is what would be done; empty for nothing.
 	action  stages.Action
@@ -55,7 +58,9 @@ func (s *session) newTrial(o object, base *object, deletion bool) (*trial, error
 	t.s = &dry
 	var err error
 	if !deletion {
-		t.target, err = t.build(o)
+		if t.target, err = t.build(o); err == nil {
+			t.pristine = t.target.Object.DeepCopyObject()
+		}
 	}
 	if err == nil && base != nil {
 		t.origin, err = t.build(*base)
@@ -157,8 +162,32 @@ func (t *trial) run(release, namespace string, known *seen) error {
 	if err != nil {
 		return err
 	}
+	if t.overtaken() {
+		t.again()
+		return t.run(release, namespace, known)
+	}
 	t.seen = t.state()
 	return nil
+}
+
+// mostTrials bounds how often an object is tried that others go on changing.
+const mostTrials = 5
+
+// overtaken reports whether the object was changed, as by its controller, between
+// the reading and the dry run, whose answer is therefore about another one.
+func (t *trial) overtaken() bool {
+	if t.live == nil || t.outcome == nil || t.action == stages.Delete || t.tries >= mostTrials {
+		return false
+	}
+	return (&unstructured.Unstructured{Object: t.outcome}).GetResourceVersion() != t.live.GetResourceVersion()
+}
+
+// again forgets what the trial has found out.
+func (t *trial) again() {
+	t.tries++
+	*t.wire = rehearsal{base: t.wire.base}
+	t.action, t.live, t.outcome, t.fields, t.notes = "", nil, nil, nil, nil
+	t.target.Object = t.pristine.DeepCopyObject() // Helm has put the answer there.
 }
 
 // unreadable goes on without the live object where the account may not read it.
@@ -311,69 +340,6 @@ func (t *trial) refused(status *metav1.Status) error {
 // lacksRight tells an account without a right from what admission forbids.
 func lacksRight(status *metav1.Status) bool {
 	return status.Code == http.StatusForbidden && strings.Contains(status.Message, " cannot ")
-}
-
-// freeze finds the fields that can't be changed in place: those that the server
-// doesn't mind in a new object. Only where it may not be asked for one, the words
-// of its refusal have to do.
-func (t *trial) freeze(status *metav1.Status) error {
-	anew, err := t.anew()
-	if err != nil {
-		return err
-	}
-	minded := map[string]bool{}
-	certain := anew == nil || anew.Code == http.StatusUnprocessableEntity
-	if anew != nil {
-		for _, cause := range causes(anew) {
-			minded[cause.Field] = true
-		}
-	}
-	for _, cause := range causes(status) {
-		if minded[cause.Field] || !certain && !immutable(cause.Message) {
-			continue
-		}
-		if !slices.Contains(t.frozen, cause.Field) {
-			t.frozen = append(t.frozen, cause.Field)
-		}
-	}
-	if len(t.frozen) > 0 {
-		t.action = stages.Recreate
-	}
-	return nil
-}
-
-// anew tries to make the object under another name. It returns the refusal, nil if
-// there is none.
-func (t *trial) anew() (*metav1.Status, error) {
-	obj := &unstructured.Unstructured{Object: copyMap(t.object.content)}
-	if t.object.id.Namespace != "" {
-		obj.SetNamespace(t.object.id.Namespace)
-	}
-	const longest = 40 // The server adds to it, and names of Services are short.
-	obj.SetName("")
-	obj.SetGenerateName(t.object.id.Name[:min(len(t.object.id.Name), longest)] + "-")
-	unstructured.RemoveNestedField(obj.Object, "metadata", "name")
-	helper := resource.NewHelper(t.target.Client, t.target.Mapping).WithFieldManager(fieldManager)
-	_, err := helper.Create(t.object.id.Namespace, false, obj)
-	if t.s.ctx.Err() != nil {
-		return nil, t.s.explain(t.s.ctx.Err())
-	}
-	if status := t.wire.wrote.refused(); status != nil {
-		return status, nil
-	}
-	if err != nil {
-		return nil, t.s.explain(fmt.Errorf("try %s anew: %w", t.object.id, err))
-	}
-	return nil, nil
-}
-
-func immutable(message string) bool {
-	for _, words := range []string{"immutable", "may not change", "are forbidden", "cannot change", "may not be changed", "must not be changed"} {
-		if strings.Contains(message, words) {
-			return true
-		}
-	}
-	return false
 }
 
 // turned makes of deviations from a manifest what applying it would change.

@@ -15,8 +15,9 @@ const abreast = 8
 
 // try finds out what a deployment would do to each object, in the order in which
 // Helm does it: creations and updates as rendered, then deletions. memory, if not
-// nil, is what a plan saw: what has not been touched since is not tried again.
-func (o *outlook) try(s *session, memory map[identity]seen) ([]*trial, error) {
+// nil, is what a plan saw: what has not been touched since is not tried again. Pods
+// are tried only for a plan to tell of them: none can be held to what becomes of them.
+func (o *outlook) try(s *session, memory map[identity]seen, pods bool) ([]*trial, error) {
 	trials, err := o.trials(s)
 	if err != nil {
 		return nil, err
@@ -40,7 +41,7 @@ func (o *outlook) try(s *session, memory map[identity]seen) ([]*trial, error) {
 			if err := t.run(o.release, o.namespace, known); err != nil {
 				return err
 			}
-			if memory != nil { // Pods are nothing that a plan can be held to.
+			if !pods {
 				return nil
 			}
 			return t.tryPod()

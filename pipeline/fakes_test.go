@@ -91,10 +91,16 @@ func (f *fake) Verify(ctx context.Context, rel stages.Release) (stages.Verificat
 	return stages.Verification{Image: rel.Image, Checks: []stages.Check{{Name: "rollout"}}}, f.call(ctx, "verify")
 }
 
+// plannedDigest is what the plan is known by, and what a deployment must be bound to.
+const plannedDigest = "digest of the plan"
+
 // Deploy changes the cluster before it fails, as real ones do.
 func (f *fake) Deploy(ctx context.Context, req stages.DeployRequest) (stages.Release, error) {
 	if err := req.Clearance.Check(); err != nil {
 		return stages.Release{}, err
+	}
+	if req.Plan != plannedDigest {
+		return stages.Release{}, stages.ErrPlanStale
 	}
 	f.set("half " + req.Clearance.Image().Digest().Short())
 	if err := f.call(ctx, "deploy"); err != nil {
@@ -105,7 +111,7 @@ func (f *fake) Deploy(ctx context.Context, req stages.DeployRequest) (stages.Rel
 }
 
 func (f *fake) Plan(ctx context.Context, req stages.PlanRequest) (stages.Plan, error) {
-	return stages.Plan{Image: req.Image, Release: "shop/shop", Changes: []stages.Change{
+	return stages.Plan{Image: req.Image, Release: "shop/shop", Digest: plannedDigest, Changes: []stages.Change{
 		{Action: stages.Update, Object: stages.Object{Kind: "Deployment", Namespace: "shop", Name: "shop"}, Diff: "-a\n+b\n"},
 	}}, f.call(ctx, "plan")
 }
