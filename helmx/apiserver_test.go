@@ -1,12 +1,12 @@
 package helmx_test
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,6 +37,8 @@ var served = []resourceKind{
 	{"", "v1", "ConfigMap", "configmaps", false},
 	{"", "v1", "Service", "services", false},
 	{"", "v1", "Pod", "pods", false},
+	{"", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", false},
+	{"apps", "v1", "StatefulSet", "statefulsets", false},
 	{"apps", "v1", "Deployment", "deployments", false},
 	{"batch", "v1", "Job", "jobs", false},
 }
@@ -89,7 +91,9 @@ func (a *apiServer) requests(filter func(string) bool) []string {
 	return out
 }
 
-func mutating(request string) bool { return !strings.HasPrefix(request, http.MethodGet) }
+func mutating(request string) bool {
+	return !strings.HasPrefix(request, http.MethodGet) && !strings.HasPrefix(request, "DRYRUN ")
+}
 
 // get returns an object, or nil.
 func (a *apiServer) get(path string) content {
@@ -132,17 +136,7 @@ func (a *apiServer) put(path string, obj content) content {
 	if metadata["creationTimestamp"] == nil {
 		metadata["creationTimestamp"] = time.Now().UTC().Format(time.RFC3339)
 	}
-	if text, ok := obj["stringData"].(content); ok {
-		data, _ := obj["data"].(content)
-		if data == nil {
-			data = content{}
-		}
-		for k, v := range text {
-			data[k] = base64.StdEncoding.EncodeToString(fmt.Append(nil, v))
-		}
-		obj["data"] = data
-		delete(obj, "stringData")
-	}
+	encode(obj)
 	if obj["kind"] == "Job" && a.jobs != "" {
 		obj["status"] = content{"conditions": []any{content{"type": a.jobs, "status": "True", "reason": "BackoffLimitExceeded", "message": "it has failed"}}}
 	}
@@ -172,7 +166,11 @@ func (a *apiServer) announce(event, path string, obj content) {
 
 func (a *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
-	a.log = append(a.log, r.Method+" "+r.URL.Path)
+	entry := r.Method + " " + r.URL.Path
+	if dryRun(r) {
+		entry = "DRYRUN " + entry
+	}
+	a.log = append(a.log, entry)
 	intercept := a.intercept
 	a.mu.Unlock()
 	if intercept != nil && intercept(w, r) {
@@ -231,6 +229,7 @@ func (a *apiServer) object(w http.ResponseWriter, r *http.Request, path string) 
 		return
 	}
 	kind, full := served[i], "/"+path
+	dry := dryRun(r)
 	body, _ := io.ReadAll(r.Body)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -251,13 +250,25 @@ func (a *apiServer) object(w http.ResponseWriter, r *http.Request, path string) 
 		require.NoError(a.t, json.Unmarshal(body, &obj))
 		reply(w, 200, a.put(full, obj))
 	case http.MethodPatch:
-		reply(w, 200, a.put(full, a.patch(r.Header.Get("Content-Type"), kind, current, body)))
+		changed := a.patch(r.Header.Get("Content-Type"), kind, current, body)
+		switch {
+		case kind.group == "apps" && !reflect.DeepEqual(dig(current, "spec", "selector"), dig(changed, "spec", "selector")):
+			fail(w, 422, metav1.StatusReasonInvalid, "the selector: field is immutable",
+				metav1.StatusCause{Type: metav1.CauseTypeFieldValueInvalid, Field: "spec.selector", Message: "Invalid value: field is immutable"})
+		case dry:
+			encode(changed)
+			reply(w, 200, changed)
+		default:
+			reply(w, 200, a.put(full, changed))
+		}
 	case http.MethodDelete:
 		if current == nil {
 			fail(w, 404, metav1.StatusReasonNotFound, "not found")
 			return
 		}
-		a.drop(full)
+		if !dry {
+			a.drop(full)
+		}
 		reply(w, 200, content{"kind": "Status", "apiVersion": "v1", "status": "Success"})
 	}
 }
@@ -295,7 +306,16 @@ func (a *apiServer) collection(w http.ResponseWriter, r *http.Request, kind reso
 		case namespace != "":
 			metadata["namespace"] = namespace
 		}
+		if prefix, ok := metadata["generateName"]; ok && metadata["name"] == nil {
+			metadata["name"] = fmt.Sprint(prefix, "x7k2p")
+			path = fmt.Sprint(full, "/", metadata["name"])
+		}
 		obj["apiVersion"], obj["kind"] = schema.GroupVersion{Group: kind.group, Version: kind.version}.String(), kind.kind
+		if dryRun(r) {
+			encode(obj)
+			reply(w, 201, obj)
+			return
+		}
 		reply(w, 201, a.put(path, obj))
 		return
 	}
@@ -362,32 +382,6 @@ func (a *apiServer) watch(w http.ResponseWriter, r *http.Request, path, since st
 			stream.Flush()              //nolint:errcheck // The client may be gone.
 		}
 	}
-}
-
-// dig returns the value at a path of keys and list indices, or nil.
-func dig(v any, path ...any) any {
-	for _, step := range path {
-		switch step := step.(type) {
-		case string:
-			m, _ := v.(content)
-			v = m[step]
-		case int:
-			list, _ := v.([]any)
-			if step >= len(list) {
-				return nil
-			}
-			v = list[step]
-		}
-	}
-	return v
-}
-
-// section returns a map within a map, or an empty one.
-func section(obj content, key string) content {
-	if m, ok := obj[key].(content); ok {
-		return m
-	}
-	return content{}
 }
 
 func reply(w http.ResponseWriter, code int, body any) {

@@ -20,6 +20,7 @@ type Deployer struct {
 	cluster *Cluster
 	// owned is whether the cluster is this Deployer's to close.
 	owned bool
+	plans planMemory
 }
 
 var (
@@ -96,6 +97,7 @@ func (d *Deployer) Deploy(ctx context.Context, req stages.DeployRequest) (stages
 	img := req.Clearance.Image()
 	rel, err := d.deploy(ctx, img, note{
 		run: req.Run, image: img, commit: req.Source.Revision, author: req.Source.Author, bypass: req.Clearance.Bypass(),
+		plan: req.Plan,
 	})
 	if err != nil {
 		return stages.Release{}, fmt.Errorf("deploy %s as release %s: %w", img, d.name(), err)
@@ -151,6 +153,10 @@ func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages
 	if err := d.unlock(s, history, n.run); err != nil {
 		return stages.Release{}, err
 	}
+	bound, err := d.bind(s, n.plan, img, history, n.run)
+	if err != nil {
+		return stages.Release{}, err
+	}
 	last := newest(history)
 	install := last == nil || last.Info.Status == release.StatusUninstalled
 	rendered, err := d.render(s, img, revisionOf(last)+1, !install)
@@ -163,7 +169,7 @@ func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages
 			return stages.Release{}, err
 		}
 	}
-	record := &recorder{Driver: s.store(), note: n, check: d.pinned(s, img)}
+	record := &recorder{Driver: s.store(), note: n, check: d.pinned(s, img, bound)}
 	stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("applying revision %d of release %s", revisionOf(last)+1, d.name())})
 	rel, err := d.apply(s, record, img, install)
 	if err == nil && record.unsettled() {
@@ -240,10 +246,14 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 
 // pinned checks what Helm is about to apply, which may differ from what was
 // rendered before if the chart is not deterministic.
-func (d *Deployer) pinned(s *session, img stages.Image) func(*release.Release) error {
+// A deployment that is bound to a plan is held to what the gates have seen.
+func (d *Deployer) pinned(s *session, img stages.Image, bound *binding) func(*release.Release) error {
 	return func(rel *release.Release) error {
-		_, err := newRendering(rel.Manifest, rel.Hooks, d.cfg.Namespace, s.mapper, img)
-		return err
+		about, err := newRendering(rel.Manifest, rel.Hooks, d.cfg.Namespace, s.mapper, img)
+		if err != nil {
+			return err
+		}
+		return bound.holds(about)
 	}
 }
 

@@ -6,77 +6,73 @@ import (
 	"strings"
 
 	"github.com/pmezard/go-difflib/difflib"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// compare returns what turns before into after, in the order in which Helm does
-// it: creations and updates in the order of after, then deletions.
-func compare(before, after []object) ([]stages.Change, error) {
-	old, wanted := index(before), index(after)
-	var changes []stages.Change
-	add := func(action stages.Action, from, to *object) error {
-		change, err := describe(action, from, to)
-		if err == nil && (action != stages.Update || change.Diff != "") {
-			changes = append(changes, change)
+// describe returns the change of one object as unified text, with secrets masked.
+// from and to are the names of the two sides.
+func describe(v veil, id stages.Object, before, after *object, from, to string) (string, error) {
+	content := func(o *object) map[string]any {
+		if o == nil {
+			return nil
 		}
-		return err
+		return o.content
 	}
-	for _, o := range after {
-		var err error
-		if was, ok := old[o.identity()]; !ok {
-			err = add(stages.Create, nil, &o)
-		} else if !reflect.DeepEqual(was.content, o.content) {
-			err = add(stages.Update, &was, &o)
+	text := func(o *object, other map[string]any, tag string) (string, error) {
+		if o == nil {
+			return "", nil
 		}
-		if err != nil {
-			return nil, err
-		}
+		return yamlText(o.masked(v, other, tag))
 	}
-	for _, o := range before {
-		if _, ok := wanted[o.identity()]; ok || o.kept() {
-			continue
-		}
-		if err := add(stages.Delete, &o, nil); err != nil {
-			return nil, err
-		}
+	left, err := text(before, content(after), "(before)")
+	if err != nil {
+		return "", err
 	}
-	return changes, nil
-}
-
-func describe(action stages.Action, from, to *object) (stages.Change, error) {
-	var left, right, name string
-	var id stages.Object
-	var err error
-	if from != nil {
-		var other map[string]any
-		if to != nil {
-			other = to.content
-		}
-		id, name = from.id, from.id.String()
-		if left, err = yamlText(from.masked(other, "(before)")); err != nil {
-			return stages.Change{}, err
-		}
-	}
-	if to != nil {
-		var other map[string]any
-		if from != nil {
-			other = from.content
-		}
-		id, name = to.id, to.id.String()
-		if right, err = yamlText(to.masked(other, "(after)")); err != nil {
-			return stages.Change{}, err
-		}
+	right, err := text(after, content(before), "(after)")
+	if err != nil {
+		return "", err
 	}
 	diff, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
 		A: lines(left), B: lines(right),
-		FromFile: "deployed " + name, ToFile: "rendered " + name, Context: 3,
+		FromFile: from + " " + id.String(), ToFile: to + " " + id.String(), Context: 3,
 	})
 	if err != nil {
-		return stages.Change{}, fmt.Errorf("compare %s: %w", name, err)
+		return "", fmt.Errorf("compare %s: %w", id, err)
 	}
-	return stages.Change{Action: action, Object: id, Diff: diff}, nil
+	return diff, nil
+}
+
+// show turns differences into what may be shown of them.
+func (o object) show(v veil, differences []difference, live *unstructured.Unstructured) []stages.FieldChange {
+	out := make([]stages.FieldChange, 0, len(differences))
+	for _, d := range differences {
+		change := stages.FieldChange{Path: d.path.String()}
+		if live != nil {
+			change.Owner = owner(live, d.path)
+		}
+		leaf := ""
+		if n := len(d.path); n > 0 {
+			leaf = d.path[n-1].field
+		}
+		from, to := v.tree(d.from, nil, "", leaf), v.tree(d.to, nil, "", leaf)
+		if o.isSecret() && len(d.path) > 0 && (d.path[0].field == "data" || d.path[0].field == "stringData") {
+			from, to = hidden(d.from), hidden(d.to)
+		}
+		change.Secret = !reflect.DeepEqual(from, d.from) || !reflect.DeepEqual(to, d.to)
+		change.From, change.To = jsonText(from), jsonText(to)
+		out = append(out, change)
+	}
+	return out
+}
+
+func hidden(v any) any {
+	if v == nil {
+		return nil
+	}
+	return Redacted
 }
 
 func lines(text string) []string {

@@ -33,6 +33,17 @@
 // overrode. A [SchemaError] points there too. A release whose record would not fit
 // into a Secret is refused with a [RecordTooLargeError], by a plan already.
 //
+// # What would change
+//
+// [Deployer.Plan] has Helm's own client try every object as a dry run, eight at a
+// time, so that the changes of a plan are what the API server says would become of
+// the live objects: per field, with the field's owner where that is somebody else,
+// with refusals by admission, quota and validation, and with what can't be changed
+// in place. It also tells what has drifted since the last release. Objects that
+// the account may not try are compared with the last release, and a note says so.
+// [RefuseDangers] makes a gate of it, package diff shows it, and a deployment can be
+// bound to its digest: [stages.DeployRequest].
+//
 // # What it never does
 //
 //   - It never waits for pods: that is for a [stages.Verifier] to watch. Helm's
@@ -48,7 +59,7 @@
 //   - It never follows a chart's tag twice, and never sends credentials to a host that
 //     they are not for.
 //   - It never shows secrets: the data of Secrets is masked in plans and in
-//     differences, and values are masked in errors.
+//     differences, wherever else it turns up too, and values are masked in errors.
 //
 // Releases are stored as Helm 3 does, so the helm command can read, upgrade and
 // roll back what this package released, and the other way round.

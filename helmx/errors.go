@@ -38,6 +38,8 @@ const (
 	Terminating Reason = "Terminating"
 	// Unavailable: the API server could not be reached, or could not answer.
 	Unavailable Reason = "Unavailable"
+	// NotOwned: the object exists and belongs to another release, or to none.
+	NotOwned Reason = "NotOwned"
 	// Refused is any other refusal.
 	Refused Reason = "Refused"
 )
@@ -222,7 +224,7 @@ func classify(status *metav1.Status) Reason {
 		}
 	}
 	switch {
-	case strings.Contains(message, "exceeded quota"):
+	case strings.Contains(message, "exceeded quota"), strings.Contains(message, "failed quota"):
 		return QuotaExceeded
 	case strings.Contains(message, "admission webhook") && strings.Contains(message, "denied"),
 		strings.Contains(message, "ValidatingAdmissionPolicy"), strings.Contains(message, "violates PodSecurity"),

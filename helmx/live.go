@@ -52,8 +52,23 @@ func (s *session) drift(to *release.Release, own []*release.Release) ([]string, 
 	return out, nil
 }
 
-// differences compares the fields that the manifest names with the live object.
+// differences compares the fields that the manifest names with the live object,
+// but for replicas that others have scaled.
 func (o object) differences(live *unstructured.Unstructured) []string {
+	var out []string
+	for _, d := range o.deviations(live, !scaled(live)) {
+		if o.isSecret() {
+			out = append(out, d.path.String()+" differs")
+			continue
+		}
+		out = append(out, fmt.Sprintf("%s is %s, should be %s", d.path, show(d.to), show(d.from)))
+	}
+	return out
+}
+
+// deviations returns the fields that the manifest names and the live object has
+// another value in: from what should be to what is.
+func (o object) deviations(live *unstructured.Unstructured, replicas bool) []difference {
 	want := copyMap(o.content)
 	for _, key := range []string{"apiVersion", "kind", "status"} {
 		delete(want, key)
@@ -64,11 +79,11 @@ func (o object) differences(live *unstructured.Unstructured) []string {
 	if o.isSecret() {
 		encodeStringData(want)
 	}
-	if scaled(live) {
+	if !replicas {
 		unstructured.RemoveNestedField(want, "spec", "replicas")
 	}
-	c := comparison{secret: o.isSecret()}
-	c.fields("", want, live.Object)
+	c := comparison{}
+	c.fields(nil, want, live.Object)
 	return c.found
 }
 
@@ -97,17 +112,10 @@ func scaled(live *unstructured.Unstructured) bool {
 }
 
 // comparison collects what differs.
-type comparison struct {
-	secret bool
-	found  []string
-}
+type comparison struct{ found []difference }
 
-func (c *comparison) differ(path string, want, got any) {
-	if c.secret {
-		c.found = append(c.found, path+" differs")
-		return
-	}
-	c.found = append(c.found, fmt.Sprintf("%s is %s, should be %s", path, show(got), show(want)))
+func (c *comparison) differ(path fieldPath, want, got any) {
+	c.found = append(c.found, difference{path, want, got})
 }
 
 func show(v any) string {
@@ -125,13 +133,13 @@ func show(v any) string {
 	return text
 }
 
-func (c *comparison) fields(path string, want, got map[string]any) {
+func (c *comparison) fields(path fieldPath, want, got map[string]any) {
 	for _, key := range sortedKeys(want) {
-		c.value(strings.TrimPrefix(path+"."+key, "."), want[key], got[key])
+		c.value(path.to(step{field: key}), want[key], got[key])
 	}
 }
 
-func (c *comparison) value(path string, want, got any) {
+func (c *comparison) value(path fieldPath, want, got any) {
 	switch want := want.(type) {
 	case map[string]any:
 		if over, ok := got.(map[string]any); ok {
@@ -153,35 +161,23 @@ func (c *comparison) value(path string, want, got any) {
 // list compares element by element. Elements that have a name of their own are
 // found by it, because others, such as a service mesh's containers, may have been
 // put between them.
-func (c *comparison) list(path string, want, got []any) {
-	for _, key := range []string{"name", "containerPort", "port", "mountPath", "key", "ip", "type"} {
-		if keyed(want, key) && keyed(got, key) {
-			c.keyedList(path, key, want, got)
-			return
+func (c *comparison) list(path fieldPath, want, got []any) {
+	if key := listKey(want, got); key != "" {
+		for _, s := range elements(key, nil, want) {
+			if over := element(got, s); over != nil {
+				c.value(path.to(s), element(want, s), over)
+			} else {
+				c.differ(path.to(s), element(want, s), nil)
+			}
 		}
+		return
 	}
 	if len(want) != len(got) {
 		c.differ(path, want, got)
 		return
 	}
 	for i := range want {
-		c.value(fmt.Sprintf("%s[%d]", path, i), want[i], got[i])
-	}
-}
-
-func (c *comparison) keyedList(path, key string, want, got []any) {
-	for _, item := range want {
-		element, _ := item.(map[string]any)
-		at := fmt.Sprintf("%s[%s=%v]", path, key, element[key])
-		i := slices.IndexFunc(got, func(other any) bool {
-			m, _ := other.(map[string]any)
-			return same(element[key], m[key])
-		})
-		if i < 0 {
-			c.differ(at, item, nil)
-			continue
-		}
-		c.value(at, item, got[i])
+		c.value(path.to(step{index: i}), want[i], got[i])
 	}
 }
 

@@ -42,7 +42,7 @@ kind: Secret
 metadata: {name: d}
 data: canary
 `
-	got, err := maskManifest(manifest, "ns")
+	got, err := maskManifest(manifest, veil{})
 	require.NoError(t, err)
 	assert.NotContains(t, got, "canary")
 	assert.NotContains(t, got, "Y2FuYXJ5")
@@ -58,7 +58,7 @@ func FuzzMaskManifest(f *testing.F) {
 	f.Add("apiVersion: v1\nkind: Secret\nmetadata: {name: a}\nstringData: {p: CANARYCANARY}\n")
 	f.Add("apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: a}, data: {p: CANARYCANARY}}\n")
 	f.Fuzz(func(t *testing.T, manifest string) {
-		masked, err := maskManifest(manifest, "ns")
+		masked, err := maskManifest(manifest, veil{})
 		if err != nil {
 			return
 		}

@@ -1,8 +1,10 @@
 package helmx
 
 import (
+	"encoding/base64"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -11,41 +13,146 @@ import (
 // lastApplied is where kubectl apply keeps a copy of the whole object.
 const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
-// masked returns content with the values of a Secret replaced, copying what it
-// changes. Where other is the same object at another time, a value that differs
-// between the two is marked by tag, so that a difference still shows.
-func (o object) masked(other map[string]any, tag string) map[string]any {
-	if !o.isSecret() {
-		return o.content
+// longPart is the length from which on a secret is masked within a longer text as
+// well: shorter ones are found in too many that have nothing to do with them.
+const longPart = 8
+
+// veil masks known secrets in objects that are shown. Its zero value masks no more
+// than what Secrets hold.
+type veil struct {
+	whole map[string]bool
+	parts *strings.Replacer
+}
+
+// newVeil returns a veil over secrets, and over what they come to in base64.
+func newVeil(secrets []string) veil {
+	v := veil{whole: map[string]bool{}}
+	var parts []string
+	for _, s := range secrets {
+		for _, form := range []string{s, strings.TrimSpace(s), base64.StdEncoding.EncodeToString([]byte(s))} {
+			if len(form) < shortest || v.whole[form] {
+				continue
+			}
+			v.whole[form] = true
+			if len(form) >= longPart {
+				parts = append(parts, form)
+			}
+		}
 	}
-	out := copyMap(o.content)
+	// Longer ones go first, lest one that contains another survive in part.
+	slices.SortFunc(parts, func(a, b string) int { return len(b) - len(a) })
+	pairs := make([]string, 0, 2*len(parts))
+	for _, p := range parts {
+		pairs = append(pairs, p, Redacted)
+	}
+	v.parts = strings.NewReplacer(pairs...)
+	return v
+}
+
+// text masks secrets in a line that is shown.
+func (v veil) text(s string) string {
+	if v.parts == nil {
+		return s
+	}
+	return v.parts.Replace(s)
+}
+
+func (v veil) scalar(s string) string {
+	if v.whole[s] {
+		return Redacted
+	}
+	return v.text(s)
+}
+
+// plain reports the fields of which an object is made out, and which gates decide
+// by. They are shown even if a secret happens to hold the same word.
+func plain(field string) bool {
+	switch field {
+	case "apiVersion", "kind", "name", "namespace", "image", "labels", "matchLabels", "selector":
+		return true
+	}
+	return false
+}
+
+// tree returns value with secrets masked, copying what it changes. Where other is
+// the same value at another time, what differs between the two is marked by tag,
+// so that a difference still shows.
+func (v veil) tree(value, other any, tag, field string) any {
+	hide := func(masked any) any {
+		if tag != "" && other != nil && !reflect.DeepEqual(value, other) {
+			return fmt.Sprint(masked, " ", tag)
+		}
+		return masked
+	}
+	switch value := value.(type) {
+	case string:
+		switch {
+		case field == lastApplied:
+			return hide(Redacted)
+		case plain(field):
+			return value
+		}
+		if masked := v.scalar(value); masked != value {
+			return hide(masked)
+		}
+	case map[string]any:
+		if field == "labels" || field == "matchLabels" || field == "selector" {
+			return value
+		}
+		over, _ := other.(map[string]any)
+		out := make(map[string]any, len(value))
+		for key, item := range value {
+			out[key] = v.tree(item, over[key], tag, key)
+		}
+		return out
+	case []any:
+		over, _ := other.([]any)
+		out := make([]any, len(value))
+		for i, item := range value {
+			out[i] = v.tree(item, element(over, step{index: i}), tag, field)
+		}
+		return out
+	}
+	return value
+}
+
+// masked returns content with known secrets and the values of a Secret replaced,
+// copying what it changes. See [veil.tree] for other and tag.
+func (o object) masked(v veil, other map[string]any, tag string) map[string]any {
+	var before any
+	if other != nil {
+		before = other
+	}
+	content := o.content
+	out, _ := v.tree(content, before, tag, "").(map[string]any)
+	if !o.isSecret() {
+		return out
+	}
 	for _, field := range []string{"data", "stringData"} {
-		values, ok := out[field].(map[string]any)
+		values, ok := content[field].(map[string]any)
 		if !ok {
-			if out[field] != nil {
+			if content[field] != nil {
 				out[field] = Redacted
 			}
 			continue
 		}
-		before, _ := other[field].(map[string]any)
+		hidden := make(map[string]any, len(values))
+		was, _ := other[field].(map[string]any)
 		for key, value := range values {
-			values[key] = Redacted
-			if was, known := before[key]; known && !reflect.DeepEqual(was, value) {
-				values[key] = Redacted + " " + tag
+			hidden[key] = Redacted
+			if old, known := was[key]; known && !reflect.DeepEqual(old, value) {
+				hidden[key] = Redacted + " " + tag
 			}
 		}
-	}
-	if metadata, ok := out["metadata"].(map[string]any); ok {
-		if annotations, ok := metadata["annotations"].(map[string]any); ok && annotations[lastApplied] != nil {
-			annotations[lastApplied] = Redacted
-		}
+		out[field] = hidden
 	}
 	return out
 }
 
 // maskManifest returns the YAML stream of a manifest with the values of Secrets
-// replaced, those in lists included. Documents without a Secret stay as rendered.
-func maskManifest(manifest, namespace string) (string, error) {
+// replaced, those in lists included, and known secrets in all else. Documents
+// without any stay as rendered.
+func maskManifest(manifest string, v veil) (string, error) {
 	docs, err := parseDocuments(manifest)
 	if err != nil {
 		return "", err
@@ -53,18 +160,11 @@ func maskManifest(manifest, namespace string) (string, error) {
 	var out strings.Builder
 	for _, doc := range docs {
 		text := doc.text
-		objects, err := doc.objects(namespace, nil)
-		if err != nil {
-			return "", err
-		}
-		for _, o := range objects {
-			if !o.isSecret() {
-				continue
-			}
-			if text, err = maskedText(doc); err != nil {
+		masked := maskTree(doc.content, v)
+		if holdsSecret(doc.content) || v.text(text) != text || !reflect.DeepEqual(masked, doc.content) {
+			if text, err = maskedText(doc, masked); err != nil {
 				return "", err
 			}
-			break
 		}
 		fmt.Fprintf(&out, "---\n%s\n", text)
 	}
@@ -73,29 +173,45 @@ func maskManifest(manifest, namespace string) (string, error) {
 
 // maskedText renders a document anew, without its comments, which may hold a
 // secret as well as its values.
-func maskedText(doc document) (string, error) {
-	data, err := yaml.Marshal(maskTree(doc.content))
+func maskedText(doc document, masked map[string]any) (string, error) {
+	data, err := yaml.Marshal(masked)
 	if err != nil {
 		return "", fmt.Errorf("render the masked %s: %w", doc.template, err)
 	}
 	return "# Source: " + doc.template + "\n" + strings.TrimSpace(string(data)), nil
 }
 
-func maskTree(content map[string]any) map[string]any {
+// bareObject names an object by what its content says alone.
+func bareObject(content map[string]any) object {
+	o := object{content: content}
+	o.id.APIVersion, _ = content["apiVersion"].(string)
+	o.id.Kind, _ = content["kind"].(string)
+	return o
+}
+
+// holdsSecret reports whether a document is a Secret, or a list that has one.
+func holdsSecret(content map[string]any) bool {
 	items, ok := content["items"].([]any)
-	if !ok {
-		apiVersion, _ := content["apiVersion"].(string)
-		kind, _ := content["kind"].(string)
-		o := object{content: content}
-		o.id.APIVersion, o.id.Kind = apiVersion, kind
-		return o.masked(nil, "")
+	if o := bareObject(content); o.isSecret() || !ok {
+		return o.isSecret()
 	}
-	out := copyMap(content)
+	return slices.ContainsFunc(items, func(item any) bool {
+		m, ok := item.(map[string]any)
+		return ok && holdsSecret(m)
+	})
+}
+
+func maskTree(content map[string]any, v veil) map[string]any {
+	items, ok := content["items"].([]any)
+	if o := bareObject(content); o.isSecret() || !ok {
+		return o.masked(v, nil, "")
+	}
+	out, _ := v.tree(content, nil, "", "").(map[string]any)
 	list := make([]any, len(items))
 	for i, item := range items {
 		list[i] = item
 		if m, ok := item.(map[string]any); ok {
-			list[i] = maskTree(m)
+			list[i] = maskTree(m, v)
 		}
 	}
 	out["items"] = list

@@ -1,8 +1,10 @@
 package helmx
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"helm.sh/helm/v3/pkg/release"
 
@@ -10,8 +12,14 @@ import (
 )
 
 // Plan renders the chart for the image, as the cluster's version and kinds would
-// have it, and compares it with the manifest of the deployed revision. Hooks are
+// have it, and has the API server try, object by object and without changing
+// anything, what Helm would send. The changes are what would become of the live
+// objects, defaults and admission included; an object that the account may not try
+// is compared with the deployed revision instead, and a note says so. Hooks are
 // among the manifests, so that gates see them, but not among the changes.
+//
+// Objects that don't fit the cluster are no error: their change has a
+// [stages.Refusal]. An error means that the plan could not be made.
 func (d *Deployer) Plan(ctx context.Context, req stages.PlanRequest) (stages.Plan, error) {
 	if err := d.checkImage(req.Image); err != nil {
 		return stages.Plan{}, fmt.Errorf("plan release %s: %w", d.name(), err)
@@ -32,31 +40,117 @@ func (d *Deployer) plan(ctx context.Context, img stages.Image) (stages.Plan, err
 	if err != nil {
 		return stages.Plan{}, err
 	}
-	last := newest(history)
-	install := last == nil || last.Info.Status == release.StatusUninstalled
-	rendered, err := d.render(s, img, revisionOf(last)+1, !install)
+	o, err := d.foresee(s, img, history)
 	if err != nil {
 		return stages.Plan{}, err
 	}
-	var before []object
-	if !install {
-		// What Helm takes for the present state: the deployed revision, or failing
-		// that the last attempt.
+	trials, err := o.try(s, nil, true)
+	if err != nil {
+		return stages.Plan{}, err
+	}
+	v := newVeil(s.secrets)
+	plan := stages.Plan{Image: img, Release: d.name(), Digest: o.digest(trials)}
+	if plan.Manifests, err = o.rendered.stream(v); err != nil {
+		return stages.Plan{}, err
+	}
+	for _, t := range trials {
+		change, err := t.change(v)
+		if err != nil {
+			return stages.Plan{}, err
+		}
+		if change != nil {
+			plan.Changes = append(plan.Changes, *change)
+		}
+		if drift := t.drift(v, change); drift != nil {
+			plan.Drift = append(plan.Drift, *drift)
+		}
+		plan.Notes = append(plan.Notes, t.notes...)
+	}
+	flagMoves(plan.Changes)
+	if plan.Dangers, err = o.hookDangers(s); err != nil {
+		return stages.Plan{}, err
+	}
+	plan.Notes = tidy(append(plan.Notes, o.notes...), v)
+	d.plans.remember(plan.Digest, trials)
+	return plan, nil
+}
+
+// tidy masks notes, and takes out those that say the same.
+func tidy(notes []stages.Note, v veil) []stages.Note {
+	seen := map[stages.Note]bool{}
+	var out []stages.Note
+	for _, n := range notes {
+		n.Message = v.text(n.Message)
+		if !seen[n] {
+			seen[n] = true
+			out = append(out, n)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b stages.Note) int { return cmp.Compare(a.Kind, b.Kind) })
+	return out
+}
+
+// outlook is what a deployment would start from.
+type outlook struct {
+	release   string
+	namespace string
+	img       stages.Image
+	// revision is the newest one, install whether there is none to upgrade.
+	revision int
+	install  bool
+	rendered *rendering
+	// content is what was rendered, with what renders anew every time marked.
+	content any
+	// before is what Helm takes for the present state.
+	before []object
+	notes  []stages.Note
+}
+
+// foresee renders, and reads what Helm would compare with. It tells the session
+// what is secret.
+func (d *Deployer) foresee(s *session, img stages.Image, history []*release.Release) (*outlook, error) {
+	last := newest(history)
+	o := &outlook{
+		release: d.cfg.Release, namespace: d.cfg.Namespace, img: img, revision: revisionOf(last),
+		install: last == nil || last.Info.Status == release.StatusUninstalled,
+	}
+	var err error
+	if o.rendered, err = d.render(s, img, o.revision+1, !o.install); err != nil {
+		return nil, err
+	}
+	if err := o.settle(d, s); err != nil {
+		return nil, err
+	}
+	if !o.install {
+		// The deployed revision, or failing that the last attempt.
 		base := deployed(history)
 		if base == nil {
 			base = last
 		}
-		if before, err = parseObjects(base.Manifest, d.cfg.Namespace, s.mapper); err != nil {
-			return stages.Plan{}, fmt.Errorf("revision %d: %w", base.Version, err)
+		if o.before, err = parseObjects(base.Manifest, s.namespace, s.mapper); err != nil {
+			return nil, fmt.Errorf("revision %d: %w", base.Version, err)
 		}
 	}
-	changes, err := compare(before, rendered.objects)
-	if err != nil {
-		return stages.Plan{}, err
+	s.secrets = slices.Concat(secretStrings(o.before), secretStrings(o.rendered.objects), secretStrings(o.rendered.hooked), d.source.secrets())
+	return o, nil
+}
+
+// settle renders a chart that may not be deterministic once more.
+func (o *outlook) settle(d *Deployer, s *session) error {
+	o.content = o.rendered.content()
+	if !d.source.volatile() {
+		return nil
 	}
-	manifests, err := rendered.stream(d.cfg.Namespace)
+	again, err := d.render(s, o.img, o.revision+1, !o.install)
 	if err != nil {
-		return stages.Plan{}, err
+		return err
 	}
-	return stages.Plan{Image: img, Release: d.name(), Manifests: manifests, Changes: changes}, nil
+	for i, obj := range o.rendered.objects {
+		if i < len(again.objects) && !equalContent(obj.content, again.objects[i].content) {
+			o.notes = append(o.notes, stages.Note{Kind: stages.NoteVolatile, Object: obj.id,
+				Message: "it renders differently every time; the fields that do are not bound by the digest"})
+		}
+	}
+	o.content = common(o.content, again.content())
+	return nil
 }

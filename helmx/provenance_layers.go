@@ -1,6 +1,7 @@
 package helmx
 
 import (
+	"bytes"
 	"reflect"
 	"slices"
 	"strconv"
@@ -33,6 +34,8 @@ func (s setting) at() Origin {
 
 // layers are the values to be laid over a chart's own.
 type layers struct {
+	// hidden are the strings that were encrypted in their file.
+	hidden []string
 	// merged is what they come to, marked the same with marks for scalars.
 	merged, marked map[string]any
 	// settings are what marks stand for; the first is unused.
@@ -133,3 +136,12 @@ func under(v any, steps []string) mark {
 }
 
 func joinPath(steps []string) string { return strings.Join(steps, "\x00") }
+
+// hide remembers what a decrypted layer has that its encrypted file doesn't show.
+func (l *layers) hide(layer map[string]any, encrypted []byte) {
+	eachString(layer, func(s string) {
+		if len(s) >= shortest && !bytes.Contains(encrypted, []byte(s)) {
+			l.hidden = append(l.hidden, s)
+		}
+	})
+}

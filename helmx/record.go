@@ -42,6 +42,8 @@ type note struct {
 	// unscanned is why nothing needed to be cleared.
 	unscanned string
 	restores  int
+	// plan is the digest of the plan that the deployment is bound to.
+	plan string
 }
 
 func (n note) labels() map[string]string {

@@ -2,6 +2,7 @@ package helmx
 
 import (
 	"encoding/base64"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -59,6 +60,41 @@ func secretStrings(objects []object) []string {
 	}
 	return out
 }
+
+// secretName matches names of values that are secret by what they are called.
+var secretName = regexp.MustCompile(`(?i)pass(word|wd|phrase)|secret|token|credential|api[-_]?key|private[-_]?key|access[-_]?key|(?:^|[-_])dsn$`)
+
+// secretValues returns the strings among values whose own name, or that of a map
+// they are in, says that they are secret. Names of objects to refer to, such as
+// existingSecret or tokenName, are not.
+func secretValues(values map[string]any) []string {
+	var out []string
+	var walk func(name string, secret bool, v any)
+	walk = func(name string, secret bool, v any) {
+		secret = secret || secretName.MatchString(name) && !refersTo.MatchString(name)
+		switch v := v.(type) {
+		case string:
+			if secret && len(v) >= shortest && !refersTo.MatchString(name) {
+				out = append(out, v)
+			}
+		case map[string]any:
+			for key, item := range v {
+				walk(key, secret, item)
+			}
+		case []any:
+			for _, item := range v {
+				walk("", secret, item)
+			}
+		}
+	}
+	for key, item := range values {
+		walk(key, false, item)
+	}
+	return out
+}
+
+// refersTo matches names of values that tell where a secret is.
+var refersTo = regexp.MustCompile(`(?i)^(existing|image_?pull).*|(name|ref|path|file|url|uri|type|enabled|provider|annotations|labels)s?$`)
 
 func eachString(v any, visit func(string)) {
 	switch v := v.(type) {

@@ -117,12 +117,12 @@ func newRendering(manifest string, hooks []*release.Hook, namespace string, mapp
 }
 
 // stream returns manifest and hooks as one masked YAML stream.
-func (r *rendering) stream(namespace string) ([]byte, error) {
+func (r *rendering) stream(v veil) ([]byte, error) {
 	text := strings.Builder{}
 	text.WriteString(r.manifest)
 	for _, h := range r.hooks {
 		fmt.Fprintf(&text, "---\n# Source: %s\n%s\n", h.Path, h.Manifest)
 	}
-	masked, err := maskManifest(text.String(), namespace)
+	masked, err := maskManifest(text.String(), v)
 	return []byte(masked), err
 }

@@ -74,13 +74,16 @@ func (v Values) load(ctx context.Context) (*layers, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read values file: %w", err)
 		}
-		plain, err := v.decrypt(ctx, file, data)
+		plain, encrypted, err := v.decrypt(ctx, file, data)
 		if err != nil {
 			return nil, err
 		}
 		layer := map[string]any{}
 		if err := yaml.Unmarshal(plain, &layer); err != nil {
 			return nil, fmt.Errorf("values file %s", atLine(file, err))
+		}
+		if encrypted {
+			out.hide(layer, data)
 		}
 		// Encryption leaves keys and lines as they are, so what is on disk tells them.
 		out.lay(Origin{Kind: FromFile, Name: file, Index: i + 1}, &lineFinder{data: data}, layer)
@@ -97,23 +100,23 @@ func (v Values) load(ctx context.Context) (*layers, error) {
 	return out, nil
 }
 
-// decrypt returns the plain content of a values file.
-func (v Values) decrypt(ctx context.Context, file string, data []byte) ([]byte, error) {
+// decrypt returns the plain content of a values file, and whether it was encrypted.
+func (v Values) decrypt(ctx context.Context, file string, data []byte) (plain []byte, encrypted bool, _ error) {
 	var head struct {
 		SOPS map[string]any `json:"sops"`
 	}
 	// What isn't YAML is for the caller to refuse.
-	if err := yaml.Unmarshal(data, &head); err != nil || head.SOPS["mac"] == nil {
-		return data, nil //nolint:nilerr // See above.
+	err := yaml.Unmarshal(data, &head)
+	if err != nil || head.SOPS["mac"] == nil {
+		return data, false, nil //nolint:nilerr // See above.
 	}
 	if v.Decrypt == nil {
-		return nil, fmt.Errorf("values file %s is encrypted with SOPS; set Values.Decrypt", file)
+		return nil, false, fmt.Errorf("values file %s is encrypted with SOPS; set Values.Decrypt", file)
 	}
-	plain, err := v.Decrypt(ctx, file, data)
-	if err != nil {
-		return nil, fmt.Errorf("decrypt values file %s: %w", file, err)
+	if plain, err = v.Decrypt(ctx, file, data); err != nil {
+		return nil, false, fmt.Errorf("decrypt values file %s: %w", file, err)
 	}
-	return plain, nil
+	return plain, true, nil
 }
 
 func (o Override) mode() Mode {

@@ -125,7 +125,7 @@ func (c *Console) plan(p *page, e pipeline.Event) {
 	signs := map[stages.Action]struct {
 		sign  string
 		color ink
-	}{stages.Create: {"+", green}, stages.Update: {"~", yellow}, stages.Delete: {"-", red}}
+	}{stages.Create: {"+", green}, stages.Update: {"~", yellow}, stages.Delete: {"-", red}, stages.Recreate: {"!", red}, stages.Adopt: {"=", yellow}}
 	for _, change := range e.Changes {
 		sign := signs[change.Action]
 		p.line(3, p.paint(sign.color, sign.sign+" "+inline(change.Object.String())))

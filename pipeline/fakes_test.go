@@ -36,6 +36,7 @@ type fake struct {
 	counts  map[string]int
 	running int
 	cluster string // digest that is deployed
+	bound   string // the plan that the last deployment was bound to
 }
 
 func newFake(t testing.TB) *fake {
@@ -91,11 +92,17 @@ func (f *fake) Verify(ctx context.Context, rel stages.Release) (stages.Verificat
 	return stages.Verification{Image: rel.Image, Checks: []stages.Check{{Name: "rollout"}}}, f.call(ctx, "verify")
 }
 
+// plannedDigest is what the plan is known by.
+const plannedDigest = "digest of the plan"
+
 // Deploy changes the cluster before it fails, as real ones do.
 func (f *fake) Deploy(ctx context.Context, req stages.DeployRequest) (stages.Release, error) {
 	if err := req.Clearance.Check(); err != nil {
 		return stages.Release{}, err
 	}
+	f.mu.Lock()
+	f.bound = req.Plan
+	f.mu.Unlock()
 	f.set("half " + req.Clearance.Image().Digest().Short())
 	if err := f.call(ctx, "deploy"); err != nil {
 		return stages.Release{}, err
@@ -105,7 +112,7 @@ func (f *fake) Deploy(ctx context.Context, req stages.DeployRequest) (stages.Rel
 }
 
 func (f *fake) Plan(ctx context.Context, req stages.PlanRequest) (stages.Plan, error) {
-	return stages.Plan{Image: req.Image, Release: "shop/shop", Changes: []stages.Change{
+	return stages.Plan{Image: req.Image, Release: "shop/shop", Digest: plannedDigest, Changes: []stages.Change{
 		{Action: stages.Update, Object: stages.Object{Kind: "Deployment", Namespace: "shop", Name: "shop"}, Diff: "-a\n+b\n"},
 	}}, f.call(ctx, "plan")
 }

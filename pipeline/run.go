@@ -219,7 +219,16 @@ func summary(plan stages.Plan) string {
 	for _, c := range plan.Changes {
 		counts[c.Action]++
 	}
-	return fmt.Sprintf("%d to create, %d to update, %d to delete", counts[stages.Create], counts[stages.Update], counts[stages.Delete])
+	text := fmt.Sprintf("%d to create, %d to update, %d to delete", counts[stages.Create], counts[stages.Update], counts[stages.Delete])
+	for _, rare := range []stages.Action{stages.Recreate, stages.Adopt} {
+		if counts[rare] > 0 {
+			text += fmt.Sprintf(", %d to %s", counts[rare], rare)
+		}
+	}
+	if n := len(plan.AllDangers()); n > 0 {
+		text += fmt.Sprintf(", %d dangers", n)
+	}
+	return text
 }
 
 // clear signs, proves the signature, and clears the image on what was decided.
@@ -258,7 +267,9 @@ func (r *run) release(ctx context.Context, clearance stages.Clearance) (stages.R
 		if !compensates {
 			r.deploy = deployFailed
 		}
-		rel, err := r.config.Deployer.Deploy(ctx, stages.DeployRequest{Clearance: clearance, Run: r.id, Source: r.result.Source.Clone()})
+		rel, err := r.config.Deployer.Deploy(ctx, stages.DeployRequest{
+			Clearance: clearance, Run: r.id, Source: r.result.Source.Clone(), Plan: r.planned(),
+		})
 		if err = about(err, "release", rel.Image, img); err != nil {
 			return rel, err
 		}
@@ -268,6 +279,14 @@ func (r *run) release(ctx context.Context, clearance stages.Clearance) (stages.R
 		r.record(func(res *Result) { res.Release = &rel })
 		return rel, nil
 	})
+}
+
+// planned returns the digest of the plan that the gates decided on, if there is one.
+func (r *run) planned() string {
+	if r.result.Plan == nil {
+		return ""
+	}
+	return r.result.Plan.Digest
 }
 
 // verify asks the verifiers and then the release gates.

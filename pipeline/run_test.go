@@ -35,6 +35,7 @@ func TestRunReleases(t *testing.T) {
 	assert.Len(t, res.Decisions, 3)
 	assert.Empty(t, res.Restorations)
 	assert.Equal(t, f.img.Digest().Short(), f.state())
+	assert.Equal(t, plannedDigest, f.bound, "the deployment is bound to what the gates decided on")
 	assert.Len(t, res.Timings, 10)
 	for _, timing := range res.Timings {
 		assert.Equal(t, pipeline.KindStageDone, timing.Status, timing.Stage)

@@ -17,6 +17,9 @@ var (
 	ErrInconclusive = errors.New("gate inconclusive")
 	// ErrNotCleared is a deploy asked for without a valid [Clearance].
 	ErrNotCleared = errors.New("image is not cleared for deployment")
+	// ErrPlanStale is a deployment bound to a plan that is not true any more:
+	// nothing was changed, and a new plan is needed.
+	ErrPlanStale = errors.New("the plan is stale")
 	// ErrSignature is an image without a signature that the key verifies.
 	ErrSignature = errors.New("signature does not verify")
 	// ErrRetryExhausted is a stage that failed at its last permitted attempt.
@@ -46,12 +49,12 @@ func Permanent(err error) error {
 
 // IsPermanent reports whether err was marked by [Permanent] or belongs to a
 // class that a retry can't mend: invalid input, a missing digest or clearance,
-// a foreign subject, a refusing gate, a signature that doesn't verify.
+// a foreign subject, a refusing gate, a stale plan, a signature that doesn't verify.
 func IsPermanent(err error) bool {
 	if _, ok := errors.AsType[*permanentError](err); ok {
 		return true
 	}
-	for _, class := range []error{ErrInvalid, ErrNotPinned, ErrSubjectMismatch, ErrGateRefused, ErrNotCleared, ErrSignature} {
+	for _, class := range []error{ErrInvalid, ErrNotPinned, ErrSubjectMismatch, ErrGateRefused, ErrNotCleared, ErrSignature, ErrPlanStale} {
 		if errors.Is(err, class) {
 			return true
 		}

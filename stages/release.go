@@ -30,6 +30,10 @@ type DeployRequest struct {
 	Run string
 	// Source is recorded with the release.
 	Source Source
+	// Plan, where set, is the digest of the plan that was decided on. A deployer
+	// that plans refuses, with an error matching [ErrPlanStale] and before it changes
+	// anything, if what it would do now is not what that plan said.
+	Plan string
 }
 
 // Release is what a [Deployer] put into the cluster. Treat it as immutable.
@@ -57,6 +61,22 @@ const (
 	Create Action = "create"
 	Update Action = "update"
 	Delete Action = "delete"
+	// Recreate means that the object can't be changed in place. It would have to be
+	// deleted and made anew; a deployer that doesn't do so fails on it.
+	Recreate Action = "recreate"
+	// Adopt means that the object exists and is not of the release yet.
+	Adopt Action = "adopt"
+)
+
+// Basis is what a change was found against.
+type Basis string
+
+// The bases.
+const (
+	// BasisLive is the live object, and what the API server said would become of it.
+	BasisLive Basis = "live"
+	// BasisRelease is the manifest of the last release.
+	BasisRelease Basis = "release"
 )
 
 // Change is one object that a deployment would change.
@@ -65,6 +85,15 @@ type Change struct {
 	Object Object `json:"object"`
 	// Diff is the change as unified text, with secret values masked.
 	Diff string `json:"diff,omitempty"`
+	// Basis is what it was found against; empty if the planner doesn't say.
+	Basis Basis `json:"basis,omitempty"`
+	// Fields are the change field by field, ordered by path; none for objects that
+	// are made or deleted.
+	Fields []FieldChange `json:"fields,omitempty"`
+	// Dangers are reasons to look twice.
+	Dangers []Danger `json:"dangers,omitempty"`
+	// Refusal is why the change would fail; nil if it wouldn't, as far as known.
+	Refusal *Refusal `json:"refusal,omitempty"`
 }
 
 // PlanRequest asks a [Planner] what a deployment would do. It needs no
@@ -89,6 +118,16 @@ type Plan struct {
 	// Changes are ordered as they would be applied. None means that the cluster
 	// already is as the manifests say.
 	Changes []Change `json:"changes"`
+	// Drift is in what the cluster differs from the release that is deployed.
+	Drift []Drift `json:"drift,omitempty"`
+	// Dangers are those that belong to no change, such as what hooks delete.
+	Dangers []Danger `json:"dangers,omitempty"`
+	// Notes are what one must know to read the plan rightly.
+	Notes []Note `json:"notes,omitempty"`
+	// Digest identifies what would be done: image, manifests, the revision and the
+	// live state that it builds on. See [DeployRequest.Plan]. Empty if the planner
+	// gives none.
+	Digest string `json:"digest,omitempty"`
 }
 
 // Verification is the proof that a release runs. Treat it as immutable.

@@ -158,12 +158,15 @@ func TestBrokenImplementationsFail(t *testing.T) {
 // brokenDeployer breaks the rules that its fields name.
 type brokenDeployer struct {
 	*Deployer
-	deploysUncleared, planDeploys, restoresOthers, restoresNothing, ignoresCancel bool
+	deploysUncleared, planDeploys, ignoresPlan, restoresOthers, restoresNothing, ignoresCancel bool
 }
 
 func (d brokenDeployer) Deploy(ctx context.Context, req stages.DeployRequest) (stages.Release, error) {
 	if d.ignoresCancel {
 		ctx = context.WithoutCancel(ctx)
+	}
+	if d.ignoresPlan {
+		req.Plan = ""
 	}
 	if d.deploysUncleared && req.Clearance.Check() != nil {
 		req.Clearance, _ = stages.BypassGates(Image("any"), "broken")
@@ -211,6 +214,7 @@ func TestBrokenDeployersFail(t *testing.T) {
 		"deploys uncleared":  {brokenDeployer{deploysUncleared: true}, []string{"refuses what is not cleared"}},
 		"ignores the cancel": {brokenDeployer{ignoresCancel: true}, []string{"stops when cancelled"}},
 		"plan deploys":       {brokenDeployer{planDeploys: true}, []string{"planning changes nothing"}},
+		"ignores the plan":   {brokenDeployer{ignoresPlan: true}, []string{"a deployment is bound to its plan"}},
 		"restores others'":   {brokenDeployer{restoresOthers: true}, []string{"restoring does not undo somebody else's work"}},
 		"restores nothing": {brokenDeployer{restoresNothing: true}, []string{
 			"restoring a failed install leaves nothing", "restoring a failed upgrade brings the release back",

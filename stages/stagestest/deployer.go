@@ -90,6 +90,30 @@ var deployerChecks = []check[DeployerHarness]{
 		require.NoError(t, err)
 		assert.Empty(t, plan.Changes)
 	}},
+	{"a deployment is bound to its plan", func(t T, h DeployerHarness) {
+		planner, ok := h.Deployer.(stages.Planner)
+		if !ok {
+			return
+		}
+		plan := func(img stages.Image, run string) string {
+			p, err := planner.Plan(t.Context(), stages.PlanRequest{Image: img, Run: run})
+			require.NoError(t, err)
+			return p.Digest
+		}
+		bound := request(t, h.First, "run-1")
+		if bound.Plan = plan(h.First, "run-1"); bound.Plan == "" {
+			return
+		}
+		_, err := h.Deployer.Deploy(t.Context(), bound)
+		require.NoError(t, err, "nothing has moved since the plan")
+		bound = request(t, h.First, "run-2")
+		bound.Plan = plan(h.First, "run-2")
+		h.deploy(t, h.Second, "run-3")
+		before := h.state(t)
+		_, err = h.Deployer.Deploy(t.Context(), bound)
+		require.ErrorIs(t, err, stages.ErrPlanStale)
+		h.requireState(t, before)
+	}},
 	{"restoring a failed install leaves nothing", compensated(func(t T, h DeployerHarness, c stages.Compensator) {
 		cp := checkpoint(t, c, h.First, "run-1")
 		h.deploy(t, h.First, "run-1")

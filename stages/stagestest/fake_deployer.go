@@ -52,6 +52,9 @@ func (d *Deployer) Deploy(ctx context.Context, req stages.DeployRequest) (stages
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	previous := d.current()
+	if req.Plan != "" && req.Plan != d.digest(req.Clearance.Image()) && previous.run != req.Run {
+		return stages.Release{}, fmt.Errorf("%w: revision %d was deployed since", stages.ErrPlanStale, previous.revision)
+	}
 	next := fakeRevision{revision: previous.revision + 1, image: req.Clearance.Image(), run: req.Run}
 	d.history = append(d.history, next)
 	if d.Err != nil {
@@ -61,6 +64,11 @@ func (d *Deployer) Deploy(ctx context.Context, req stages.DeployRequest) (stages
 		Image: next.image, Name: "fake", Namespace: "default", Revision: next.revision, Previous: previous.revision,
 		Objects: []stages.Object{fakeObject}, Deployed: time.Now(),
 	}, nil
+}
+
+// digest identifies what deploying img would do now.
+func (d *Deployer) digest(img stages.Image) string {
+	return fmt.Sprintf("%d %s", d.current().revision, img)
 }
 
 var fakeObject = stages.Object{APIVersion: "apps/v1", Kind: "Deployment", Namespace: "default", Name: "fake"}
@@ -75,7 +83,7 @@ func (d *Deployer) Plan(ctx context.Context, req stages.PlanRequest) (stages.Pla
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	plan := stages.Plan{Image: req.Image, Release: "default/fake", Manifests: []byte("image: " + req.Image.String() + "\n")}
+	plan := stages.Plan{Image: req.Image, Release: "default/fake", Manifests: []byte("image: " + req.Image.String() + "\n"), Digest: d.digest(req.Image)}
 	switch current := d.current(); current.image {
 	case req.Image:
 	case stages.Image{}:

@@ -1,0 +1,210 @@
+package helmx
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// planDigest is what [stages.Plan.Digest] says, in the form
+// v1.<revision>.<hash of image and manifests>.<hash of what would change>.
+type planDigest struct {
+	revision        int
+	manifests, live string
+}
+
+func (p planDigest) String() string {
+	return fmt.Sprintf("v1.%d.%s.%s", p.revision, p.manifests, p.live)
+}
+
+var digestForm = regexp.MustCompile(`^v1\.(0|[1-9][0-9]{0,8})\.([0-9a-f]{64})\.([0-9a-f]{64})$`)
+
+// parsePlanDigest reads a digest. Its error matches [stages.ErrInvalid].
+func parsePlanDigest(text string) (planDigest, error) {
+	m := digestForm.FindStringSubmatch(text)
+	if m == nil {
+		return planDigest{}, fmt.Errorf("%w: %q is not the digest of a plan; take Plan.Digest as it is", stages.ErrInvalid, text[:min(len(text), 200)])
+	}
+	revision, err := strconv.Atoi(m[1])
+	if err != nil {
+		return planDigest{}, fmt.Errorf("%w: the revision of plan digest %q: %w", stages.ErrInvalid, text, err)
+	}
+	return planDigest{revision, m[2], m[3]}, nil
+}
+
+// digest identifies what would be done. It depends on the state of the cluster
+// only as far as the deployment would change it, so that statuses, and fields that
+// are nobody's concern here, don't count.
+func (o *outlook) digest(trials []*trial) string {
+	return planDigest{o.revision, hashContent(o.img, o.content), hashTrials(trials)}.String()
+}
+
+func hashContent(img stages.Image, content any) string {
+	sum := sha256.New()
+	add(sum, img.String())
+	add(sum, content)
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+func hashTrials(trials []*trial) string {
+	sum := sha256.New()
+	for _, t := range trials {
+		add(sum, t.object.id)
+		add(sum, t.seen.hash)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// add writes v in a form that nothing else has. All of it came from JSON.
+func add(to hash.Hash, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		data = fmt.Appendf(nil, "%#v", v)
+	}
+	fmt.Fprintf(to, "%d:", len(data))
+	to.Write(data) //nolint:errcheck // A hash never fails.
+}
+
+// seen is the state of a live object, as far as a deployment would change it.
+type seen struct{ uid, version, hash string }
+
+// state returns what was seen. The values that a change ends in are those of the
+// manifests; what it starts from is the cluster's, but for what an autoscaler
+// changes all the time.
+func (t *trial) state() seen {
+	sum := sha256.New()
+	add(sum, string(t.action))
+	out := seen{}
+	if t.live != nil {
+		out.uid, out.version = string(t.live.GetUID()), t.live.GetResourceVersion()
+		add(sum, out.uid)
+		add(sum, t.live.GetDeletionTimestamp() != nil)
+		for _, d := range t.fields {
+			add(sum, d.path.String())
+			if !strings.HasSuffix(owner(t.live, d.path), autoscaled) {
+				add(sum, d.from)
+			}
+		}
+	}
+	out.hash = hex.EncodeToString(sum.Sum(nil))
+	return out
+}
+
+// autoscaled ends the name of what writes through the scale subresource as a
+// controller does.
+const autoscaled = "controller-manager/scale"
+
+// anyValue stands for what renders differently every time.
+const anyValue = "\x00any"
+
+// common returns what two renderings have in common.
+func common(a, b any) any {
+	if reflect.DeepEqual(a, b) {
+		return a
+	}
+	switch a := a.(type) {
+	case map[string]any:
+		b, ok := b.(map[string]any)
+		if !ok {
+			return anyValue
+		}
+		out := map[string]any{}
+		for key := range union(a, b) {
+			out[key] = common(a[key], b[key])
+		}
+		return out
+	case []any:
+		b, ok := b.([]any)
+		if !ok || len(a) != len(b) {
+			return anyValue
+		}
+		out := make([]any, len(a))
+		for i := range a {
+			out[i] = common(a[i], b[i])
+		}
+		return out
+	default:
+		return anyValue
+	}
+}
+
+func equalContent(a, b map[string]any) bool { return reflect.DeepEqual(a, b) }
+
+// content returns all objects, those of hooks last.
+func (r *rendering) content() any {
+	objects, hooked := make([]any, len(r.objects)), make([]any, len(r.hooked))
+	for i, o := range r.objects {
+		objects[i] = o.content
+	}
+	for i, o := range r.hooked {
+		hooked[i] = o.content
+	}
+	return []any{objects, hooked}
+}
+
+// restless matches templates that may render differently every time.
+var restless = regexp.MustCompile(`\b(rand[A-Z]\w*|gen[A-Z]\w*|uuidv4|now|ago|htpasswd|bcrypt|encryptAES|shuffle|getHostByName)\b`)
+
+// volatile reports whether the chart may render differently every time.
+func (s *source) volatile() bool {
+	for _, f := range s.files {
+		if restless.Match(f.Data) {
+			return true
+		}
+	}
+	return false
+}
+
+// secrets returns the strings among the values that are secret by their name, or
+// that came from an encrypted file.
+func (s *source) secrets() []string {
+	return append(secretValues(s.layers.merged), s.layers.hidden...)
+}
+
+// planMemory keeps what the latest plans saw, so that a deployment that is bound
+// to one looks again only at what has been touched, and can name what has moved.
+type planMemory struct {
+	mu     sync.Mutex
+	latest []remembered
+}
+
+type remembered struct {
+	digest  string
+	objects map[identity]seen
+}
+
+const plansKept = 8
+
+func (m *planMemory) remember(digest string, trials []*trial) {
+	objects := make(map[identity]seen, len(trials))
+	for _, t := range trials {
+		objects[t.object.identity()] = t.seen
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.latest = append(m.latest, remembered{digest, objects})
+	if len(m.latest) > plansKept {
+		m.latest = append([]remembered(nil), m.latest[1:]...)
+	}
+}
+
+// recall returns what the plan saw, or nil.
+func (m *planMemory) recall(digest string) map[identity]seen {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.latest {
+		if r.digest == digest {
+			return r.objects
+		}
+	}
+	return nil
+}

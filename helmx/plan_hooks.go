@@ -1,0 +1,74 @@
+package helmx
+
+import (
+	"fmt"
+	"slices"
+
+	"helm.sh/helm/v3/pkg/release"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// hookDangers returns what the delete policies of hooks that a deployment runs
+// would do to what holds data.
+func (o *outlook) hookDangers(s *session) ([]stages.Danger, error) {
+	var out []stages.Danger
+	for _, h := range o.rendered.hooks {
+		if !o.runs(h) {
+			continue
+		}
+		objects, err := hookObjects([]*release.Hook{h}, s.namespace, s.mapper)
+		if err != nil {
+			return nil, err
+		}
+		for _, obj := range objects {
+			if !holding(obj) && !obj.isCRD() && !obj.isNamespace() {
+				continue
+			}
+			why, err := o.hookDeletes(s, h, obj)
+			if err != nil {
+				return nil, err
+			}
+			if why != "" {
+				out = append(out, stages.Danger{Class: stages.DangerHook, Object: obj.id, Why: why})
+			}
+		}
+	}
+	return out, nil
+}
+
+// runs reports whether the deployment runs a hook.
+func (o *outlook) runs(h *release.Hook) bool {
+	events := []release.HookEvent{release.HookPreUpgrade, release.HookPostUpgrade}
+	if o.install {
+		events = []release.HookEvent{release.HookPreInstall, release.HookPostInstall}
+	}
+	return slices.ContainsFunc(h.Events, func(e release.HookEvent) bool { return slices.Contains(events, e) })
+}
+
+// hookDeletes says what becomes of the object of a hook, or "".
+func (o *outlook) hookDeletes(s *session, h *release.Hook, obj object) (string, error) {
+	policies := h.DeletePolicies
+	if len(policies) == 0 {
+		policies = []release.HookDeletePolicy{release.HookBeforeHookCreation} // Helm's default.
+	}
+	if slices.Contains(policies, release.HookSucceeded) || slices.Contains(policies, release.HookFailed) {
+		return fmt.Sprintf("hook %s makes it and its policy deletes it afterwards", h.Path), nil
+	}
+	if !slices.Contains(policies, release.HookBeforeHookCreation) {
+		return "", nil
+	}
+	live, err := s.live(obj)
+	switch {
+	case apierrors.IsForbidden(err):
+		o.notes = append(o.notes, stages.Note{Kind: stages.NoteNotCompared, Object: obj.id,
+			Message: "whether hook " + h.Path + " would delete it is not known, because the account may not get it"})
+		return "", nil
+	case err != nil:
+		return "", s.explain(err)
+	case live == nil:
+		return "", nil
+	}
+	return fmt.Sprintf("hook %s deletes the one that exists before it makes it anew (before-hook-creation)", h.Path), nil
+}
