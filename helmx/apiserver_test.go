@@ -39,6 +39,7 @@ var served = []resourceKind{
 	{"", "v1", "Pod", "pods", false},
 	{"apps", "v1", "Deployment", "deployments", false},
 	{"batch", "v1", "Job", "jobs", false},
+	{"coordination.k8s.io", "v1", "Lease", "leases", false},
 }
 
 // apiServer is as much of a Kubernetes API server as Helm needs, over real HTTP.
@@ -89,7 +90,10 @@ func (a *apiServer) requests(filter func(string) bool) []string {
 	return out
 }
 
-func mutating(request string) bool { return !strings.HasPrefix(request, http.MethodGet) }
+// mutating accepts requests that change something other than the lock.
+func mutating(request string) bool {
+	return !strings.HasPrefix(request, http.MethodGet) && !strings.Contains(request, "/leases")
+}
 
 // get returns an object, or nil.
 func (a *apiServer) get(path string) content {
@@ -185,12 +189,12 @@ func (a *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 		reply(w, 200, content{"kind": "APIVersions", "versions": []string{"v1"}})
 	case "apis":
 		groups := []any{}
-		for _, g := range []string{"apps", "batch"} {
+		for _, g := range []string{"apps", "batch", "coordination.k8s.io"} {
 			v := content{"groupVersion": g + "/v1", "version": "v1"}
 			groups = append(groups, content{"name": g, "versions": []any{v}, "preferredVersion": v})
 		}
 		reply(w, 200, content{"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
-	case "api/v1", "apis/apps/v1", "apis/batch/v1":
+	case "api/v1", "apis/apps/v1", "apis/batch/v1", "apis/coordination.k8s.io/v1":
 		reply(w, 200, resourceList(path))
 	default:
 		a.object(w, r, path)
@@ -249,7 +253,14 @@ func (a *apiServer) object(w http.ResponseWriter, r *http.Request, path string) 
 	case http.MethodPut:
 		obj := content{}
 		require.NoError(a.t, json.Unmarshal(body, &obj))
-		reply(w, 200, a.put(full, obj))
+		switch wanted := dig(obj, "metadata", "resourceVersion"); {
+		case current == nil:
+			fail(w, 404, metav1.StatusReasonNotFound, fmt.Sprintf("%s %q not found", kind.plural, rest[1]))
+		case wanted != nil && wanted != dig(current, "metadata", "resourceVersion"):
+			fail(w, 409, metav1.StatusReasonConflict, "the object has been modified")
+		default:
+			reply(w, 200, a.put(full, obj))
+		}
 	case http.MethodPatch:
 		reply(w, 200, a.put(full, a.patch(r.Header.Get("Content-Type"), kind, current, body)))
 	case http.MethodDelete:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
@@ -19,6 +20,11 @@ type Deployer struct {
 	cluster *Cluster
 	// owned is whether the cluster is this Deployer's to close.
 	owned bool
+	// nonce tells this Deployer from others that hold locks.
+	nonce string
+
+	mu    sync.Mutex
+	holds map[string]*hold // by run
 }
 
 var (
@@ -27,6 +33,7 @@ var (
 	_ stages.Compensator = (*Deployer)(nil)
 	_ stages.Idempotent  = (*Deployer)(nil)
 	_ stages.Closer      = (*Deployer)(nil)
+	_ stages.Locker      = (*Deployer)(nil)
 )
 
 // New returns a Deployer for cfg. It reads the chart and all values, and sends
@@ -39,7 +46,7 @@ func New(cfg Config) (*Deployer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", stages.ErrInvalid, err)
 	}
-	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster}
+	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster, nonce: newNonce(), holds: map[string]*hold{}}
 	if d.cluster == nil {
 		if d.cluster, err = Connect(cfg.Kubernetes); err != nil {
 			return nil, err
@@ -119,6 +126,49 @@ func (d *Deployer) checkImage(img stages.Image) error {
 }
 
 func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages.Release, error) {
+	bound, h, done, err := d.locked(ctx, n.run)
+	if err != nil {
+		return stages.Release{}, err
+	}
+	defer done()
+	if !d.cfg.Lock.Off && h.lease == nil {
+		// There is no namespace, and so no release. What can't be rendered is refused
+		// before one is made.
+		if err := d.enter(bound, img, n.run, h); err != nil {
+			return stages.Release{}, err
+		}
+		var unbind func()
+		bound, unbind = h.bind(bound)
+		defer unbind()
+	}
+	return d.deployLocked(bound, img, n)
+}
+
+// enter makes the namespace and takes the lock in it.
+func (d *Deployer) enter(ctx context.Context, img stages.Image, run string, h *hold) error {
+	s, err := d.session(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := d.render(s, img, 1, false); err != nil {
+		return err
+	}
+	if !d.cfg.CreateNamespace {
+		return stages.Permanent(fmt.Errorf("namespace %s does not exist; make it, or set CreateNamespace", d.cfg.Namespace))
+	}
+	if err := d.createNamespace(s, run); err != nil {
+		return err
+	}
+	if err := d.place(ctx, h, run); err != nil {
+		return err
+	}
+	if h.lease == nil {
+		return fmt.Errorf("namespace %s went away as soon as it was made", d.cfg.Namespace)
+	}
+	return nil
+}
+
+func (d *Deployer) deployLocked(ctx context.Context, img stages.Image, n note) (stages.Release, error) {
 	s, err := d.session(ctx)
 	if err != nil {
 		return stages.Release{}, err
@@ -137,7 +187,7 @@ func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages
 		return stages.Release{}, err
 	}
 	s.secrets = append(secretStrings(rendered.objects), secretStrings(rendered.hooked)...)
-	if d.cfg.CreateNamespace {
+	if d.cfg.CreateNamespace && d.cfg.Lock.Off {
 		if err := d.createNamespace(s, n.run); err != nil {
 			return stages.Release{}, err
 		}
@@ -145,6 +195,9 @@ func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages
 	record := &recorder{Driver: s.store(), note: n, check: d.pinned(s, img)}
 	stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("applying revision %d of release %s", revisionOf(last)+1, d.name())})
 	rel, err := d.apply(s, record, img, install)
+	if err == nil {
+		err = s.tidy(history, rel)
+	}
 	if err == nil && record.unsettled() {
 		err = errNotRecorded // Helm's install only logs this.
 	}
@@ -167,23 +220,6 @@ func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages
 }
 
 var errNotRecorded = errors.New("the objects were applied, but the outcome could not be stored in the release record")
-
-// unlock refuses a release that another operation holds. A revision that run
-// itself left pending, at an earlier attempt, is marked as failed.
-func (d *Deployer) unlock(s *session, history []*release.Release, run string) error {
-	last := newest(history)
-	if last == nil || !last.Info.Status.IsPending() && last.Info.Status != release.StatusUninstalling {
-		return nil
-	}
-	if run != "" && maker(last) == runLabel(run) && last.Info.Status.IsPending() {
-		return s.markFailed(last, fmt.Sprintf("fairlead run %q: interrupted", run))
-	}
-	since := last.Info.LastDeployed.Time
-	return &LockedError{
-		Release: d.cfg.Release, Namespace: d.cfg.Namespace, Revision: last.Version,
-		Status: last.Info.Status.String(), Since: since, Age: time.Since(since), Run: maker(last),
-	}
-}
 
 // apply runs Helm's action to its end. The actions' own handling of contexts is
 // not used, because it returns while the work goes on: the session's requests end
@@ -231,6 +267,9 @@ const settleTime = 5 * time.Second
 // release is ever left locked by a process that lives. It joins what goes wrong
 // to cause and returns that.
 func (d *Deployer) settle(ctx context.Context, revision int, run string, cause error) error {
+	if errors.Is(context.Cause(ctx), stages.ErrLockLost) {
+		return cause // Whoever has the lock finds it, and puts it right.
+	}
 	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
 	defer cancel()
 	s, err := d.session(fresh)

@@ -62,13 +62,12 @@ var ErrLost = errors.New("the lock was lost")
 func Acquire(ctx context.Context, client Client, o Options) (*Lock, error) {
 	a := acquirer{client: client, Options: o, patience: time.Now().Add(o.Wait)}
 	for {
-		asked := time.Now()
 		taken, err := a.try(ctx)
 		if err != nil {
 			return nil, err
 		}
 		if taken != nil {
-			return hold(client, o, taken, asked), nil
+			return hold(client, o, taken, a.asked), nil
 		}
 	}
 }
@@ -82,6 +81,7 @@ type acquirer struct {
 	seen     version
 	since    time.Time // when seen was first seen
 	alive    bool      // whether the holder was seen to renew
+	asked    time.Time // when the lock was last asked for
 }
 
 // version tells one state of a Lease from all others.
@@ -125,9 +125,10 @@ func retryable(l *coordinationv1.Lease, err error, quicker ...func(error) bool) 
 	return l, nil
 }
 
-// mine returns the Lease as it is to be written.
+// mine returns the Lease as it is to be written now.
 func (a *acquirer) mine(current *coordinationv1.Lease) *coordinationv1.Lease {
-	seconds, now := int32(a.TTL/time.Second), metav1.NowMicro()
+	a.asked = time.Now()
+	seconds, now := int32(a.TTL/time.Second), metav1.NewMicroTime(a.asked)
 	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: a.Name}}
 	transitions := int32(0)
 	if current != nil {

@@ -103,6 +103,8 @@ func TestTakesOverFromTheDead(t *testing.T) {
 		second := acquire(t, s, options("b"))
 		assert.Equal(t, ttl, time.Since(start))
 		assert.Equal(t, int32(1), *s.lease.Spec.LeaseTransitions)
+		time.Sleep(2 * ttl)
+		require.NoError(t, second.Context().Err())
 		require.NoError(t, second.Release(t.Context()))
 	})
 }
