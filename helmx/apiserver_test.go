@@ -41,6 +41,7 @@ var served = []resourceKind{
 	{"apps", "v1", "StatefulSet", "statefulsets", false},
 	{"apps", "v1", "Deployment", "deployments", false},
 	{"batch", "v1", "Job", "jobs", false},
+	{"coordination.k8s.io", "v1", "Lease", "leases", false},
 }
 
 // apiServer is as much of a Kubernetes API server as Helm needs, over real HTTP.
@@ -91,8 +92,9 @@ func (a *apiServer) requests(filter func(string) bool) []string {
 	return out
 }
 
+// mutating accepts requests that change something other than the lock.
 func mutating(request string) bool {
-	return !strings.HasPrefix(request, http.MethodGet) && !strings.HasPrefix(request, "DRYRUN ")
+	return !strings.HasPrefix(request, http.MethodGet) && !strings.HasPrefix(request, "DRYRUN ") && !strings.Contains(request, "/leases")
 }
 
 // get returns an object, or nil.
@@ -183,12 +185,12 @@ func (a *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 		reply(w, 200, content{"kind": "APIVersions", "versions": []string{"v1"}})
 	case "apis":
 		groups := []any{}
-		for _, g := range []string{"apps", "batch"} {
+		for _, g := range []string{"apps", "batch", "coordination.k8s.io"} {
 			v := content{"groupVersion": g + "/v1", "version": "v1"}
 			groups = append(groups, content{"name": g, "versions": []any{v}, "preferredVersion": v})
 		}
 		reply(w, 200, content{"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
-	case "api/v1", "apis/apps/v1", "apis/batch/v1":
+	case "api/v1", "apis/apps/v1", "apis/batch/v1", "apis/coordination.k8s.io/v1":
 		reply(w, 200, resourceList(path))
 	default:
 		a.object(w, r, path)
@@ -248,7 +250,14 @@ func (a *apiServer) object(w http.ResponseWriter, r *http.Request, path string) 
 	case http.MethodPut:
 		obj := content{}
 		require.NoError(a.t, json.Unmarshal(body, &obj))
-		reply(w, 200, a.put(full, obj))
+		switch wanted := dig(obj, "metadata", "resourceVersion"); {
+		case current == nil:
+			fail(w, 404, metav1.StatusReasonNotFound, fmt.Sprintf("%s %q not found", kind.plural, rest[1]))
+		case wanted != nil && wanted != dig(current, "metadata", "resourceVersion"):
+			fail(w, 409, metav1.StatusReasonConflict, "the object has been modified")
+		default:
+			reply(w, 200, a.put(full, obj))
+		}
 	case http.MethodPatch:
 		changed := a.patch(r.Header.Get("Content-Type"), kind, current, body)
 		switch {

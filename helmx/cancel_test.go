@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"helm.sh/helm/v3/pkg/release"
+	"helm.sh/helm/v3/pkg/storage"
+	"helm.sh/helm/v3/pkg/storage/driver"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/fairlead-dev/fairlead/helmx"
 	"github.com/fairlead-dev/fairlead/stages"
@@ -140,17 +145,16 @@ func TestRestoreRecoversKilledRun(t *testing.T) {
 				before.CreateNamespace = true
 				deploy(t, open(t, before), "run-0", "a")
 			}
+			revision := 1
+			if c.upgrade {
+				revision = 2
+			}
 			cp := checkpoint(t, d, "run-1")
 			kill(t, a, d, c.dies, func(ctx context.Context) error {
 				_, err := d.Deploy(ctx, request(t, "run-1", "b"))
 				return err
 			})
-			_, err := d.Deploy(t.Context(), request(t, "run-9", "b"))
-			locked, ok := errors.AsType[*helmx.LockedError](err)
-			require.True(t, ok, "%v", err)
-			assert.Equal(t, c.status, locked.Status)
-			assert.Equal(t, "run-1", locked.Run)
-			assert.False(t, stages.IsPermanent(err))
+			assert.Equal(t, c.status, recordLabels(a, strconv.Itoa(revision))["status"])
 
 			again := open(t, cfg)
 			r := restore(t, again, "run-1", cp)
@@ -202,6 +206,100 @@ func TestRestoreRecoversKilledRestore(t *testing.T) {
 	r := restore(t, d, "run-2", cp)
 	assert.Equal(t, stages.Restored, r.Outcome, r.Message)
 	assert.Equal(t, image("a").String(), runningImage(t, a))
+}
+
+// TestDeployTakesOverFromTheDead has another run come after one that was killed.
+func TestDeployTakesOverFromTheDead(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	deploy(t, open(t, digestConfig(a)), "run-1", "a")
+	dead := open(t, digestConfig(a, helmx.Set("extra=true")))
+	kill(t, a, dead, "PATCH /apis/apps", func(ctx context.Context) error {
+		_, err := dead.Deploy(ctx, request(t, "run-2", "b"))
+		return err
+	})
+	require.NotNil(t, a.get(extraPath), "it had come some way")
+
+	rel := deploy(t, open(t, digestConfig(a)), "run-3", "c")
+	assert.Equal(t, 3, rel.Revision)
+	assert.Equal(t, 1, rel.Previous)
+	assert.Equal(t, image("c").String(), runningImage(t, a))
+	assert.Nil(t, a.get(extraPath), "what the dead run made is gone")
+	assert.Equal(t, "failed", recordLabels(a, "2")["status"])
+	assert.Empty(t, a.paths("/leases/"))
+}
+
+func TestDeployRefusesWhatAnotherRunHolds(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	cfg := digestConfig(a)
+	cfg.Lock.URL = "https://ci.example.com/17"
+	first, second := open(t, cfg), open(t, digestConfig(a))
+	unlock, err := first.Lock(t.Context(), "run-1")
+	require.NoError(t, err)
+	_, err = second.Deploy(t.Context(), request(t, "run-2", "b"))
+	require.ErrorIs(t, err, stages.ErrLocked)
+	locked, ok := errors.AsType[*helmx.LockedError](err)
+	require.True(t, ok, "%v", err)
+	assert.Equal(t, "run-1", locked.Run)
+	assert.Equal(t, "https://ci.example.com/17", locked.URL)
+	assert.Contains(t, err.Error(), "run run-1 on ")
+	assert.Contains(t, err.Error(), "https://ci.example.com/17")
+	assert.False(t, stages.IsPermanent(err))
+	assert.Empty(t, a.paths(recordPath))
+
+	deploy(t, first, "run-1", "a")
+	require.NoError(t, unlock(t.Context()))
+	require.NoError(t, unlock(t.Context()))
+	deploy(t, second, "run-2", "b")
+}
+
+func TestDeployStopsWhenTheLockIsLost(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	d := open(t, digestConfig(a))
+	a.onRequest(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/deployments") {
+			io.Copy(io.Discard, r.Body) //nolint:errcheck // Only then the server notices that the client goes away.
+			a.edit("/apis/coordination.k8s.io/v1/namespaces/shop/leases/fairlead.web", func(content) content { return nil })
+			<-r.Context().Done()
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	})
+	_, err := d.Deploy(t.Context(), request(t, "run-1", "a"))
+	require.ErrorIs(t, err, stages.ErrLockLost)
+	assert.Equal(t, "pending-install", recordLabels(a, "1")["status"], "nothing is written without the lock")
+}
+
+func TestForeignPendingRevisions(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	d := open(t, digestConfig(a))
+	deploy(t, d, "run-1", "a")
+	foreignPending(t, a)
+
+	_, err := d.Deploy(t.Context(), request(t, "run-2", "b"))
+	locked, ok := errors.AsType[*helmx.LockedError](err)
+	require.True(t, ok, "%v", err)
+	assert.Equal(t, "pending-upgrade", locked.Status)
+	assert.Empty(t, locked.Run)
+	assert.WithinDuration(t, time.Now().Add(helmx.DefaultForeignAge), locked.Until, time.Minute)
+
+	cfg := digestConfig(a)
+	cfg.Lock.ForeignAge = time.Nanosecond
+	assert.Equal(t, 2, deploy(t, open(t, cfg), "run-3", "c").Revision)
+}
+
+// foreignPending makes revision 1 look as the helm command leaves it when killed.
+func foreignPending(t *testing.T, a *apiServer) {
+	t.Helper()
+	access := a.rest()
+	access.ContentType = "application/json"
+	clients, err := kubernetes.NewForConfig(access)
+	require.NoError(t, err)
+	records := storage.Init(driver.NewSecrets(clients.CoreV1().Secrets("shop")))
+	rel, err := records.Get("web", 1)
+	require.NoError(t, err)
+	rel.Labels = nil
+	rel.Info.Status = release.StatusPendingUpgrade
+	require.NoError(t, records.Update(rel))
 }
 
 func TestDeployTakesOverItsOwnInterruptedAttempt(t *testing.T) {

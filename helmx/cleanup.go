@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"helm.sh/helm/v3/pkg/release"
@@ -83,6 +84,26 @@ func (s *session) leftovers(own []*release.Release, to *release.Release) ([]obje
 		}
 	}
 	return out, nil
+}
+
+// tidy deletes what revisions that failed since the last good one have left, and
+// rel doesn't have. Helm compares with the last good one only.
+func (s *session) tidy(history []*release.Release, rel *release.Release) error {
+	var failed []*release.Release
+	for _, r := range slices.Backward(history) {
+		if r.Info.Status != release.StatusFailed {
+			break
+		}
+		failed = append(failed, r)
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	stale, err := s.leftovers(failed, rel)
+	if err != nil {
+		return err
+	}
+	return s.remove(stale)
 }
 
 // owns reports whether a live object belongs to the release, as Helm marks it.

@@ -59,6 +59,8 @@ type Config struct {
 	SkipCRDs bool
 	// Apply says how objects are written.
 	Apply Apply
+	// Lock says how the release is kept to one operation at a time.
+	Lock LockConfig
 	// HistoryMax is how many revisions are kept, at least 2; 0 means
 	// [DefaultHistoryMax].
 	HistoryMax int
@@ -101,6 +103,9 @@ func (c *Config) prepare() error {
 		c.Timeout = DefaultTimeout
 	case c.Timeout < 0:
 		refuse("Timeout %s is negative", c.Timeout)
+	}
+	if err := c.Lock.prepare(); err != nil {
+		problems = append(problems, err)
 	}
 	if err := c.Apply.validate(); err != nil {
 		problems = append(problems, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
@@ -21,6 +22,11 @@ type Deployer struct {
 	// owned is whether the cluster is this Deployer's to close.
 	owned bool
 	plans planMemory
+	// nonce tells this Deployer from others that hold locks.
+	nonce string
+
+	mu    sync.Mutex
+	holds map[string]*hold // by run
 }
 
 var (
@@ -29,6 +35,7 @@ var (
 	_ stages.Compensator = (*Deployer)(nil)
 	_ stages.Idempotent  = (*Deployer)(nil)
 	_ stages.Closer      = (*Deployer)(nil)
+	_ stages.Locker      = (*Deployer)(nil)
 )
 
 // New returns a Deployer for cfg, whose chart and dependencies are local: it sends
@@ -54,7 +61,7 @@ func newDeployer(ctx context.Context, cfg Config, online bool) (*Deployer, error
 	if err != nil {
 		return nil, invalidUnlessPassing(ctx, err)
 	}
-	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster}
+	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster, nonce: newNonce(), holds: map[string]*hold{}}
 	if d.cluster == nil {
 		if d.cluster, err = Connect(cfg.Kubernetes); err != nil {
 			return nil, err
@@ -142,6 +149,59 @@ func (d *Deployer) checkImage(img stages.Image) error {
 }
 
 func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages.Release, error) {
+	bound, h, done, err := d.locked(ctx, n.run)
+	if err != nil {
+		return stages.Release{}, err
+	}
+	defer done()
+	if d.cfg.Lock.Off || h.lease != nil {
+		return d.deployLocked(bound, img, n, nil)
+	}
+	first, err := d.enter(bound, img, n, h)
+	if err != nil {
+		return stages.Release{}, err
+	}
+	bound, unbind := h.bind(bound)
+	defer unbind()
+	return d.deployLocked(bound, img, n, first)
+}
+
+// entry is what was found before the namespace was made.
+type entry struct{ plan *binding }
+
+// enter makes the namespace and takes the lock in it. There can be no release, so
+// that this is the time to compare with the plan, and to refuse what can't be
+// rendered.
+func (d *Deployer) enter(ctx context.Context, img stages.Image, n note, h *hold) (*entry, error) {
+	s, err := d.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.render(s, img, 1, false); err != nil {
+		return nil, err
+	}
+	plan, err := d.bind(s, n.plan, img, nil, n.run)
+	switch {
+	case err != nil:
+		return nil, err
+	case !d.cfg.CreateNamespace:
+		return nil, stages.Permanent(fmt.Errorf("namespace %s does not exist; make it, or set CreateNamespace", d.cfg.Namespace))
+	}
+	if err := d.createNamespace(s, n.run); err != nil {
+		return nil, err
+	}
+	if err := d.place(ctx, h, n.run); err != nil {
+		return nil, err
+	}
+	if h.lease == nil {
+		return nil, fmt.Errorf("namespace %s went away as soon as it was made", d.cfg.Namespace)
+	}
+	return &entry{plan}, nil
+}
+
+// deployLocked deploys under the lock. Where it was taken in a namespace that was
+// made for it, first is what was found before.
+func (d *Deployer) deployLocked(ctx context.Context, img stages.Image, n note, first *entry) (stages.Release, error) {
 	s, err := d.session(ctx)
 	if err != nil {
 		return stages.Release{}, err
@@ -153,8 +213,10 @@ func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages
 	if err := d.unlock(s, history, n.run); err != nil {
 		return stages.Release{}, err
 	}
-	bound, err := d.bind(s, n.plan, img, history, n.run)
-	if err != nil {
+	var plan *binding
+	if first != nil && len(history) == 0 {
+		plan = first.plan
+	} else if plan, err = d.bind(s, n.plan, img, history, n.run); err != nil {
 		return stages.Release{}, err
 	}
 	last := newest(history)
@@ -164,14 +226,17 @@ func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages
 		return stages.Release{}, err
 	}
 	s.secrets = append(secretStrings(rendered.objects), secretStrings(rendered.hooked)...)
-	if d.cfg.CreateNamespace {
+	if d.cfg.CreateNamespace && d.cfg.Lock.Off {
 		if err := d.createNamespace(s, n.run); err != nil {
 			return stages.Release{}, err
 		}
 	}
-	record := &recorder{Driver: s.store(), note: n, check: d.pinned(s, img, bound)}
+	record := &recorder{Driver: s.store(), note: n, check: d.pinned(s, img, plan)}
 	stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("applying revision %d of release %s", revisionOf(last)+1, d.name())})
 	rel, err := d.apply(s, record, img, install)
+	if err == nil {
+		err = s.tidy(history, rel)
+	}
 	if err == nil && record.unsettled() {
 		err = errNotRecorded // Helm's install only logs this.
 	}
@@ -194,23 +259,6 @@ func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages
 }
 
 var errNotRecorded = errors.New("the objects were applied, but the outcome could not be stored in the release record")
-
-// unlock refuses a release that another operation holds. A revision that run
-// itself left pending, at an earlier attempt, is marked as failed.
-func (d *Deployer) unlock(s *session, history []*release.Release, run string) error {
-	last := newest(history)
-	if last == nil || !last.Info.Status.IsPending() && last.Info.Status != release.StatusUninstalling {
-		return nil
-	}
-	if run != "" && maker(last) == runLabel(run) && last.Info.Status.IsPending() {
-		return s.markFailed(last, fmt.Sprintf("fairlead run %q: interrupted", run))
-	}
-	since := last.Info.LastDeployed.Time
-	return &LockedError{
-		Release: d.cfg.Release, Namespace: d.cfg.Namespace, Revision: last.Version,
-		Status: last.Info.Status.String(), Since: since, Age: time.Since(since), Run: maker(last),
-	}
-}
 
 // apply runs Helm's action to its end. The actions' own handling of contexts is
 // not used, because it returns while the work goes on: the session's requests end
@@ -264,6 +312,9 @@ const settleTime = 5 * time.Second
 // release is ever left locked by a process that lives. It joins what goes wrong
 // to cause and returns that.
 func (d *Deployer) settle(ctx context.Context, revision int, run string, cause error) error {
+	if errors.Is(context.Cause(ctx), stages.ErrLockLost) {
+		return cause // Whoever has the lock finds it, and puts it right.
+	}
 	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
 	defer cancel()
 	s, err := d.session(fresh)

@@ -110,29 +110,49 @@ func (e *APIError) Unwrap() error {
 	}
 }
 
-// LockedError is a release that another operation holds, or held when its process
-// died.
+// LockedError is a release that somebody else is working on, or was when its
+// process died. It matches [stages.ErrLocked].
 type LockedError struct {
 	Release, Namespace string
-	// Revision and Status are of the revision that holds it, such as 4 and
+	// Holder holds the lock, in words; empty if it is Helm's own pending state that
+	// stands in the way.
+	Holder string
+	// Revision and Status are of the revision in that state, such as 4 and
 	// "pending-upgrade".
 	Revision int
 	Status   string
-	// Since is when it was begun, Age how long ago that was.
+	// Since is when it was begun, by the holder's clock, Age how long ago that was.
 	Since time.Time
 	Age   time.Duration
-	// Run is the run that holds it; empty if it is not one of this package's.
-	Run string
+	// Run is the run that holds it; empty if it is not one of this package's. URL is
+	// where people find it.
+	Run, URL string
+	// Until is from when on the state counts as abandoned; zero for never.
+	Until time.Time
 }
 
 func (e *LockedError) Error() string {
+	name := e.Namespace + "/" + e.Release
+	if e.Holder != "" {
+		text := fmt.Sprintf("release %s is locked by %s for %s", name, e.Holder, e.Age.Round(time.Second))
+		if e.URL != "" {
+			text += ", see " + e.URL
+		}
+		return text + "; wait for it to end, or set a time to wait for"
+	}
 	holder := "an operation that is not of this library"
 	if e.Run != "" {
 		holder = "run " + e.Run
 	}
-	return fmt.Sprintf("release %s/%s is locked: revision %d has been %s for %s, by %s; wait for it, or if its process is dead restore the release (helm rollback, or recover the run) first",
-		e.Namespace, e.Release, e.Revision, e.Status, e.Age.Round(time.Second), holder)
+	advice := "wait for it, or if its process is dead restore the release (helm rollback, or recover the run) first"
+	if !e.Until.IsZero() {
+		advice = fmt.Sprintf("wait for it, or if its process is dead run helm rollback; from %s on it counts as abandoned", e.Until.UTC().Format(time.RFC3339))
+	}
+	return fmt.Sprintf("release %s is locked: revision %d has been %s for %s, by %s; %s", name, e.Revision, e.Status, e.Age.Round(time.Second), holder, advice)
 }
+
+// Is reports whether target is [stages.ErrLocked].
+func (e *LockedError) Is(target error) bool { return target == stages.ErrLocked }
 
 // HookError is a hook of the chart that did not succeed.
 type HookError struct {

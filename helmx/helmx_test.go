@@ -42,6 +42,7 @@ func digestConfig(a *apiServer, overrides ...helmx.Override) helmx.Config {
 		Image:      helmx.ImageValues{Repository: "image.repository", Digest: "image.digest"},
 		Kubernetes: helmx.Kubernetes{REST: a.rest(), QPS: 1000, Burst: 1000},
 		Timeout:    20 * time.Second,
+		Lock:       helmx.LockConfig{TTL: time.Second},
 	}
 }
 

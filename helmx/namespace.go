@@ -70,6 +70,9 @@ func (d *Deployer) removeNamespace(s *session, run string) (removed bool, obstac
 		if len(left) > 0 {
 			return false, fmt.Sprintf("namespace %s stays, because it holds %s", s.namespace, strings.Join(left, ", ")), nil
 		}
+		if s.hold != nil && s.hold.lease != nil {
+			s.hold.lease.Abandon() // It goes away with the namespace, which is not to lose it.
+		}
 		err = s.clients.CoreV1().Namespaces().Delete(s.ctx, s.namespace, metav1.DeleteOptions{
 			Preconditions: &metav1.Preconditions{UID: &ns.UID},
 		})
@@ -112,7 +115,7 @@ func (s *session) contents() ([]string, error) {
 				return nil, s.explain(err)
 			}
 			for _, item := range found.Items {
-				if item.DeletionTimestamp == nil && len(item.OwnerReferences) == 0 && !builtIn(r.Kind, item.Name) {
+				if item.DeletionTimestamp == nil && len(item.OwnerReferences) == 0 && !builtIn(r.Kind, item.Name) && !(r.Kind == "Lease" && item.Name == s.lease) {
 					left = append(left, r.Kind+" "+item.Name)
 				}
 			}

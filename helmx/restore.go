@@ -37,10 +37,16 @@ func (d *Deployer) Restore(ctx context.Context, run string, cp stages.Checkpoint
 }
 
 func (d *Deployer) restore(ctx context.Context, run string, st state) (stages.RestoreOutcome, string, error) {
+	ctx, h, done, err := d.locked(ctx, run)
+	if err != nil {
+		return "", "", err
+	}
+	defer done()
 	s, err := d.session(ctx)
 	if err != nil {
 		return "", "", err
 	}
+	s.hold = h
 	history, err := s.history(d.cfg.Release)
 	if err != nil {
 		return "", "", err

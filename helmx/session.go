@@ -29,6 +29,8 @@ type session struct {
 	ctx       context.Context //nolint:containedctx // See above.
 	cluster   *Cluster
 	namespace string
+	lease     string // the name of the lock's Lease
+	hold      *hold  // the lock, where it may go away with the namespace
 	log       *slog.Logger
 	failures  *failureLog
 	rest      *rest.Config
@@ -44,7 +46,7 @@ type session struct {
 
 func (d *Deployer) session(ctx context.Context) (*session, error) {
 	s := &session{
-		ctx: ctx, cluster: d.cluster, namespace: d.cfg.Namespace, log: d.cfg.Logger, failures: &failureLog{},
+		ctx: ctx, cluster: d.cluster, namespace: d.cfg.Namespace, lease: d.leaseName(), log: d.cfg.Logger, failures: &failureLog{},
 	}
 	s.rest = d.cluster.config(ctx, s.failures, s)
 	var err error

@@ -95,6 +95,7 @@ const (
 	StageSign            Stage = "sign"
 	StageVerifySignature Stage = "verify-signature"
 	StageClear           Stage = "clear"
+	StageLock            Stage = "lock"
 	StageDeploy          Stage = "deploy"
 	StageVerify          Stage = "verify"
 	StageReleaseGate     Stage = "release-gate"

@@ -90,6 +90,7 @@ type run struct {
 	bus    *bus
 
 	undo   []undoable // in the order of their side effects
+	unlock stages.Unlock
 	deploy uncompensated
 	later  []error
 
@@ -114,6 +115,7 @@ func (r *run) execute(ctx context.Context) error {
 		failed = &Error{Cause: err}
 	}
 	if failed == nil {
+		r.giveBack(context.WithoutCancel(ctx))
 		r.result.Outcome, r.result.Elapsed = OutcomeReleased, time.Since(r.result.Started)
 		r.emit(Event{Kind: KindRunSucceeded, Subject: r.result.Image.String(), Elapsed: r.result.Elapsed, Outcome: OutcomeReleased})
 		return nil
@@ -127,6 +129,7 @@ func (r *run) execute(ctx context.Context) error {
 	e.Restorations = r.restore(ctx)
 	e.Outcome = outcomeOf(r.deploy, e.Restorations)
 	r.close(ctx, e.Outcome, e.Restorations, e.Cause)
+	r.giveBack(ctx)
 	e.Later = r.later
 	r.result.Restorations, r.result.Outcome, r.result.Elapsed = e.Restorations, e.Outcome, time.Since(r.result.Started)
 	r.emit(Event{Stage: e.Stage, Kind: KindRunFailed, Subject: e.Subject, Elapsed: r.result.Elapsed,
@@ -148,6 +151,9 @@ func (r *run) deliver(ctx context.Context) error {
 	}
 	clearance, err := r.clear(ctx, img)
 	if err != nil {
+		return err
+	}
+	if err := r.lock(ctx, img); err != nil {
 		return err
 	}
 	rel, err := r.release(ctx, clearance)
@@ -257,6 +263,33 @@ func (r *run) clear(ctx context.Context, img stages.Image) (stages.Clearance, er
 		return stages.Clearance{}, &Error{Stage: StageClear, Subject: img.String(), Attempts: 1, Cause: err}
 	}
 	return clearance, nil
+}
+
+// lock keeps other runs off the release until this one has ended.
+func (r *run) lock(ctx context.Context, img stages.Image) error {
+	locker, ok := r.config.Deployer.(stages.Locker)
+	if !ok {
+		return nil
+	}
+	s := step{name: StageLock, subject: img.String()}
+	unlock, err := perform(ctx, r, s, func(ctx context.Context) (stages.Unlock, error) { return locker.Lock(ctx, r.id) })
+	r.unlock = unlock
+	return err
+}
+
+// unlockTime bounds giving the lock back, which expires otherwise.
+const unlockTime = 10 * time.Second
+
+// giveBack gives the lock back. That it can't be given back changes no outcome.
+func (r *run) giveBack(ctx context.Context) {
+	if r.unlock == nil {
+		return
+	}
+	s := step{name: StageLock, policy: Retry{Timeout: unlockTime}}
+	_, err := once(ctx, r, s, 1, func(ctx context.Context) (struct{}, error) { return struct{}{}, r.unlock(ctx) })
+	if err != nil {
+		r.later = append(r.later, fmt.Errorf("give back the lock, which expires by itself: %w", err))
+	}
 }
 
 func (r *run) release(ctx context.Context, clearance stages.Clearance) (stages.Release, error) {

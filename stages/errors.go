@@ -22,6 +22,11 @@ var (
 	ErrPlanStale = errors.New("the plan is stale")
 	// ErrSignature is an image without a signature that the key verifies.
 	ErrSignature = errors.New("signature does not verify")
+	// ErrLocked is a release that somebody else is working on.
+	ErrLocked = errors.New("locked")
+	// ErrLockLost is a lock that may be somebody else's by now: nothing more was
+	// changed since.
+	ErrLockLost = errors.New("lock lost")
 	// ErrRetryExhausted is a stage that failed at its last permitted attempt.
 	ErrRetryExhausted = errors.New("retries exhausted")
 	// ErrRolledBack is a failed run after which every checkpoint was restored.

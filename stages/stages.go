@@ -79,3 +79,17 @@ type Closer interface {
 	// Close is called once, after the last call of any other method.
 	Close() error
 }
+
+// Locker is the optional ability of a [Deployer] to keep others off what it
+// deploys to, from before the checkpoint until the release is verified or undone.
+type Locker interface {
+	// Lock takes the lock for a run, whose Checkpoint, Deploy and Restore are then
+	// done under it. It waits as its configuration says, and refuses with an error
+	// matching [ErrLocked] that names the holder. The lock of a holder that died is
+	// taken over, and what the dead left half done is put right by the next Deploy.
+	Lock(ctx context.Context, run string) (Unlock, error)
+}
+
+// Unlock gives a lock back. It is harmless to call it again. A lock that it fails
+// to give back expires by itself.
+type Unlock func(ctx context.Context) error
