@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fairlead-dev/fairlead/helmx"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -81,9 +82,9 @@ func (s *Set) admit(req ApplyRequest) ([]stages.Clearance, error) {
 			c = m.Clearance
 		}
 		switch {
-		case m.Unscanned != "" && later:
+		case m.Unscanned && later:
 			problems = append(problems, fmt.Errorf("%w: there is a clearance for %s, which has no image of ours", stages.ErrInvalid, m.id))
-		case m.Unscanned != "":
+		case m.Unscanned:
 		case c.Check() != nil:
 			problems = append(problems, &MemberError{m.id, "deploy", c.Check()})
 		case c.Image() != m.Image:
@@ -206,12 +207,12 @@ func (a *application) checkpoint(ctx context.Context, d Deployer, i int) error {
 
 func (a *application) release(ctx context.Context, d Deployer, i int) (stages.Release, error) {
 	m := a.set.members[i]
-	if m.Unscanned == "" {
+	if !m.Unscanned {
 		return d.Deploy(ctx, stages.DeployRequest{Clearance: a.clearances[i], Run: a.req.Run, Source: a.req.Source})
 	}
 	u, err := m.unscanned(d)
 	if err != nil {
 		return stages.Release{}, err
 	}
-	return u.DeployUnscanned(ctx, UnscannedRequest{Run: a.req.Run, Reason: m.Unscanned, Source: a.req.Source})
+	return u.DeployUnscanned(ctx, helmx.UnscannedRequest{Run: a.req.Run, Source: a.req.Source})
 }

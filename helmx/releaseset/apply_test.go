@@ -74,15 +74,14 @@ func TestApplyFollowsTheNeeds(t *testing.T) {
 	assert.Zero(t, c.open, "deployers left open")
 }
 
-func TestVendorChartIsDeployedForAReason(t *testing.T) {
+func TestVendorChartIsDeployedAndRestored(t *testing.T) {
 	c := newCluster()
 	db := c.member(t, "db")
-	db.Unscanned, db.Clearance = "vendor chart, reviewed in OPS-12", stages.Clearance{}
+	db.Unscanned, db.Clearance = true, stages.Clearance{}
 	bad := c.member(t, "web", "db")
 	c.fakes["web"].Err = errDown
 	_, err := apply(t, newSet(t, 1, db, bad))
 	require.ErrorIs(t, err, stages.ErrRolledBack)
-	assert.Equal(t, "vendor chart, reviewed in OPS-12", c.fakes["db"].reason)
 	assert.Empty(t, c.fakes["db"].state(t))
 }
 
@@ -309,7 +308,7 @@ func TestApplyRefusesBeforeAnythingIsChanged(t *testing.T) {
 			c.fakes["last"].onOpen = func() error { panic(errDown) }
 		}, errDown},
 		"a deployer for images only": {func(_ *cluster, m *releaseset.Member, _ *releaseset.ApplyRequest) {
-			m.Open, m.Deployer, m.Clearance, m.Unscanned = nil, &stagestest.Deployer{}, stages.Clearance{}, "vendor"
+			m.Open, m.Deployer, m.Clearance, m.Unscanned = nil, &stagestest.Deployer{}, stages.Clearance{}, true
 		}, stages.ErrInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {

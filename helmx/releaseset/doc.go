@@ -3,7 +3,7 @@
 // brings every member back that was changed.
 //
 //	set, err := releaseset.New(releaseset.Config{Members: []releaseset.Member{
-//		{Namespace: "prod", Name: "db", Unscanned: "vendor chart, reviewed in OPS-12", Open: openDB},
+//		{Namespace: "prod", Name: "db", Unscanned: true, Open: openDB},
 //		{Namespace: "prod", Name: "shop", Needs: []string{"db"}, Clearance: cleared, Open: openShop},
 //	}})
 //	plan, err := set.Plan(ctx, releaseset.PlanRequest{Run: run})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairlead-dev/fairlead/helmx"
 	"github.com/fairlead-dev/fairlead/helmx/releaseset"
 	"github.com/fairlead-dev/fairlead/stages"
 	"github.com/fairlead-dev/fairlead/stages/stagestest"
@@ -52,7 +53,6 @@ type fake struct {
 	onDeploy  func(ctx context.Context) error
 	onRestore func(ctx context.Context) (stages.Restoration, error)
 	onOpen    func() error
-	reason    string
 }
 
 func (f *fake) Checkpoint(ctx context.Context, req stages.CheckpointRequest) (stages.Checkpoint, error) {
@@ -78,14 +78,16 @@ func (f *fake) Restore(ctx context.Context, run string, cp stages.Checkpoint) (s
 	return f.Deployer.Restore(ctx, run, cp)
 }
 
-func (f *fake) PlanUnscanned(context.Context, string) (stages.Plan, error) {
-	return stages.Plan{Release: f.id, Manifests: []byte("vendor\n")}, nil
+func (f *fake) Plan(ctx context.Context, req stages.PlanRequest) (stages.Plan, error) {
+	if req.Image.IsZero() {
+		return stages.Plan{Release: f.id, Manifests: []byte("vendor\n")}, nil
+	}
+	return f.Deployer.Plan(ctx, req)
 }
 
 // DeployUnscanned releases an image that stands for the vendor's.
-func (f *fake) DeployUnscanned(ctx context.Context, req releaseset.UnscannedRequest) (stages.Release, error) {
-	f.reason = req.Reason
-	clearance, err := stages.BypassGates(stagestest.Image("vendor"), req.Reason)
+func (f *fake) DeployUnscanned(ctx context.Context, req helmx.UnscannedRequest) (stages.Release, error) {
+	clearance, err := stages.BypassGates(stagestest.Image("vendor"), "test")
 	if err != nil {
 		return stages.Release{}, err
 	}

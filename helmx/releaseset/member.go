@@ -1,12 +1,14 @@
 package releaseset
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/fairlead-dev/fairlead/helmx"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -16,13 +18,25 @@ const (
 	DefaultRollbackTimeout = 5 * time.Minute
 )
 
-// Deployer releases one member. A Deployer of package helmx is one. If it is a
+// Deployer releases one member. A [helmx.Deployer] is one. If it is a
 // [stages.Closer] and was made by [Member.Open], it is closed after use.
 type Deployer interface {
 	stages.Deployer
 	stages.Planner
 	stages.Compensator
 }
+
+// UnscannedDeployer is the optional ability of a [Deployer] to release a chart
+// that runs no image of ours, such as a vendor's. A [helmx.Deployer] has it if its
+// configuration gives a reason. It then takes no image for a plan and a checkpoint.
+type UnscannedDeployer interface {
+	DeployUnscanned(ctx context.Context, req helmx.UnscannedRequest) (stages.Release, error)
+}
+
+var (
+	_ Deployer          = (*helmx.Deployer)(nil)
+	_ UnscannedDeployer = (*helmx.Deployer)(nil)
+)
 
 // Member is one release of a set.
 type Member struct {
@@ -45,9 +59,9 @@ type Member struct {
 	// Clearance lets Image be deployed. It may also come later, with
 	// [ApplyRequest.Clearances].
 	Clearance stages.Clearance
-	// Unscanned is given in the place of Image: the reason for which a chart without
-	// an image of ours may be deployed. It ends up in the release record.
-	Unscanned string
+	// Unscanned is set in the place of Image for a chart that runs none of ours. The
+	// deployer must be an [UnscannedDeployer]; it knows the reason and records it.
+	Unscanned bool
 	// Verify is asked whether the release runs, before members that need it start.
 	// Without it a member is done when the cluster has accepted it.
 	Verify stages.Verifier
@@ -132,9 +146,9 @@ func (m Member) problems() []error {
 	}
 	cleared := m.Clearance.Image()
 	switch {
-	case m.Unscanned == "" && m.Image.IsZero():
-		refuse("it has no Image; a chart that runs none of ours needs a reason in Unscanned")
-	case m.Unscanned != "" && !m.Image.IsZero():
+	case !m.Unscanned && m.Image.IsZero():
+		refuse("it has no Image; a chart that runs none of ours needs Unscanned")
+	case m.Unscanned && !m.Image.IsZero():
 		refuse("Unscanned is for charts without an image of ours; drop it or the Image")
 	case !cleared.IsZero() && cleared != m.Image:
 		refuse("the Clearance is for %s, not for %s", cleared, m.Image)

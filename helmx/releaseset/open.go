@@ -58,7 +58,7 @@ func (s *Set) check(ctx context.Context) error {
 	return s.each(ctx, func(ctx context.Context, i int) error {
 		m := s.members[i]
 		return m.use(ctx, func(_ context.Context, d Deployer) error {
-			if m.Unscanned == "" {
+			if !m.Unscanned {
 				return nil
 			}
 			_, err := m.unscanned(d)

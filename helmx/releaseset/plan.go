@@ -59,15 +59,7 @@ func (s *Set) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 
 func (m member) plan(ctx context.Context, d Deployer, req PlanRequest) (plan stages.Plan, err error) {
 	err = protect(func() error {
-		if m.Unscanned == "" {
-			plan, err = d.Plan(ctx, stages.PlanRequest{Image: m.Image, Run: req.Run, Source: req.Source})
-			return err
-		}
-		u, err := m.unscanned(d)
-		if err != nil {
-			return err
-		}
-		plan, err = u.PlanUnscanned(ctx, req.Run)
+		plan, err = d.Plan(ctx, stages.PlanRequest{Image: m.Image, Run: req.Run, Source: req.Source})
 		return err
 	})
 	return plan, err

@@ -15,7 +15,7 @@ import (
 func TestPlanOfTheWholeSet(t *testing.T) {
 	c := newCluster()
 	db := c.member(t, "db")
-	db.Unscanned, db.Clearance = "vendor chart", stages.Clearance{}
+	db.Unscanned, db.Clearance = true, stages.Clearance{}
 	set := newSet(t, 2, c.member(t, "web", "db"), db)
 	plan, err := set.Plan(t.Context(), releaseset.PlanRequest{Run: "run-1"})
 	require.NoError(t, err)
