@@ -213,7 +213,7 @@ func (p place) yamlError(err error) *FieldError {
 	text := yamlProblem(err)
 	line := 0
 	if m := yamlLine.FindStringSubmatch(text); m != nil {
-		line, _ = strconv.Atoi(m[1]) //nolint:errcheck // Digits, and 0 does no harm.
+		line, _ = strconv.Atoi(m[1]) // Digits, and 0 does no harm.
 		text = strings.Replace(text, m[0], "", 1)
 	}
 	return p.error(line, "", "%s", text)

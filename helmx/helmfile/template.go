@@ -233,7 +233,7 @@ var (
 func (p place) templateError(err error) error {
 	text, line := err.Error(), 0
 	if m := templatePlace.FindStringSubmatch(text); m != nil {
-		line, _ = strconv.Atoi(m[2]) //nolint:errcheck // Digits, and 0 does no harm.
+		line, _ = strconv.Atoi(m[2]) // Digits, and 0 does no harm.
 		text = text[len(m[0]):]
 		if m[1] != "document" && m[1] != "text" {
 			return p.error(0, "", "%s:%d: %s", m[1], line, harmlessPart(text, err))
