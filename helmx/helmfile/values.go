@@ -1,0 +1,125 @@
+package helmfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	yaml "go.yaml.in/yaml/v3"
+	k8syaml "sigs.k8s.io/yaml"
+
+	"github.com/fairlead-dev/fairlead/helmx"
+)
+
+// releaseValues merges what a release lists under values and secrets, and turns its
+// assignments into those of Helm, in the order in which the helm command would
+// apply them.
+func (l *loader) releaseValues(ctx context.Context, rel release) (helmx.Values, error) {
+	merged := map[string]any{}
+	data := l.releaseData(rel)
+	for i, e := range rel.values {
+		m, err := l.releaseEntry(e, data)
+		if err != nil {
+			return helmx.Values{}, err
+		}
+		if path, ok := reference(m, ""); ok {
+			return helmx.Values{}, e.place.error(e.line, fmt.Sprintf("%s.values[%d]", rel.field, i), "%s refers to a secret of vals, which is not resolved; list an encrypted file under secrets", path)
+		}
+		merged = overlay(merged, m)
+	}
+	for _, e := range rel.secrets {
+		m, err := l.secret(ctx, e)
+		if err != nil {
+			return helmx.Values{}, err
+		}
+		merged = overlay(merged, m)
+	}
+	values := helmx.Values{Map: merged}
+	var files []helmx.Override
+	for _, a := range rel.set {
+		switch {
+		case a.file != "":
+			files = append(files, helmx.SetFile(escape(a.name)+"="+l.path(a.file)))
+		default:
+			values.Overrides = append(values.Overrides, helmx.Set(a.expression()))
+		}
+	}
+	for _, a := range rel.setString {
+		values.Overrides = append(values.Overrides, helmx.SetString(a.expression()))
+	}
+	values.Overrides = append(values.Overrides, files...)
+	var problems []error
+	for _, a := range append(rel.set, rel.setString...) {
+		if strings.HasPrefix(a.value, "ref+") {
+			problems = append(problems, rel.error(a.line, a.field, "refers to a secret of vals, which is not resolved; list an encrypted file under secrets"))
+		}
+	}
+	return values, errors.Join(problems...)
+}
+
+// releaseEntry reads one entry of values, with the types that Helm gives it.
+func (l *loader) releaseEntry(e entry, data releaseData) (map[string]any, error) {
+	var text []byte
+	var err error
+	at := e.place
+	if e.file {
+		file := l.path(e.text)
+		at = place{file: file, shifted: filepath.Ext(file) == ".gotmpl"}
+		text, err = l.read(e, file, data)
+	} else {
+		// Through values and back, as helmfile does: it decides what 010 and yes are.
+		r := &reader{place: e.place}
+		m := r.mapping(e.node, "values")
+		if err = errors.Join(r.problems...); err == nil {
+			text, err = yaml.Marshal(m)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	m := map[string]any{}
+	if err := k8syaml.Unmarshal(text, &m); err != nil {
+		return nil, at.yamlError(err)
+	}
+	return m, nil
+}
+
+// reference returns the path of a value that helmfile would have vals replace.
+func reference(v any, path string) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return path, strings.HasPrefix(v, "ref+")
+	case map[string]any:
+		for key, item := range v {
+			if at, ok := reference(item, strings.TrimPrefix(path+"."+key, ".")); ok {
+				return at, true
+			}
+		}
+	case []any:
+		for i, item := range v {
+			if at, ok := reference(item, fmt.Sprintf("%s[%d]", path, i)); ok {
+				return at, true
+			}
+		}
+	}
+	return "", false
+}
+
+// expression is the assignment as the helm command takes it.
+func (a assignment) expression() string {
+	if len(a.values) == 0 {
+		return escape(a.name) + "=" + escape(a.value)
+	}
+	items := make([]string, len(a.values))
+	for i, v := range a.values {
+		items[i] = escape(v)
+	}
+	return escape(a.name) + "={" + strings.Join(items, ",") + "}"
+}
+
+// escape does what the helmfile command does.
+func escape(text string) string {
+	return strings.NewReplacer("{", `\{`, "}", `\}`, ",", `\,`).Replace(text)
+}

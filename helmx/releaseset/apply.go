@@ -1,0 +1,218 @@
+package releaseset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/helmx"
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// ApplyRequest asks for the set to be deployed.
+type ApplyRequest struct {
+	// Run identifies the run, required: a restore tells by it its own work from
+	// somebody else's.
+	Run string
+	// Source is recorded with every release.
+	Source stages.Source
+	// Clearances are those that members were not configured with, by their IDs.
+	Clearances map[string]stages.Clearance
+	// Checkpointed, if set, is told of every checkpoint before the member is touched,
+	// so that another process can [Set.Restore] what this one leaves if it is
+	// killed. An error fails the member. It is called concurrently.
+	Checkpointed func(ctx context.Context, cp MemberCheckpoint) error
+}
+
+// MemberCheckpoint is the state of a member before it was touched.
+type MemberCheckpoint struct {
+	Member     string            `json:"member"`
+	Checkpoint stages.Checkpoint `json:"checkpoint"`
+}
+
+// errAborted ends the verification of a member that will be undone anyway.
+var errAborted = errors.New("given up because another member failed")
+
+// Apply deploys the set, all of it or, as far as that can be, nothing: see the
+// package's documentation. A failure after it has begun is an [*Error]; the result
+// is complete with it. A cancelled context counts as a failure.
+func (s *Set) Apply(ctx context.Context, req ApplyRequest) (Result, error) {
+	clearances, err := s.admit(req)
+	if err == nil {
+		err = s.check(ctx)
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("release set, nothing was begun: %w", err)
+	}
+	a := &application{
+		set: s, req: req, clearances: clearances,
+		results: make([]MemberResult, len(s.members)), checkpoints: make([]*stages.Checkpoint, len(s.members)),
+	}
+	for i, m := range s.members {
+		a.results[i] = MemberResult{Member: m.id, Outcome: NotStarted}
+	}
+	a.deployAll(ctx)
+	if len(a.causes) > 0 {
+		a.restoreAll(context.WithoutCancel(ctx))
+	}
+	result := Result{Run: req.Run, Members: a.results}
+	if len(a.causes) > 0 {
+		return result, &Error{Causes: a.causes, Result: result}
+	}
+	return result, nil
+}
+
+// admit returns every member's clearance, and refuses what may not be deployed.
+func (s *Set) admit(req ApplyRequest) ([]stages.Clearance, error) {
+	var problems []error
+	if req.Run == "" {
+		problems = append(problems, fmt.Errorf("%w: it needs a Run", stages.ErrInvalid))
+	}
+	for id := range req.Clearances {
+		if s.find(id) < 0 {
+			problems = append(problems, fmt.Errorf("%w: there is a clearance for %q, which is no member", stages.ErrInvalid, id))
+		}
+	}
+	clearances := make([]stages.Clearance, len(s.members))
+	for i, m := range s.members {
+		c, later := req.Clearances[m.id]
+		if !later {
+			c = m.Clearance
+		}
+		switch {
+		case m.Unscanned && later:
+			problems = append(problems, fmt.Errorf("%w: there is a clearance for %s, which has no image of ours", stages.ErrInvalid, m.id))
+		case m.Unscanned:
+		case c.Check() != nil:
+			problems = append(problems, &MemberError{m.id, "deploy", c.Check()})
+		case c.Image() != m.Image:
+			problems = append(problems, &MemberError{m.id, "deploy", fmt.Errorf("%w: the clearance is for %s, to be deployed is %s", stages.ErrSubjectMismatch, c.Image(), m.Image)})
+		}
+		clearances[i] = c
+	}
+	return clearances, errors.Join(problems...)
+}
+
+// application is one Apply. While members are worked on, each touches only what is
+// its own in the slices.
+type application struct {
+	set         *Set
+	req         ApplyRequest
+	clearances  []stages.Clearance
+	results     []MemberResult
+	checkpoints []*stages.Checkpoint
+	// finished are the members that were begun, in the order in which they ended.
+	finished []int
+	causes   []error
+}
+
+// deployAll starts members as what they need gets ready, until all are done or one
+// has failed, and returns when nothing runs any more.
+func (a *application) deployAll(ctx context.Context) {
+	verifying, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	waiting := make([]int, len(a.set.members))
+	var ready []int
+	for i, m := range a.set.members {
+		if waiting[i] = len(m.needs); waiting[i] == 0 {
+			ready = append(ready, i)
+		}
+	}
+	dependents := a.set.dependents()
+	done := make(chan int)
+	for running := 0; ; running-- {
+		for len(a.causes) == 0 && ctx.Err() == nil && len(ready) > 0 && running < a.set.concurrency {
+			i := ready[0]
+			ready = ready[1:]
+			running++
+			go func() {
+				a.deploy(ctx, verifying, i)
+				done <- i
+			}()
+		}
+		if running == 0 {
+			break
+		}
+		i := <-done
+		a.finished = append(a.finished, i)
+		if err := a.results[i].Err; err != nil {
+			if !errors.Is(err, errAborted) {
+				a.causes = append(a.causes, err)
+			}
+			abort(errAborted)
+			continue
+		}
+		for _, d := range dependents[i] {
+			if waiting[d]--; waiting[d] == 0 {
+				at, _ := slices.BinarySearch(ready, d)
+				ready = slices.Insert(ready, at, d)
+			}
+		}
+	}
+	if left := len(a.set.members) - len(a.finished); left > 0 && len(a.causes) == 0 {
+		a.causes = append(a.causes, fmt.Errorf("stopped before %d members were begun: %w", left, context.Cause(ctx)))
+	}
+}
+
+// deploy takes one member from its checkpoint to its verification.
+func (a *application) deploy(ctx, verifying context.Context, i int) {
+	m, result, start := a.set.members[i], &a.results[i], time.Now()
+	result.Err = m.use(ctx, func(ctx context.Context, d Deployer) error {
+		if err := a.checkpoint(ctx, d, i); err != nil {
+			return &MemberError{m.id, "checkpoint", err}
+		}
+		stages.ReportProgress(ctx, stages.Progress{Message: "deploying " + m.id})
+		if err := protect(func() (err error) { result.Release, err = a.release(ctx, d, i); return err }); err != nil {
+			return &MemberError{m.id, "deploy", err}
+		}
+		return nil
+	})
+	if result.Err == nil && m.Verify != nil {
+		verifying = stages.WithProgress(verifying, m.progress(verifying))
+		err := protect(func() (err error) { result.Verification, err = m.Verify.Verify(verifying, result.Release); return err })
+		if err != nil {
+			// Given up is what the context says, however the verifier puts it.
+			if cause := context.Cause(verifying); errors.Is(cause, errAborted) && errors.Is(err, context.Canceled) {
+				err = errors.Join(cause, err)
+			}
+			result.Err = &MemberError{m.id, "verify", err}
+		}
+	}
+	result.Elapsed = time.Since(start)
+	if result.Err == nil {
+		result.Outcome = Deployed
+		stages.ReportProgress(ctx, stages.Progress{ID: m.id, Message: "deployed " + m.id})
+	}
+}
+
+// checkpoint records the member's state. From then on it may have been changed.
+func (a *application) checkpoint(ctx context.Context, d Deployer, i int) error {
+	m := a.set.members[i]
+	var cp stages.Checkpoint
+	err := protect(func() (err error) {
+		cp, err = d.Checkpoint(ctx, stages.CheckpointRequest{Run: a.req.Run, Image: m.Image})
+		return err
+	})
+	if err == nil && a.req.Checkpointed != nil {
+		err = protect(func() error { return a.req.Checkpointed(ctx, MemberCheckpoint{Member: m.id, Checkpoint: cp}) })
+	}
+	if err != nil {
+		return err
+	}
+	a.checkpoints[i] = &cp
+	return nil
+}
+
+func (a *application) release(ctx context.Context, d Deployer, i int) (stages.Release, error) {
+	m := a.set.members[i]
+	if !m.Unscanned {
+		return d.Deploy(ctx, stages.DeployRequest{Clearance: a.clearances[i], Run: a.req.Run, Source: a.req.Source})
+	}
+	u, err := m.unscanned(d)
+	if err != nil {
+		return stages.Release{}, err
+	}
+	return u.DeployUnscanned(ctx, helmx.UnscannedRequest{Run: a.req.Run, Source: a.req.Source})
+}

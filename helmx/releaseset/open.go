@@ -1,0 +1,106 @@
+package releaseset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// use opens the member's deployer, hands it to f, and closes it again. Progress
+// that is reported meanwhile carries the member's ID.
+func (m member) use(ctx context.Context, f func(context.Context, Deployer) error) error {
+	ctx = stages.WithProgress(ctx, m.progress(ctx))
+	d := m.Deployer
+	if d == nil {
+		if err := protect(func() (err error) { d, err = m.Open(); return err }); err != nil {
+			return &MemberError{m.id, "open", err}
+		}
+		if closer, ok := d.(stages.Closer); ok {
+			defer func() {
+				if closeErr := protect(closer.Close); closeErr != nil {
+					// What was done is done; this is no reason to undo it.
+					stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("warning: close the deployer of %s: %v", m.id, closeErr)})
+				}
+			}()
+		}
+	}
+	return f(ctx, d)
+}
+
+// progress passes a member's progress on to the sink of ctx.
+func (m member) progress(ctx context.Context) func(stages.Progress) {
+	return func(p stages.Progress) {
+		if p.ID != "" {
+			p.ID = m.id + "/" + p.ID
+		} else {
+			p.ID = m.id
+		}
+		stages.ReportProgress(ctx, p)
+	}
+}
+
+// unscanned returns the ability of d that a chart without an image of ours needs.
+func (m member) unscanned(d Deployer) (UnscannedDeployer, error) {
+	u, ok := d.(UnscannedDeployer)
+	if !ok {
+		return nil, fmt.Errorf("%w: the deployer %T can't release a chart without an image of ours", stages.ErrInvalid, d)
+	}
+	return u, nil
+}
+
+// check opens and closes every member, so that a chart that can't be read stops
+// the set before anything is changed.
+func (s *Set) check(ctx context.Context) error {
+	return s.each(ctx, func(ctx context.Context, i int) error {
+		m := s.members[i]
+		return m.use(ctx, func(_ context.Context, d Deployer) error {
+			if !m.Unscanned {
+				return nil
+			}
+			_, err := m.unscanned(d)
+			return err
+		})
+	})
+}
+
+// each calls f for every member, a few at a time, and joins all errors. It returns
+// when all calls have.
+func (s *Set) each(ctx context.Context, f func(context.Context, int) error) error {
+	errs := make([]error, len(s.members))
+	var g errgroup.Group
+	g.SetLimit(s.concurrency)
+	for i := range s.members {
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			if ctx.Err() == nil {
+				errs[i] = f(ctx, i)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // The errors are in errs, in the members' order.
+	if err := errors.Join(errs...); err != nil || ctx.Err() == nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// protect calls f, turning a panic into an error matching [stages.ErrPanicked].
+func protect(f func() error) (err error) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case error:
+			err = fmt.Errorf("%w: %w", stages.ErrPanicked, p)
+		default:
+			err = fmt.Errorf("%w: %v", stages.ErrPanicked, p)
+		}
+	}()
+	return f()
+}

@@ -1,0 +1,93 @@
+package releaseset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// restoreAll undoes what was begun, the last first, each member once and whatever
+// happens. ctx must not end with the run that failed.
+func (a *application) restoreAll(ctx context.Context) {
+	for _, i := range slices.Backward(a.finished) {
+		if a.checkpoints[i] != nil {
+			a.set.restore(ctx, a.req.Run, i, *a.checkpoints[i], &a.results[i])
+		}
+	}
+}
+
+// restore undoes one member within its time.
+func (s *Set) restore(ctx context.Context, run string, i int, cp stages.Checkpoint, result *MemberResult) {
+	m := s.members[i]
+	ctx, cancel := context.WithTimeoutCause(ctx, s.rollback, fmt.Errorf("the restore took longer than %s", s.rollback))
+	defer cancel()
+	result.Outcome = Unknown
+	err := m.use(ctx, func(ctx context.Context, d Deployer) error {
+		stages.ReportProgress(ctx, stages.Progress{Message: "restoring " + m.id})
+		return protect(func() error {
+			restored, err := d.Restore(ctx, run, cp)
+			if err != nil {
+				return err
+			}
+			outcome, ok := outcomeOf(restored.Outcome)
+			if !ok {
+				return fmt.Errorf("%w: the restore reported %q", stages.ErrIndeterminate, restored.Outcome)
+			}
+			result.Restoration, result.Outcome = restored, outcome
+			return nil
+		})
+	})
+	if err != nil {
+		result.RestoreErr = &MemberError{m.id, "restore", err}
+	}
+}
+
+// Restore undoes what an Apply left whose process was killed. The checkpoints are
+// those that [ApplyRequest.Checkpointed] was told of, in that order, and run is
+// that of the request. Like every restore it looks first and can be repeated. If a
+// member is not as before, the error is an [*Error] matching
+// [stages.ErrRollbackFailed].
+func (s *Set) Restore(ctx context.Context, run string, checkpoints []MemberCheckpoint) (Result, error) {
+	result := Result{Run: run, Members: make([]MemberResult, len(s.members))}
+	for i, m := range s.members {
+		result.Members[i] = MemberResult{Member: m.id, Outcome: NotStarted}
+	}
+	var problems []error
+	if run == "" {
+		problems = append(problems, errors.New("it needs a Run"))
+	}
+	seen := map[string]bool{}
+	for _, cp := range checkpoints {
+		switch {
+		case s.find(cp.Member) < 0:
+			problems = append(problems, fmt.Errorf("there is a checkpoint of %q, which is no member", cp.Member))
+		case seen[cp.Member]:
+			problems = append(problems, fmt.Errorf("there are two checkpoints of %s; the earlier is the one to restore", cp.Member))
+		}
+		seen[cp.Member] = true
+	}
+	if len(problems) > 0 {
+		return Result{}, fmt.Errorf("%w: restore the release set: %w", stages.ErrInvalid, errors.Join(problems...))
+	}
+	failed := &Error{}
+	for _, cp := range slices.Backward(checkpoints) {
+		i := s.find(cp.Member)
+		if ctx.Err() != nil {
+			return result, fmt.Errorf("restore the release set: %w", context.Cause(ctx))
+		}
+		s.restore(ctx, run, i, cp.Checkpoint, &result.Members[i])
+		switch m := result.Members[i]; m.Outcome {
+		case Diverged, Impossible, Unknown:
+			failed.Causes = append(failed.Causes, fmt.Errorf("restore %s", m.describe()))
+		case Restored, Unchanged, NotStarted, Deployed:
+		}
+	}
+	if len(failed.Causes) > 0 {
+		failed.Result = result
+		return result, failed
+	}
+	return result, nil
+}
