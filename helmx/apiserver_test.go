@@ -89,7 +89,10 @@ func (a *apiServer) requests(filter func(string) bool) []string {
 	return out
 }
 
-func mutating(request string) bool { return !strings.HasPrefix(request, http.MethodGet) }
+// mutating accepts what changes something: questions about rights are posted, too.
+func mutating(request string) bool {
+	return !strings.HasPrefix(request, http.MethodGet) && !strings.Contains(request, "/selfsubject")
+}
 
 // get returns an object, or nil.
 func (a *apiServer) get(path string) content {
@@ -190,6 +193,9 @@ func (a *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 			groups = append(groups, content{"name": g, "versions": []any{v}, "preferredVersion": v})
 		}
 		reply(w, 200, content{"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+	case "apis/authorization.k8s.io/v1/selfsubjectrulesreviews": // It is an administrator who asks.
+		all := []string{"*"}
+		reply(w, 201, content{"status": content{"resourceRules": []any{content{"verbs": all, "apiGroups": all, "resources": all}}}})
 	case "api/v1", "apis/apps/v1", "apis/batch/v1":
 		reply(w, 200, resourceList(path))
 	default:

@@ -53,6 +53,10 @@ type Config struct {
 	SkipCRDs bool
 	// Apply says how objects are written.
 	Apply Apply
+	// SkipPreflight leaves out the check, before anything is changed, whether the
+	// account has the rights that the deployment and its restore need. See
+	// [Deployer.Preflight].
+	SkipPreflight bool
 	// HistoryMax is how many revisions are kept, at least 2; 0 means
 	// [DefaultHistoryMax].
 	HistoryMax int

@@ -123,17 +123,12 @@ func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages
 	if err != nil {
 		return stages.Release{}, err
 	}
-	history, err := s.history(d.cfg.Release)
+	o, err := d.begin(s, img, !d.cfg.SkipPreflight)
 	if err != nil {
 		return stages.Release{}, err
 	}
+	history, rendered := o.history, o.rendered
 	if err := d.unlock(s, history, n.run); err != nil {
-		return stages.Release{}, err
-	}
-	last := newest(history)
-	install := last == nil || last.Info.Status == release.StatusUninstalled
-	rendered, err := d.render(s, img, revisionOf(last)+1, !install)
-	if err != nil {
 		return stages.Release{}, err
 	}
 	s.secrets = append(secretStrings(rendered.objects), secretStrings(rendered.hooked)...)
@@ -143,8 +138,8 @@ func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages
 		}
 	}
 	record := &recorder{Driver: s.store(), note: n, check: d.pinned(s, img)}
-	stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("applying revision %d of release %s", revisionOf(last)+1, d.name())})
-	rel, err := d.apply(s, record, img, install)
+	stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("applying revision %d of release %s", revisionOf(newest(history))+1, d.name())})
+	rel, err := d.apply(s, record, img, o.install)
 	if err == nil && record.unsettled() {
 		err = errNotRecorded // Helm's install only logs this.
 	}
