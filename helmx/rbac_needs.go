@@ -130,6 +130,9 @@ func (d *Deployer) recordNeeds(n *needs, o *outlook, once bool) {
 		n.allow(secrets, "get", "update", "delete")
 		return
 	}
+	if o.blind {
+		return
+	}
 	record := func(revision int, verbs ...string) {
 		secrets.Name = fmt.Sprintf("sh.helm.release.v1.%s.v%d", d.cfg.Release, revision)
 		n.allow(secrets, verbs...)
@@ -195,7 +198,7 @@ func objectNeeds(n *needs, before []object, o *outlook, once bool) error {
 			continue
 		}
 		verbs := []string{"get", "create", "patch"}
-		if _, stays := old[obj.identity()]; !obj.kept() && (!stays || !once) {
+		if _, stays := old[obj.identity()]; !obj.kept() && (!stays && !o.blind || !once) {
 			verbs = append(verbs, "delete", "watch")
 		}
 		if err := n.object(obj, verbs...); err != nil {
@@ -222,21 +225,26 @@ func objectNeeds(n *needs, before []object, o *outlook, once bool) error {
 
 // hooks returns the objects of the hooks that may run.
 func (o *outlook) hooks(s *session, options RBACOptions) ([]object, error) {
-	events := []release.HookEvent{release.HookPreUpgrade, release.HookPostUpgrade}
-	if o.install {
-		events = []release.HookEvent{release.HookPreInstall, release.HookPostInstall}
-	}
+	install := []release.HookEvent{release.HookPreInstall, release.HookPostInstall}
+	upgrade := []release.HookEvent{release.HookPreUpgrade, release.HookPostUpgrade}
 	back := []release.HookEvent{release.HookPreRollback, release.HookPostRollback}
-	if !options.Once {
-		events = append(back, release.HookPreInstall, release.HookPostInstall, release.HookPreUpgrade, release.HookPostUpgrade)
+	events := upgrade
+	switch {
+	case !options.Once:
+		events = slices.Concat(install, upgrade, back)
+	case o.install:
+		events = install
 	}
 	if options.Tests {
 		events = append(events, release.HookTest)
 	}
 	var run []*release.Hook
+	runs := func(h *release.Hook, events []release.HookEvent) bool {
+		return slices.ContainsFunc(h.Events, func(e release.HookEvent) bool { return slices.Contains(events, e) })
+	}
 	pick := func(hooks []*release.Hook, events []release.HookEvent) {
 		for _, h := range hooks {
-			if slices.ContainsFunc(h.Events, func(e release.HookEvent) bool { return slices.Contains(events, e) }) {
+			if runs(h, events) && (!o.blind || runs(h, upgrade)) {
 				run = append(run, h)
 			}
 		}
@@ -283,7 +291,9 @@ func rolloutNeeds(n *needs, namespace string, objects []object, options RBACOpti
 	if !options.Verify && !options.Smoke {
 		return
 	}
-	on := func(group, resource string) Right { return Right{Group: group, Resource: resource, Namespace: namespace} }
+	on := func(group, resource string) Right {
+		return Right{Group: group, Resource: resource, Namespace: namespace}
+	}
 	n.allow(on("", "pods"), "list", "watch")
 	n.allow(on("", "pods/log"), "get")
 	n.allow(on("", "events"), "list", "watch")
@@ -312,6 +322,9 @@ func rolloutNeeds(n *needs, namespace string, objects []object, options RBACOpti
 type outlook struct {
 	history []*release.Release
 	install bool
+	// blind is whether the account may not read the history: only what is needed
+	// whatever it says is known to be needed then.
+	blind bool
 	// rendered is nil if the templates may not look up what they want to.
 	rendered *rendering
 	// denied are the refusals that were met on the way.
@@ -347,8 +360,10 @@ func (o *outlook) refusals() []error {
 func (d *Deployer) survey(s *session, img stages.Image) (*outlook, error) {
 	o := &outlook{}
 	var err error
-	if o.history, err = s.history(d.cfg.Release); err != nil && !o.deny(err) {
-		return nil, err
+	if o.history, err = s.history(d.cfg.Release); err != nil {
+		if o.blind = o.deny(err); !o.blind {
+			return nil, err
+		}
 	}
 	last := newest(o.history)
 	o.install = last == nil || last.Info.Status == release.StatusUninstalled

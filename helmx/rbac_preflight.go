@@ -163,18 +163,64 @@ func (r *review) list(s *session, all []need) error {
 	return nil
 }
 
-// ask asks for each right that matters and is still open.
+// ask asks for the rights that matter and are still open, the widest first: one
+// answer may do for all, or for all objects of a kind.
 func (r *review) ask(s *session, all []need) error {
-	var open []need
-	for _, n := range all {
-		if r.lacks(n) {
-			open = append(open, n)
+	for _, widen := range []func(Right) Right{everything, allOfKind, itself} {
+		var open []need
+		for _, n := range all {
+			if r.lacks(n) {
+				open = append(open, n)
+			}
+		}
+		covers := map[Right][]Right{}
+		var questions []Right
+		for _, right := range mentioned(open) {
+			if _, known := r.held[right]; known {
+				continue
+			}
+			wide := widen(right)
+			if covers[wide] == nil {
+				questions = append(questions, wide)
+			}
+			covers[wide] = append(covers[wide], right)
+		}
+		questions = slices.DeleteFunc(questions, func(wide Right) bool { return len(covers[wide]) == 1 && wide != covers[wide][0] })
+		answers, err := s.mayI(questions)
+		if err != nil {
+			return err
+		}
+		if len(answers) > 0 && !slices.ContainsFunc(answers, func(a *authorizationv1.SelfSubjectAccessReview) bool { return a != nil }) {
+			return nil // It answers none of them.
+		}
+		for i, answer := range answers {
+			for _, right := range covers[questions[i]] {
+				if answer != nil && (answer.Status.Allowed || questions[i] == right) {
+					r.held[right] = answer.Status.Allowed
+				}
+			}
 		}
 	}
-	questions := slices.DeleteFunc(mentioned(open), func(right Right) bool {
-		_, known := r.held[right]
-		return known
-	})
+	return nil
+}
+
+func everything(r Right) Right {
+	if r.URL != "" {
+		return r
+	}
+	return Right{Verb: "*", Group: "*", Resource: "*", Namespace: r.Namespace}
+}
+
+func allOfKind(r Right) Right {
+	r.Name = ""
+	return r
+}
+
+func itself(r Right) Right { return r }
+
+// mayI asks whether the account has these rights. What the API server would not
+// answer is nil.
+func (s *session) mayI(questions []Right) ([]*authorizationv1.SelfSubjectAccessReview, error) {
 	answers := make([]*authorizationv1.SelfSubjectAccessReview, len(questions))
 	err := concurrently(len(questions), func(i int) error {
 		answer, err := s.clients.AuthorizationV1().SelfSubjectAccessReviews().Create(s.ctx, questions[i].review(), metav1.CreateOptions{})
@@ -187,12 +233,7 @@ func (r *review) ask(s *session, all []need) error {
 		}
 		return nil
 	})
-	for i, answer := range answers {
-		if answer != nil {
-			r.held[questions[i]] = answer.Status.Allowed
-		}
-	}
-	return err
+	return answers, err
 }
 
 // concurrently does work for 0 to n-1, and returns the first error.
