@@ -95,7 +95,6 @@ func (w *world) account(t *testing.T, namespace string) *account {
 // grant applies what was emitted, and waits until the API server heeds it.
 func (a *account) grant(t *testing.T, granted helmx.RBAC) {
 	t.Helper()
-	ctx := labtest.Context(t)
 	manifests, err := granted.Manifests(a.namespace + "/cd-bot")
 	require.NoError(t, err)
 	require.Empty(t, granted.Cluster)
