@@ -5,16 +5,15 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	authenticationv1 "k8s.io/api/authentication/v1"
-	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
 	"github.com/fairlead-dev/fairlead/e2e/labtest"
@@ -42,36 +41,32 @@ func TestLeastPrivilege(t *testing.T) {
 // service account.
 func (w *world) bot(t *testing.T, namespace string) *rest.Config {
 	t.Helper()
-	ctx := labtest.Context(t)
 	manifests, err := os.ReadFile("../examples/rbac/cd-bot.yaml")
+	require.NoError(t, err)
+	w.applyRBAC(t, namespace, bytes.ReplaceAll(manifests, []byte("namespace: shop\n"), []byte("namespace: "+namespace+"\n")))
+	return w.account(t, namespace).rest
+}
+
+// applyRBAC applies manifests of which all are in the namespace.
+func (w *world) applyRBAC(t *testing.T, namespace string, manifests []byte) {
+	t.Helper()
+	ctx, apply := labtest.Context(t), metav1.ApplyOptions{FieldManager: "e2e", Force: true}
+	client, err := dynamic.NewForConfig(w.rest)
 	require.NoError(t, err)
 	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifests), 4096)
 	for {
 		var object unstructured.Unstructured
 		err := decoder.Decode(&object)
 		if errors.Is(err, io.EOF) {
-			break
+			return
 		}
 		require.NoError(t, err)
-		switch object.GetKind() {
-		case "ServiceAccount":
-			account := into[corev1.ServiceAccount](t, object)
-			_, err = w.kube.CoreV1().ServiceAccounts(namespace).Create(ctx, account, metav1.CreateOptions{})
-		case "Role":
-			_, err = w.kube.RbacV1().Roles(namespace).Create(ctx, into[rbacv1.Role](t, object), metav1.CreateOptions{})
-		case "RoleBinding":
-			_, err = w.kube.RbacV1().RoleBindings(namespace).Create(ctx, into[rbacv1.RoleBinding](t, object), metav1.CreateOptions{})
-		default:
-			t.Fatalf("a %s is not for one namespace only", object.GetKind())
-		}
+		require.Equal(t, namespace, object.GetNamespace(), "a %s is not for one namespace only", object.GetKind())
+		kind := object.GroupVersionKind()
+		resource := kind.GroupVersion().WithResource(strings.ToLower(kind.Kind) + "s")
+		_, err = client.Resource(resource).Namespace(namespace).Apply(ctx, object.GetName(), &object, apply)
 		require.NoError(t, err)
 	}
-	token, err := w.kube.CoreV1().ServiceAccounts(namespace).CreateToken(ctx, "cd-bot", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	require.NoError(t, err)
-	access := rest.AnonymousClientConfig(w.rest)
-	access.BearerToken = token.Status.Token
-	access.QPS, access.Burst = w.rest.QPS, w.rest.Burst
-	return access
 }
 
 func into[T any](t *testing.T, object unstructured.Unstructured) *T {

@@ -42,6 +42,12 @@ var served = []resourceKind{
 	{"apps", "v1", "Deployment", "deployments", false},
 	{"batch", "v1", "Job", "jobs", false},
 	{"coordination.k8s.io", "v1", "Lease", "leases", false},
+	{"", "v1", "ServiceAccount", "serviceaccounts", false},
+	{"autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", false},
+	{"networking.k8s.io", "v1", "Ingress", "ingresses", false},
+	{"rbac.authorization.k8s.io", "v1", "Role", "roles", false},
+	{"rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", false},
+	{"rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", true},
 }
 
 // apiServer is as much of a Kubernetes API server as Helm needs, over real HTTP.
@@ -92,9 +98,11 @@ func (a *apiServer) requests(filter func(string) bool) []string {
 	return out
 }
 
-// mutating accepts requests that change something other than the lock.
+// mutating accepts requests that change something other than the lock. Questions
+// about rights are posted, too.
 func mutating(request string) bool {
-	return !strings.HasPrefix(request, http.MethodGet) && !strings.HasPrefix(request, "DRYRUN ") && !strings.Contains(request, "/leases")
+	return !strings.HasPrefix(request, http.MethodGet) && !strings.HasPrefix(request, "DRYRUN ") &&
+		!strings.Contains(request, "/leases") && !strings.Contains(request, "/selfsubject")
 }
 
 // get returns an object, or nil.
@@ -185,16 +193,34 @@ func (a *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 		reply(w, 200, content{"kind": "APIVersions", "versions": []string{"v1"}})
 	case "apis":
 		groups := []any{}
-		for _, g := range []string{"apps", "batch", "coordination.k8s.io"} {
-			v := content{"groupVersion": g + "/v1", "version": "v1"}
-			groups = append(groups, content{"name": g, "versions": []any{v}, "preferredVersion": v})
+		for _, gv := range servedGroups() {
+			v := content{"groupVersion": gv.String(), "version": gv.Version}
+			groups = append(groups, content{"name": gv.Group, "versions": []any{v}, "preferredVersion": v})
 		}
 		reply(w, 200, content{"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
-	case "api/v1", "apis/apps/v1", "apis/batch/v1", "apis/coordination.k8s.io/v1":
+	case "apis/authorization.k8s.io/v1/selfsubjectrulesreviews": // It is an administrator who asks.
+		all := []string{"*"}
+		reply(w, 201, content{"status": content{"resourceRules": []any{content{"verbs": all, "apiGroups": all, "resources": all}}}})
+	case "api/v1":
 		reply(w, 200, resourceList(path))
 	default:
+		if slices.ContainsFunc(servedGroups(), func(gv schema.GroupVersion) bool { return path == "apis/"+gv.String() }) {
+			reply(w, 200, resourceList(path))
+			return
+		}
 		a.object(w, r, path)
 	}
+}
+
+// servedGroups are the named groups, each with its version.
+func servedGroups() []schema.GroupVersion {
+	var out []schema.GroupVersion
+	for _, k := range served {
+		if gv := (schema.GroupVersion{Group: k.group, Version: k.version}); k.group != "" && !slices.Contains(out, gv) {
+			out = append(out, gv)
+		}
+	}
+	return out
 }
 
 func resourceList(path string) content {

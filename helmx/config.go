@@ -61,6 +61,10 @@ type Config struct {
 	Apply Apply
 	// Lock says how the release is kept to one operation at a time.
 	Lock LockConfig
+	// SkipPreflight leaves out the check, before anything is changed, whether the
+	// account has the rights that the deployment and its restore need. See
+	// [Deployer.Preflight].
+	SkipPreflight bool
 	// HistoryMax is how many revisions are kept, at least 2; 0 means
 	// [DefaultHistoryMax].
 	HistoryMax int

@@ -149,6 +149,15 @@ func (d *Deployer) checkImage(img stages.Image) error {
 }
 
 func (d *Deployer) deploy(ctx context.Context, img stages.Image, n note) (stages.Release, error) {
+	if !d.cfg.SkipPreflight {
+		s, err := d.session(ctx)
+		if err != nil {
+			return stages.Release{}, err
+		}
+		if _, err := d.begin(s, img, true); err != nil {
+			return stages.Release{}, err
+		}
+	}
 	bound, h, done, err := d.locked(ctx, n.run)
 	if err != nil {
 		return stages.Release{}, err
@@ -206,10 +215,11 @@ func (d *Deployer) deployLocked(ctx context.Context, img stages.Image, n note, f
 	if err != nil {
 		return stages.Release{}, err
 	}
-	history, err := s.history(d.cfg.Release)
+	found, err := d.begin(s, img, false) // The rights were checked before the lock was taken.
 	if err != nil {
 		return stages.Release{}, err
 	}
+	history, rendered := found.history, found.rendered
 	if err := d.unlock(s, history, n.run); err != nil {
 		return stages.Release{}, err
 	}
@@ -219,12 +229,6 @@ func (d *Deployer) deployLocked(ctx context.Context, img stages.Image, n note, f
 	} else if plan, err = d.bind(s, n.plan, img, history, n.run); err != nil {
 		return stages.Release{}, err
 	}
-	last := newest(history)
-	install := last == nil || last.Info.Status == release.StatusUninstalled
-	rendered, err := d.render(s, img, revisionOf(last)+1, !install)
-	if err != nil {
-		return stages.Release{}, err
-	}
 	s.secrets = append(secretStrings(rendered.objects), secretStrings(rendered.hooked)...)
 	if d.cfg.CreateNamespace && d.cfg.Lock.Off {
 		if err := d.createNamespace(s, n.run); err != nil {
@@ -232,8 +236,8 @@ func (d *Deployer) deployLocked(ctx context.Context, img stages.Image, n note, f
 		}
 	}
 	record := &recorder{Driver: s.store(), note: n, check: d.pinned(s, img, plan)}
-	stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("applying revision %d of release %s", revisionOf(last)+1, d.name())})
-	rel, err := d.apply(s, record, img, install)
+	stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("applying revision %d of release %s", revisionOf(newest(history))+1, d.name())})
+	rel, err := d.apply(s, record, img, found.install)
 	if err == nil {
 		err = s.tidy(history, rel)
 	}

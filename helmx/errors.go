@@ -56,6 +56,8 @@ type APIError struct {
 	Group, Resource string
 	// Namespace and Name name the object, as far as known.
 	Namespace, Name string
+	// Subject is the account that lacks a right, as the API server names it.
+	Subject string
 	// Fields are the paths of malformed fields.
 	Fields []string
 	// Message is the server's own account, with secrets masked.
@@ -80,7 +82,7 @@ func (e *APIError) Error() string {
 	case Unavailable:
 		return strings.TrimSpace("the API server is unavailable: " + e.Message)
 	case Forbidden:
-		return fmt.Sprintf("not allowed to %s: %s; grant it to the deploying account with a Role", what, e.Message)
+		return fmt.Sprintf("not allowed to %s: %s; %s", what, e.Message, e.remedy())
 	case Unauthorized:
 		return fmt.Sprintf("the API server does not accept the credentials to %s: %s", what, e.Message)
 	case QuotaExceeded:
@@ -220,6 +222,9 @@ func newAPIError(req *http.Request, status *metav1.Status) *APIError {
 	e := &APIError{
 		Reason: classify(status), Message: status.Message,
 		Verb: r.verb, Group: r.group, Resource: r.resource, Namespace: r.namespace, Name: r.name,
+	}
+	if e.Reason == Forbidden {
+		e.Subject = deniedSubject(e.Message)
 	}
 	if status.Details != nil {
 		if e.Name == "" {

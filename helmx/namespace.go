@@ -90,38 +90,56 @@ func (s *session) contents() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a metadata client: %w", err)
 	}
+	kinds, err := s.removable()
+	if err != nil {
+		return nil, err
+	}
+	var left []string
+	for _, k := range kinds {
+		found, err := client.Resource(k.GroupVersionResource).Namespace(s.namespace).List(s.ctx, metav1.ListOptions{Limit: 100})
+		switch {
+		case apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err):
+			continue
+		case err != nil && s.ctx.Err() == nil:
+			left = append(left, fmt.Sprintf("perhaps %s, which can't be listed", k.Resource))
+			continue
+		case err != nil:
+			return nil, s.explain(err)
+		}
+		for _, item := range found.Items {
+			if item.DeletionTimestamp == nil && len(item.OwnerReferences) == 0 && !builtIn(k.kind, item.Name) && !(k.kind == "Lease" && item.Name == s.lease) {
+				left = append(left, k.kind+" "+item.Name)
+			}
+		}
+	}
+	return left, nil
+}
+
+// listable is a kind of objects that can be listed and deleted.
+type listable struct {
+	schema.GroupVersionResource
+	kind string
+}
+
+// removable returns the kinds that a namespace may hold something of.
+func (s *session) removable() ([]listable, error) {
 	lists, err := s.discovery.ServerPreferredNamespacedResources()
 	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) {
 		return nil, s.explain(fmt.Errorf("list the kinds of the cluster: %w", err))
 	}
-	var left []string
+	var out []listable
 	for _, list := range lists {
 		gv, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
 			return nil, fmt.Errorf("discovery: %w", err)
 		}
 		for _, r := range list.APIResources {
-			if !slices.Contains(r.Verbs, "list") || !slices.Contains(r.Verbs, "delete") || transient(gv.Group, r.Name) {
-				continue
-			}
-			found, err := client.Resource(gv.WithResource(r.Name)).Namespace(s.namespace).List(s.ctx, metav1.ListOptions{Limit: 100})
-			switch {
-			case apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err):
-				continue
-			case err != nil && s.ctx.Err() == nil:
-				left = append(left, fmt.Sprintf("perhaps %s, which can't be listed", r.Name))
-				continue
-			case err != nil:
-				return nil, s.explain(err)
-			}
-			for _, item := range found.Items {
-				if item.DeletionTimestamp == nil && len(item.OwnerReferences) == 0 && !builtIn(r.Kind, item.Name) && !(r.Kind == "Lease" && item.Name == s.lease) {
-					left = append(left, r.Kind+" "+item.Name)
-				}
+			if slices.Contains(r.Verbs, "list") && slices.Contains(r.Verbs, "delete") && !transient(gv.Group, r.Name) {
+				out = append(out, listable{gv.WithResource(r.Name), r.Kind})
 			}
 		}
 	}
-	return left, nil
+	return out, nil
 }
 
 // transient reports what controllers keep on behalf of other objects.

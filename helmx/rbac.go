@@ -1,0 +1,164 @@
+package helmx
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// Right is a verb on a kind of objects, or on one of them, or on a path.
+type Right struct {
+	// Verb is what may be done, such as "get" or "patch".
+	Verb string
+	// Group and Resource name the kind, such as "apps" and "deployments"; a
+	// subresource follows after a slash.
+	Group, Resource string
+	// Namespace is where; empty for the whole cluster.
+	Namespace string
+	// Name is the object; empty for all.
+	Name string
+	// URL is a path that is no object's, such as "/metrics", in the place of Group,
+	// Resource and Name.
+	URL string
+}
+
+func (r Right) String() string {
+	if r.URL != "" {
+		return r.Verb + " " + r.URL
+	}
+	text := r.Verb + " " + r.Resource
+	if r.Group != "" {
+		text += "." + r.Group
+	}
+	if r.Name != "" {
+		text += " " + r.Name
+	}
+	if r.Namespace != "" {
+		return text + " in namespace " + r.Namespace
+	}
+	return text + " in the cluster"
+}
+
+// RBACOptions says what beside a deployment and its restore the rules are to cover.
+type RBACOptions struct {
+	// Once makes rules that are good for this one deployment and its restore only:
+	// release records are named, and what stays in the chart can't be deleted.
+	// Otherwise they serve later revisions of the same objects as well.
+	Once bool
+	// Tests covers [Deployer.Tests].
+	Tests bool
+	// Verify covers the watching of the rollout, and its diagnosis, by package
+	// rollout: the workloads of the chart, their pods with logs, and events.
+	Verify bool
+	// Smoke covers the smoke tests of package rollout, which run in pods.
+	Smoke bool
+}
+
+// RBAC is the least that an account needs for a deployment and its restore.
+type RBAC struct {
+	// Namespaces has the rules for each namespace. Names are given where requests
+	// are authorized by name, which creating and listing are not.
+	Namespaces map[string][]rbacv1.PolicyRule
+	// Cluster has the rules that only a ClusterRole can grant.
+	Cluster []rbacv1.PolicyRule
+	// Notes say which of the rules deserve a look, and why they are there.
+	Notes []string
+
+	role string
+}
+
+// RequiredRBAC derives the rules from what would be deployed: the rendered objects
+// and hooks, what the deployed revision consists of, where Helm keeps its records,
+// and what the templates look up. It changes nothing. The calling account must be
+// allowed to read the release, and whatever the templates look up.
+func (d *Deployer) RequiredRBAC(ctx context.Context, req stages.PlanRequest, options RBACOptions) (RBAC, error) {
+	out, err := d.requiredRBAC(ctx, req.Image, options)
+	if err != nil {
+		return RBAC{}, fmt.Errorf("derive the RBAC rules of release %s: %w", d.name(), err)
+	}
+	return out, nil
+}
+
+func (d *Deployer) requiredRBAC(ctx context.Context, img stages.Image, options RBACOptions) (RBAC, error) {
+	if err := d.checkImage(img); err != nil {
+		return RBAC{}, err
+	}
+	s, err := d.session(ctx)
+	if err != nil {
+		return RBAC{}, err
+	}
+	seen := &sightings{base: s.rest.Transport}
+	s.rest = rest.CopyConfig(s.rest)
+	s.rest.Transport = seen
+	o, err := d.survey(s, img)
+	if err == nil {
+		err = errors.Join(o.refusals()...)
+	}
+	if err != nil {
+		return RBAC{}, err
+	}
+	n, err := d.needs(s, o, options)
+	if err != nil {
+		return RBAC{}, err
+	}
+	if len(n.unknown) > 0 {
+		return RBAC{}, stages.Permanent(fmt.Errorf("the cluster does not serve the kind of %s; install its definition first", strings.Join(n.unknown, ", ")))
+	}
+	for _, r := range seen.rights {
+		n.notef("A template looks up %s.", r)
+		n.add(r)
+	}
+	return d.rbac(n), nil
+}
+
+// rbac sorts rights by where they must be granted.
+func (d *Deployer) rbac(n *needs) RBAC {
+	byNamespace := map[string][]Right{}
+	for _, r := range n.all {
+		ns := r.Namespace
+		if n.fresh && ns == d.cfg.Namespace {
+			ns = "" // No Role can be there before the namespace is.
+		}
+		r.Namespace = ns
+		byNamespace[ns] = append(byNamespace[ns], r.Right)
+	}
+	out := RBAC{Namespaces: map[string][]rbacv1.PolicyRule{}, Notes: n.notes, role: d.cfg.Release + "-deployer"}
+	for _, ns := range slices.Sorted(maps.Keys(byNamespace)) {
+		if rules := policyRules(byNamespace[ns]); ns == "" {
+			out.Cluster = rules
+		} else {
+			out.Namespaces[ns] = rules
+		}
+	}
+	if len(out.Cluster) > 0 {
+		out.role = d.cfg.Namespace + "-" + out.role
+	}
+	return out
+}
+
+// sightings remembers which objects are asked for. Templates are the only ones to
+// send anything through it, and one after the other.
+type sightings struct {
+	base   http.RoundTripper
+	rights []Right
+}
+
+// RoundTrip sends a request.
+func (t *sightings) RoundTrip(req *http.Request) (*http.Response, error) {
+	if r := parseRequest(req); r.resource != "" {
+		right := Right{Verb: r.verb, Group: r.group, Resource: r.resource, Namespace: r.namespace, Name: r.name}
+		if !slices.Contains(t.rights, right) {
+			t.rights = append(t.rights, right)
+		}
+	}
+	return t.base.RoundTrip(req)
+}
