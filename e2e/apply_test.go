@@ -196,8 +196,7 @@ func TestImpersonation(t *testing.T) {
 		cfg.Kubernetes.Impersonate.UserName = "system:serviceaccount:" + ns + ":default"
 	})
 	_, err := d.DeployUnscanned(labtest.Context(t), helmx.UnscannedRequest{Run: "run-1"})
-	var refused *helmx.APIError
-	require.ErrorAs(t, err, &refused)
-	assert.Equal(t, helmx.Forbidden, refused.Reason)
-	assert.ErrorContains(t, err, "system:serviceaccount:"+ns+":default")
+	var missing *helmx.PrivilegeError
+	require.ErrorAs(t, err, &missing)
+	assert.Equal(t, "system:serviceaccount:"+ns+":default", missing.Subject)
 }

@@ -8,6 +8,7 @@ require (
 	github.com/fairlead-dev/fairlead v0.0.0
 	github.com/fairlead-dev/fairlead/e2e v0.0.0
 	github.com/fairlead-dev/fairlead/scan/trivy v0.0.0
+	github.com/stretchr/testify v1.12.1
 )
 
 require (
@@ -322,7 +323,6 @@ require (
 	github.com/spf13/viper v1.21.0 // indirect
 	github.com/spiffe/go-spiffe/v2 v2.8.1 // indirect
 	github.com/stretchr/objx v0.5.3 // indirect
-	github.com/stretchr/testify v1.12.1 // indirect
 	github.com/subosito/gotenv v1.6.0 // indirect
 	github.com/syndtr/goleveldb v1.0.1-0.20220721030215-126854af5e6d // indirect
 	github.com/tetratelabs/wabin v0.0.0-20230304001439-f6f874872834 // indirect
