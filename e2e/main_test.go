@@ -13,5 +13,12 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "victim:", beVictim(spec))
 		os.Exit(1)
 	}
+	if spec, ok := os.LookupEnv(doomedEnv); ok {
+		if err := beDoomed(spec); err != nil {
+			fmt.Fprintln(os.Stderr, "doomed:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	labtest.Main(m)
 }

@@ -273,7 +273,7 @@ func (p *previewWorld) requireBounded(t *testing.T, namespace string) {
 		pod.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("64")}
 	})
 	require.ErrorContains(t, err, "exceeded quota: fairlead-preview")
-	_, err = pod(func(pod *corev1.Pod) { pod.Spec.Containers[0].SecurityContext.Privileged = new(true) })
+	_, err = pod(func(pod *corev1.Pod) { pod.Spec.HostNetwork = true })
 	require.ErrorContains(t, err, "violates PodSecurity")
 	_, err = p.kube.CoreV1().Services(namespace).Create(ctx, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: "x"},

@@ -41,6 +41,10 @@ type source struct {
 	hooks  bool
 	// private are the strings among the values that the chart doesn't contain.
 	private []string
+	// hidden are the strings of manifests that were encrypted in their file.
+	hidden []string
+	// plain is whether the chart was made of manifests.
+	plain bool
 }
 
 // loadSource reads the chart and the values. It fetches only if online.
@@ -73,6 +77,12 @@ func (s *source) loadChart(ctx context.Context, cfg *Config, online bool) (*char
 	if online {
 		f = newFetcher(&cfg.ChartSource)
 		defer f.close()
+	}
+	if s.plain = len(cfg.Manifests) > 0; s.plain {
+		if err := s.readManifests(ctx, cfg); err != nil {
+			return nil, err
+		}
+		return loader.LoadFiles(s.copyFiles())
 	}
 	folder, err := s.readChart(ctx, cfg, f)
 	if err != nil {

@@ -63,7 +63,7 @@ func (i *inspection) archive(data []byte, depth int) error {
 	if err != nil {
 		return because(ChartMalformed, "it is not a packaged chart: %w", err)
 	}
-	defer unzipped.Close()
+	defer unzipped.Close() //nolint:errcheck // What matters has been read.
 	// The reader of tar skips what is asked for by nobody, at full length: what is
 	// unpacked has to be counted below it.
 	counted := &countingReader{from: unzipped, i: i}

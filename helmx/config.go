@@ -31,6 +31,12 @@ type Config struct {
 	// fetched, for which [Open] is there. Dependencies that the chart doesn't bring
 	// along in its charts folder are fetched as Chart.lock says.
 	Chart string
+	// Manifests are files, and folders of them, with plain objects to release without
+	// a chart, and stand in the place of Chart. They are written by server-side apply
+	// unless Apply says otherwise, and what they no longer have is deleted. The image
+	// is written into every container that runs its repository. Of Values, only
+	// Decrypt is for them.
+	Manifests []string
 	// ChartSource says how to get the chart and what must be true of it.
 	ChartSource ChartSource
 	// Release is the release's name.
@@ -85,7 +91,9 @@ type Config struct {
 func (c *Config) prepare() error {
 	var problems []error
 	refuse := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-	if c.Chart == "" {
+	if len(c.Manifests) > 0 {
+		problems = append(problems, c.prepareManifests()...)
+	} else if c.Chart == "" {
 		refuse("Chart is empty; name a chart folder, a .tgz or an oci:// reference")
 	} else if err := c.ChartSource.validate(c.Chart); err != nil {
 		problems = append(problems, err)
@@ -118,6 +126,7 @@ func (c *Config) prepare() error {
 		refuse("give Kubernetes or Cluster, not both")
 	}
 	switch {
+	case c.Unscanned == "" && len(c.Manifests) > 0:
 	case c.Unscanned == "":
 		if err := c.Image.validate(); err != nil {
 			problems = append(problems, err)
@@ -143,4 +152,21 @@ func (c *Config) prepare() error {
 		return fmt.Errorf("%w: helmx configuration: %w", stages.ErrInvalid, errors.Join(problems...))
 	}
 	return nil
+}
+
+func (c *Config) prepareManifests() []error {
+	var problems []error
+	if c.Chart != "" {
+		problems = append(problems, errors.New("give Chart or Manifests, not both"))
+	}
+	if len(c.Values.Files) > 0 || len(c.Values.Map) > 0 || len(c.Values.Overrides) > 0 {
+		problems = append(problems, errors.New("Manifests take no values; they are released as they are"))
+	}
+	if c.Image != (ImageValues{}) {
+		problems = append(problems, errors.New("Manifests take the image wherever they run its repository; leave Image empty"))
+	}
+	if c.Apply.Mode == "" {
+		c.Apply.Mode = ServerSide
+	}
+	return problems
 }

@@ -275,6 +275,9 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 	if err := d.cfg.Image.inject(values, img); err != nil {
 		return nil, err
 	}
+	if err := d.source.pin(chart, img); err != nil {
+		return nil, err
+	}
 	cfg := s.actions(record, d.cfg.HistoryMax)
 	if install {
 		i := action.NewInstall(cfg)

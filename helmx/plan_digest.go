@@ -8,6 +8,7 @@ import (
 	"hash"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -70,8 +71,7 @@ func add(to hash.Hash, v any) {
 	if err != nil {
 		data = fmt.Appendf(nil, "%#v", v)
 	}
-	fmt.Fprintf(to, "%d:", len(data))
-	to.Write(data) //nolint:errcheck // A hash never fails.
+	fmt.Fprintf(to, "%d:%s", len(data), data) //nolint:errcheck // A hash never fails.
 }
 
 // seen is the state of a live object, as far as a deployment would change it.
@@ -167,7 +167,7 @@ func (s *source) volatile() bool {
 // secrets returns the strings among the values that are secret by their name, or
 // that came from an encrypted file.
 func (s *source) secrets() []string {
-	return append(secretValues(s.layers.merged), s.layers.hidden...)
+	return slices.Concat(secretValues(s.layers.merged), s.layers.hidden, s.hidden)
 }
 
 // planMemory keeps what the latest plans saw, so that a deployment that is bound

@@ -31,7 +31,7 @@ func TestRehearsalIsDry(t *testing.T) {
 			line += " " + string(data)
 		}
 		sent = append(sent, line)
-		return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader("{}"))}, nil
+		return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("{}"))}, nil
 	})}
 	do := func(method, body string) error {
 		req, err := http.NewRequestWithContext(t.Context(), method, "http://x/api?a=b", bytes.NewReader([]byte(body)))

@@ -39,7 +39,7 @@ type Origin struct {
 
 // String names the origin as "values-prod.yaml:12".
 func (o Origin) String() string {
-	text := ""
+	var text string
 	switch o.Kind {
 	case FromChart:
 		text = o.Name + "/values.yaml"

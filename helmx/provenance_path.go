@@ -105,11 +105,12 @@ func child(v any, step string) (any, bool) {
 
 // lookup returns what steps lead to.
 func lookup(v any, steps []string) (any, bool) {
-	ok := true
 	for _, step := range steps {
-		if v, ok = child(v, step); !ok {
+		next, ok := child(v, step)
+		if !ok {
 			return nil, false
 		}
+		v = next
 	}
 	return v, true
 }

@@ -52,6 +52,9 @@ func (d *Deployer) renderChart(s *session, img stages.Image, revision int, upgra
 	if err := d.cfg.Image.inject(values, img); err != nil {
 		return nil, err
 	}
+	if err := d.source.pin(chart, img); err != nil {
+		return nil, err
+	}
 	if err := chartutil.ProcessDependenciesWithMerge(chart, values); err != nil {
 		return nil, fmt.Errorf("process the dependencies: %w", err)
 	}

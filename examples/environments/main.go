@@ -60,7 +60,7 @@ func (o options) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer deployer.Close()
+	defer deployer.Close() //nolint:errcheck // It gives up idle connections only.
 	plan, err := deployer.Plan(ctx, stages.PlanRequest{Image: img, Run: "plan"})
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func (o options) choose(ctx context.Context, set *environment.Set, env environme
 	if err != nil {
 		return stages.Image{}, err
 	}
-	defer running.Close()
+	defer running.Close() //nolint:errcheck // It gives up idle connections only.
 	promotion, err := environment.NewPromotion(environment.PromotionConfig{From: from, To: env, Source: running})
 	if err != nil {
 		return stages.Image{}, err

@@ -79,7 +79,7 @@ func (p pattern) matches(name string) bool {
 type positions [(maxPattern + 1) / 64]uint64
 
 func (s *positions) add(i int)     { s[i/64] |= 1 << (i % 64) }
-func (s positions) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
+func (s *positions) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
 
 func (p pattern) start() positions {
 	var s positions

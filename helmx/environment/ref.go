@@ -49,7 +49,7 @@ func PullRequest(number int, target string) Ref {
 // ParseRef returns the branch or tag that a full ref names, such as
 // "refs/heads/main", or an error matching [stages.ErrInvalid].
 func ParseRef(full string) (Ref, error) {
-	ref := Ref{}
+	var ref Ref
 	if name, ok := strings.CutPrefix(full, "refs/heads/"); ok {
 		ref = Branch(name)
 	} else if name, ok := strings.CutPrefix(full, "refs/tags/"); ok {

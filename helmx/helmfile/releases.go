@@ -161,8 +161,8 @@ func (l *loader) wanted(rel release) (bool, error) {
 	if holds, err := l.holds(rel); err != nil || !holds {
 		return false, err
 	}
-	refuse := func(field, format string, args ...any) error {
-		return rel.error(rel.line, rel.field+field, format, args...)
+	refuse := func(field, problem string) error {
+		return rel.error(rel.line, rel.field+field, "%s", problem)
 	}
 	switch {
 	case rel.name == "":

@@ -39,7 +39,6 @@ type entry struct {
 type environment struct {
 	values, secrets []entry
 	kubeContext     located
-	fallback        bool
 }
 
 // settings are what helmDefaults and a release have in common. Nil is not set.

@@ -150,7 +150,7 @@ func (e engine) functions(t *template.Template) template.FuncMap {
 			return b.String(), err
 		})
 	}
-	for name, advice := range map[string]string{
+	for name, advice := range map[string]string{ //nolint:gosec // These are names of functions.
 		"exec": byCommand, "envExec": byCommand, "getHostByName": "it asks the network",
 		"fetchSecretValue": "list an encrypted file under secrets", "expandSecretRefs": "list an encrypted file under secrets",
 		"readDir": "name the files", "readDirEntries": "name the files",

@@ -110,11 +110,17 @@ func (c *cluster) finish(t *testing.T, name string) {
 // edit changes a namespace behind everybody's back.
 func (c *cluster) edit(t *testing.T, name string, change func(*corev1.Namespace)) {
 	t.Helper()
+	require.NoError(t, c.change(name, change))
+}
+
+func (c *cluster) change(name string, change func(*corev1.Namespace)) error {
 	ns, err := c.find(name)
-	require.NoError(t, err)
+	if err != nil {
+		return err
+	}
 	c.stamp(ns)
 	change(ns)
-	require.NoError(t, c.Tracker().Update(corev1.SchemeGroupVersion.WithResource("namespaces"), ns, ""))
+	return c.Tracker().Update(corev1.SchemeGroupVersion.WithResource("namespaces"), ns, "")
 }
 
 // writes counts the requests that change something.

@@ -244,7 +244,8 @@ func TestCreateWaitsForTheQuota(t *testing.T) {
 		assert.Equal(t, preview.DefaultTimeout, time.Since(start))
 
 		done := make(chan error, 1)
-		go func() { _, err := c.previews(t).Create(t.Context(), pull); done <- err }()
+		again := c.previews(t)
+		go func() { _, err := again.Create(t.Context(), pull); done <- err }()
 		synctest.Wait()
 		quotas, err := c.CoreV1().ResourceQuotas("").List(t.Context(), metav1.ListOptions{})
 		require.NoError(t, err)
@@ -307,7 +308,7 @@ func TestDeleteTellsWhatItWaitsFor(t *testing.T) {
 		c.holds[name] = true
 		go func() {
 			time.Sleep(time.Minute)
-			c.edit(t, name, func(ns *corev1.Namespace) {
+			err := c.change(name, func(ns *corev1.Namespace) {
 				ns.Finalizers = []string{"example.com/vpc"}
 				ns.Spec.Finalizers = []corev1.FinalizerName{corev1.FinalizerKubernetes}
 				ns.Status.Conditions = []corev1.NamespaceCondition{
@@ -315,6 +316,7 @@ func TestDeleteTellsWhatItWaitsFor(t *testing.T) {
 					{Type: corev1.NamespaceFinalizersRemaining, Status: corev1.ConditionTrue, Message: "Some content in the namespace has finalizers remaining: example.com/db in 1 resource instances"},
 				}
 			})
+			assert.NoError(t, err)
 		}()
 		err := p.Delete(t.Context(), pull)
 		var stuck *preview.StuckError

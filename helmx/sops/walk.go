@@ -154,8 +154,8 @@ func (w *walker) comment(c *comment, path string, matched bool) *comment {
 	}
 	if matched == w.meta.rule.encrypts {
 		if v, err := decryptValue(w.aead, c.text, path); err == nil {
-			if clear, ok := v.(*comment); ok {
-				return clear
+			if plain, ok := v.(*comment); ok {
+				return plain
 			}
 		}
 	}

@@ -40,8 +40,10 @@ func (l *Lock) Context() context.Context { return l.ctx }
 // Release gives the lock back. It can be called again.
 func (l *Lock) Release(ctx context.Context) error {
 	l.Abandon()
-	if l.ctx.Err() != nil {
+	select {
+	case <-l.ctx.Done():
 		return nil // It is somebody else's already, or nobody's.
+	default:
 	}
 	uid, version := l.latest.UID, l.latest.ResourceVersion
 	err := l.client.Delete(ctx, l.o.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}})
