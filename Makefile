@@ -50,10 +50,12 @@ test-unit: ## Unit tests and conformance suites with the race detector
 	$(call say,unit tests with -race (2 minutes; the first time about 12 to compile Trivy))
 	@go test -race -vet=off ./... ./scan/trivy/... ./examples/app/...
 	@go test -race -vet=off -count=1 ./examples/...
+	$(call say,unit tests of the cloud KMS module (seconds; the first time about 3 minutes))
+	@GOWORK=off go -C helmx/sops/cloudkms test ./...
 
 .PHONY: e2e
 e2e: setup ## End-to-end tests on a real kind cluster
-	$(call say,end-to-end tests on a kind cluster (about 6 minutes))
+	$(call say,end-to-end tests on a kind cluster (about 12 minutes))
 	@go test -vet=off -run '^$$' ./e2e/... >/dev/null
 	@go test -vet=off -count=1 -timeout 45m -p 1 ./e2e/...
 

@@ -1,10 +1,23 @@
 package e2e_test
 
 import (
+	"fmt"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"k8s.io/client-go/rest"
+
+	"github.com/fairlead-dev/fairlead/e2e/labtest"
+	"github.com/fairlead-dev/fairlead/helmx"
+	"github.com/fairlead-dev/fairlead/helmx/releaseset"
+	"github.com/fairlead-dev/fairlead/stages"
 )
 
 // BenchmarkSign signs a new image each time, in process and with the cosign
@@ -12,18 +25,161 @@ import (
 func BenchmarkSign(b *testing.B) {
 	lab := newSignLab(b)
 	signer := lab.signer(b, lab.ours, nil)
-	var ours, theirs time.Duration
+	var c comparison
 	for b.Loop() {
 		img, other := lab.image(b), lab.image(b)
-		began := time.Now()
-		_, err := signer.Sign(lab.ctx, img)
-		ours += time.Since(began)
-		require.NoError(b, err)
-		began = time.Now()
-		lab.cosignSign(b, lab.theirs, other)
-		theirs += time.Since(began)
+		c.ours(func() {
+			_, err := signer.Sign(lab.ctx, img)
+			require.NoError(b, err)
+		})
+		c.theirs(func() { lab.cosignSign(b, lab.theirs, other) })
 	}
-	b.ReportMetric(float64(ours.Nanoseconds())/float64(b.N), "fairlead-ns/op")
-	b.ReportMetric(float64(theirs.Nanoseconds())/float64(b.N), "cosign-ns/op")
-	b.ReportMetric(float64(theirs)/float64(ours), "times-faster")
+	c.report(b, "cosign")
+}
+
+// BenchmarkDeploy upgrades a release of ten objects, with a library that stays
+// connected and with the helm command, and counts what both ask of the API server.
+func BenchmarkDeploy(b *testing.B) {
+	w := newWorld(b)
+	ns := w.namespace(b)
+	helm := w.helm(b, ns)
+	cluster := w.connect(b)
+	proxied, calls := w.counted(b, helm)
+	d := w.parts(b, ns, manyObjects, func(cfg *helmx.Config) { cfg.Kubernetes, cfg.Cluster = helmx.Kubernetes{}, cluster })
+	chart := writeChart(b, manyObjects)
+	requireDeployed(b, d, "first")
+	asked := sum(cluster.Calls())
+	var c comparison
+	for i := 0; b.Loop(); i++ {
+		c.ours(func() { requireDeployed(b, d, fmt.Sprint("run-", i)) })
+		c.theirs(func() { proxied.run(b, "upgrade", "--install", "parts", chart) })
+	}
+	c.report(b, "helm")
+	b.ReportMetric(float64(sum(cluster.Calls())-asked)/float64(b.N), "fairlead-calls/op")
+	b.ReportMetric(float64(calls.Load())/float64(b.N), "helm-calls/op")
+}
+
+// BenchmarkPlan asks what an upgrade would change, of the API server, beside helm
+// upgrade --dry-run=server, which says less.
+func BenchmarkPlan(b *testing.B) {
+	w := newWorld(b)
+	ns := w.namespace(b)
+	helm := w.helm(b, ns)
+	cluster := w.connect(b)
+	proxied, calls := w.counted(b, helm)
+	d := w.parts(b, ns, manyObjects, func(cfg *helmx.Config) { cfg.Kubernetes, cfg.Cluster = helmx.Kubernetes{}, cluster })
+	chart := writeChart(b, manyObjects)
+	requireDeployed(b, d, "first")
+	asked := sum(cluster.Calls())
+	var c comparison
+	for b.Loop() {
+		c.ours(func() {
+			_, err := d.Plan(labtest.Context(b), stages.PlanRequest{Run: "plan"})
+			require.NoError(b, err)
+		})
+		c.theirs(func() { proxied.run(b, "upgrade", "parts", chart, "--dry-run=server") })
+	}
+	c.report(b, "helm")
+	b.ReportMetric(float64(sum(cluster.Calls())-asked)/float64(b.N), "fairlead-calls/op")
+	b.ReportMetric(float64(calls.Load())/float64(b.N), "helm-calls/op")
+}
+
+// BenchmarkReleaseSet applies twenty releases that are there already, as one set
+// and as one helm command after the other.
+func BenchmarkReleaseSet(b *testing.B) {
+	const members = 20
+	w := newWorld(b)
+	ns := w.namespace(b)
+	helm := w.helm(b, ns)
+	cluster := w.connect(b)
+	proxied, calls := w.counted(b, helm)
+	chart := writeChart(b, map[string]string{"a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }}}\n"})
+	var cfg releaseset.Config
+	for i := range members {
+		name := fmt.Sprint("part-", i)
+		cfg.Members = append(cfg.Members, releaseset.Member{
+			Namespace: ns, Name: name, Unscanned: true,
+			Open: func() (releaseset.Deployer, error) {
+				return helmx.New(helmx.Config{Chart: chart, Release: name, Namespace: ns, Unscanned: "a benchmark", Cluster: cluster})
+			},
+		})
+	}
+	set, err := releaseset.New(cfg)
+	require.NoError(b, err)
+	asked := sum(cluster.Calls())
+	var c comparison
+	for i := 0; b.Loop(); i++ {
+		c.ours(func() {
+			_, err := set.Apply(labtest.Context(b), releaseset.ApplyRequest{Run: fmt.Sprint("run-", i)})
+			require.NoError(b, err)
+		})
+		c.theirs(func() {
+			for n := range members {
+				proxied.run(b, "upgrade", "--install", fmt.Sprint("part-", n), chart)
+			}
+		})
+	}
+	c.report(b, "helm")
+	b.ReportMetric(float64(sum(cluster.Calls())-asked)/float64(b.N), "fairlead-calls/op")
+	b.ReportMetric(float64(calls.Load())/float64(b.N), "helm-calls/op")
+}
+
+// manyObjects are the templates of ten objects.
+var manyObjects = func() map[string]string {
+	out := map[string]string{}
+	for i := range 10 {
+		out[fmt.Sprintf("%d.yaml", i)] = fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: many-%d}\ndata: {revision: {{ .Release.Revision | quote }}}\n", i)
+	}
+	return out
+}()
+
+// counted returns a helm command that goes through a proxy, and what that counts.
+func (w *world) counted(b *testing.B, helm helmCommand) (helmCommand, *atomic.Int64) {
+	b.Helper()
+	transport, err := rest.TransportFor(w.rest)
+	require.NoError(b, err)
+	host, err := url.Parse(w.rest.Host)
+	require.NoError(b, err)
+	var calls atomic.Int64
+	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
+		calls.Add(1)
+		r.SetURL(host)
+	}}
+	server := httptest.NewServer(proxy)
+	b.Cleanup(server.Close)
+	config := filepath.Join(b.TempDir(), "kubeconfig")
+	text := fmt.Sprintf("apiVersion: v1\nkind: Config\ncurrent-context: x\nclusters: [{name: x, cluster: {server: %q}}]\ncontexts: [{name: x, context: {cluster: x, user: x}}]\nusers: [{name: x, user: {}}]\n", server.URL)
+	require.NoError(b, os.WriteFile(config, []byte(text), 0o600))
+	helm.kubeconfig = config
+	return helm, &calls
+}
+
+func sum(calls map[helmx.Call]int) int {
+	all := 0
+	for _, n := range calls {
+		all += n
+	}
+	return all
+}
+
+// comparison adds up the time that two ways take.
+type comparison struct{ our, their time.Duration }
+
+func (c *comparison) ours(f func()) {
+	began := time.Now()
+	f()
+	c.our += time.Since(began)
+}
+
+func (c *comparison) theirs(f func()) {
+	began := time.Now()
+	f()
+	c.their += time.Since(began)
+}
+
+func (c *comparison) report(b *testing.B, other string) {
+	b.Helper()
+	b.ReportMetric(float64(c.our.Nanoseconds())/float64(b.N), "fairlead-ns/op")
+	b.ReportMetric(float64(c.their.Nanoseconds())/float64(b.N), other+"-ns/op")
+	b.ReportMetric(float64(c.their)/float64(c.our), "times-faster")
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // writeChart makes a chart of these templates.
-func writeChart(t *testing.T, templates map[string]string) string {
+func writeChart(t testing.TB, templates map[string]string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "parts")
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "templates"), 0o750))
@@ -29,7 +29,7 @@ func writeChart(t *testing.T, templates map[string]string) string {
 }
 
 // parts returns a deployer for a chart that runs no image of ours.
-func (w *world) parts(t *testing.T, namespace string, templates map[string]string, change ...func(*helmx.Config)) *helmx.Deployer {
+func (w *world) parts(t testing.TB, namespace string, templates map[string]string, change ...func(*helmx.Config)) *helmx.Deployer {
 	t.Helper()
 	cfg := helmx.Config{
 		Chart: writeChart(t, templates), Release: "parts", Namespace: namespace, Unscanned: "made by a test",
@@ -44,7 +44,7 @@ func (w *world) parts(t *testing.T, namespace string, templates map[string]strin
 	return d
 }
 
-func requireDeployed(t *testing.T, d *helmx.Deployer, run string) stages.Release {
+func requireDeployed(t testing.TB, d *helmx.Deployer, run string) stages.Release {
 	t.Helper()
 	rel, err := d.DeployUnscanned(labtest.Context(t), helmx.UnscannedRequest{Run: run})
 	require.NoError(t, err)

@@ -40,7 +40,9 @@ func TestEncryptedManifests(t *testing.T) {
 	ns := w.namespace(t)
 	ctx := labtest.Context(t)
 	dir := t.TempDir()
-	write := func(name, text string) { require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)) }
+	write := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
 	secret, err := os.ReadFile("testdata/sops/till.yaml")
 	require.NoError(t, err)
 	write("till.yaml", string(secret))
@@ -77,6 +79,7 @@ func TestEncryptedManifests(t *testing.T) {
 	till.Data["password"] = []byte("changed-by-hand")
 	_, err = w.kube.CoreV1().Secrets(ns).Update(ctx, till, metav1.UpdateOptions{FieldManager: "somebody"})
 	require.NoError(t, err)
+	w.own(t, ns, "somebody", "sky", "red")
 	d = open()
 	cp, err := d.Checkpoint(ctx, stages.CheckpointRequest{Run: "run-2"})
 	require.NoError(t, err)

@@ -128,7 +128,7 @@ func (w *world) image(t *testing.T, repository, version string, buildArgs ...str
 	return img
 }
 
-func (w *world) connect(t *testing.T) *helmx.Cluster {
+func (w *world) connect(t testing.TB) *helmx.Cluster {
 	t.Helper()
 	cluster, err := helmx.Connect(helmx.Kubernetes{REST: w.rest})
 	require.NoError(t, err)

@@ -54,7 +54,7 @@ var theWorld struct {
 }
 
 // newWorld returns the world, making it for the first test that asks.
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	cluster := labtest.Cluster(t)
 	theWorld.Lock()
@@ -77,7 +77,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func newKey(t *testing.T) *sign.PrivateKey {
+func newKey(t testing.TB) *sign.PrivateKey {
 	t.Helper()
 	pair, err := sign.GenerateKeyPair([]byte("password"))
 	require.NoError(t, err)
@@ -87,7 +87,7 @@ func newKey(t *testing.T) *sign.PrivateKey {
 }
 
 // namespace makes a namespace that is deleted with the test.
-func (w *world) namespace(t *testing.T) string {
+func (w *world) namespace(t testing.TB) string {
 	t.Helper()
 	ns, err := w.kube.CoreV1().Namespaces().Create(labtest.Context(t),
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}}, metav1.CreateOptions{})
@@ -96,7 +96,7 @@ func (w *world) namespace(t *testing.T) string {
 	return ns.Name
 }
 
-func (w *world) deleteNamespace(t *testing.T, name string) {
+func (w *world) deleteNamespace(t testing.TB, name string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	err := w.kube.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)})

@@ -18,10 +18,11 @@
 // [ChartSource] says so. Dependencies that it doesn't bring along are fetched as
 // Chart.lock says. [Deployer.Chart] tells what was found.
 //
-// The chart and the values files are read once, by [New] or [Open], so that a plan and the
-// deployment after it render the same files. What a template asks the cluster for
-// (lookup, .Capabilities, .Release.Revision) may differ between the two. The image is written into the values last
-// and by digest. After rendering, and again on what Helm is about to apply, the
+// The chart and the values files are read once, by [New] or [Open], so that a plan
+// and the deployment after it render the same files. What a template asks the
+// cluster for (lookup, .Capabilities) may differ between the two; a deployment that
+// is bound to a plan is then refused. The image is written into the values last and
+// by digest. After rendering, and again on what Helm is about to apply, the
 // pinned image must appear in a pod template and no container may name the same
 // repository without that digest; a chart that ignores the values, or that has a
 // tag of its own, is refused before the cluster is touched.
@@ -43,6 +44,14 @@
 // the account may not try are compared with the last release, and a note says so.
 // [RefuseDangers] makes a gate of it, package diff shows it, and a deployment can be
 // bound to its digest: [stages.DeployRequest].
+//
+// # One at a time
+//
+// A release is locked by a Lease in its namespace, see [LockConfig]: by
+// [Deployer.Lock] for a whole run, else for as long as a call takes. Who finds the
+// lock of a process that died takes it over, and the next deployment or restore
+// puts right what was left half done. When the lock can't be renewed, all work ends
+// before another can have it.
 //
 // # What it never does
 //

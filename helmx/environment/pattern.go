@@ -78,7 +78,7 @@ func (p pattern) matches(name string) bool {
 // positions is a set of places in a pattern: before token 0 to after the last.
 type positions [(maxPattern + 1) / 64]uint64
 
-func (s *positions) add(i int)     { s[i/64] |= 1 << (i % 64) }
+func (s *positions) add(i int)      { s[i/64] |= 1 << (i % 64) }
 func (s *positions) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
 
 func (p pattern) start() positions {
