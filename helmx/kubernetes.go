@@ -12,10 +12,10 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// Defaults of [Kubernetes].
+// Defaults of [Kubernetes], which are kubectl's.
 const (
 	DefaultQPS   = 50
-	DefaultBurst = 100
+	DefaultBurst = 300
 )
 
 // Kubernetes is the way to a cluster. Exactly one of REST, Kubeconfig,
