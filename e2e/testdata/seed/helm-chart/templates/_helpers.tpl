@@ -1,0 +1,2 @@
+{{- define "chart.name" -}}{{ .Release.Name }}{{- end }}
+{{- define "chart.serviceAccountName" -}}{{ (.Values.serviceAccount | default dict).name }}{{- end }}
