@@ -44,12 +44,12 @@ func TestAcquireAndRelease(t *testing.T) {
 		s := newServer()
 		first := acquire(t, s, options("a"))
 		assert.Equal(t, "a", s.holder())
-		assert.Equal(t, map[string]string{"run": "a"}, s.lease.Annotations)
+		assert.Equal(t, map[string]string{"run": "a"}, s.current().Annotations)
 		time.Sleep(10 * ttl)
 		require.NoError(t, first.Context().Err(), "a lock that is renewed is kept")
 		require.NoError(t, first.Release(t.Context()))
 		require.NoError(t, first.Release(t.Context()))
-		assert.Nil(t, s.lease, "nothing is left behind")
+		assert.Nil(t, s.current(), "nothing is left behind")
 		require.NoError(t, first.Context().Err())
 		require.NoError(t, acquire(t, s, options("b")).Release(t.Context()))
 	})
@@ -98,11 +98,11 @@ func TestTakesOverFromTheDead(t *testing.T) {
 		acquire(t, s, options("a")).Abandon()
 		// The dead holder's clock was an hour fast: that must not matter.
 		future := metav1.NewMicroTime(time.Now().Add(time.Hour))
-		s.lease.Spec.RenewTime = &future
+		s.edit(func() { s.lease.Spec.RenewTime = &future })
 		start := time.Now()
 		second := acquire(t, s, options("b"))
 		assert.Equal(t, ttl, time.Since(start))
-		assert.Equal(t, int32(1), *s.lease.Spec.LeaseTransitions)
+		assert.Equal(t, int32(1), *s.current().Spec.LeaseTransitions)
 		time.Sleep(2 * ttl)
 		require.NoError(t, second.Context().Err())
 		require.NoError(t, second.Release(t.Context()))
@@ -113,7 +113,7 @@ func TestWatchesThatEndDoNotKeepTheDeadAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
 		acquire(t, s, options("a")).Abandon()
-		s.watchTime = time.Second
+		s.edit(func() { s.watchTime = time.Second })
 		start := time.Now()
 		second := acquire(t, s, options("b"))
 		assert.Equal(t, ttl, time.Since(start))

@@ -32,11 +32,14 @@ func newServer() *server {
 	return &server{watchers: map[*watch.RaceFreeFakeWatcher]bool{}, unreachable: map[string]error{}}
 }
 
-func (s *server) holder() string {
+// current returns the lease, or nil.
+func (s *server) current() *coordinationv1.Lease {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return *s.lease.Spec.HolderIdentity
+	return s.lease.DeepCopy()
 }
+
+func (s *server) holder() string { return *s.current().Spec.HolderIdentity }
 
 // edit changes the lease as somebody else would.
 func (s *server) edit(f func()) {
