@@ -47,7 +47,7 @@ bin/golangci-lint: tools/go.mod tools/go.sum
 # The linter vets already, with every analyzer of go vet and more: once is enough.
 .PHONY: test-unit
 test-unit: ## Unit tests and conformance suites with the race detector
-	$(call say,unit tests with -race (2 minutes; the first time about 12 to compile Trivy))
+	$(call say,unit tests with -race (5 minutes; the first time about 12 to compile Trivy))
 	@go test -race -vet=off ./... ./scan/trivy/... ./examples/app/...
 	@go test -race -vet=off -count=1 ./examples/...
 	$(call say,unit tests of the cloud KMS module (seconds; the first time about 3 minutes))
@@ -55,7 +55,7 @@ test-unit: ## Unit tests and conformance suites with the race detector
 
 .PHONY: e2e
 e2e: setup ## End-to-end tests on a real kind cluster
-	$(call say,end-to-end tests on a kind cluster (about 12 minutes))
+	$(call say,end-to-end tests on a kind cluster (about 15 minutes))
 	@go test -vet=off -run '^$$' ./e2e/... >/dev/null
 	@go test -vet=off -count=1 -timeout 45m -p 1 ./e2e/...
 

@@ -1,2 +1,2 @@
 {{- define "chart.name" -}}{{ .Release.Name }}{{- end }}
-{{- define "chart.serviceAccountName" -}}{{ (.Values.serviceAccount | default dict).name }}{{- end }}
+{{- define "chart.serviceAccountName" -}}{{ (.Values.serviceAccount | default dict).name | default "" }}{{- end }}
