@@ -151,6 +151,16 @@ spec:
 		require.ErrorAs(t, err, &hook)
 		assert.Contains(t, hook.Logs, "broken/probe: the till is empty")
 	})
+	t.Run("what a test writes of secrets is masked", func(t *testing.T) {
+		d := w.parts(t, w.namespace(t), map[string]string{
+			"a.yaml":    "apiVersion: v1\nkind: Secret\nmetadata: {name: till}\nstringData: {password: \"canary-heron-1138\\n\"}\n",
+			"test.yaml": chartTest("talkative", "echo password is canary-heron-1138; exit 1"),
+		})
+		_, err := d.Tests().Verify(labtest.Context(t), requireDeployed(t, d, "run-1"))
+		var hook *helmx.HookError
+		require.ErrorAs(t, err, &hook)
+		assert.Contains(t, hook.Logs, "talkative/probe: password is "+helmx.Redacted)
+	})
 	t.Run("a chart without tests verifies nothing", func(t *testing.T) {
 		d := w.parts(t, w.namespace(t), map[string]string{"a.yaml": colours})
 		_, err := d.Tests().Verify(labtest.Context(t), requireDeployed(t, d, "run-1"))

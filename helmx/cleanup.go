@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/rest"
+
+	"github.com/fairlead-dev/fairlead/stages"
 )
 
 // info returns a client for an object, or nil for a kind that the cluster doesn't
@@ -78,7 +80,7 @@ func (s *session) leftovers(own []*release.Release, to *release.Release) ([]obje
 			if err != nil {
 				return nil, err
 			}
-			if live != nil && s.owns(rel.Name, live) && !(object{content: live.Object}).kept() {
+			if live != nil && !s.kube.spared[o.identity()] && s.owns(rel.Name, live) && !(object{content: live.Object}).kept() {
 				out = append(out, o)
 			}
 		}
@@ -86,24 +88,75 @@ func (s *session) leftovers(own []*release.Release, to *release.Release) ([]obje
 	return out, nil
 }
 
-// tidy deletes what revisions that failed since the last good one have left, and
-// rel doesn't have. Helm compares with the last good one only.
-func (s *session) tidy(history []*release.Release, rel *release.Release) error {
+// tidy deletes what revisions that came to nothing since the last good one have
+// left, and rel doesn't have. Helm compares with the last good one only. The release
+// is good already: what can't be deleted is told, and left.
+func (s *session) tidy(history []*release.Release, rel *release.Release) {
 	var failed []*release.Release
 	for _, r := range slices.Backward(history) {
-		if r.Info.Status != release.StatusFailed {
+		if r.Info.Status == release.StatusDeployed || r.Version == rel.Version {
 			break
 		}
 		failed = append(failed, r)
 	}
 	if len(failed) == 0 {
-		return nil
+		return
 	}
 	stale, err := s.leftovers(failed, rel)
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.remove(stale)
 	}
-	return s.remove(stale)
+	if err != nil && s.ctx.Err() == nil {
+		text, _ := redact(s.explain(err).Error(), s.secrets)
+		s.log.Warn("what failed revisions have left could not be deleted", "release", rel.Name, "error", text)
+		stages.ReportProgress(s.ctx, stages.Progress{Message: "warning: what failed revisions have left could not be deleted: " + text})
+	}
+}
+
+// adopted returns the objects that revisions of own have and to, if any, has not,
+// and that are older than those: the chart took them over, or found them left.
+func (s *session) adopted(own []*release.Release, to *release.Release) ([]object, error) {
+	known := map[identity]object{}
+	if to != nil {
+		stay, err := parseObjects(to.Manifest, s.namespace, s.mapper)
+		if err != nil {
+			return nil, err
+		}
+		known = index(stay)
+	}
+	var out []object
+	for _, rel := range own {
+		objects, err := parseObjects(rel.Manifest, s.namespace, s.mapper)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range objects {
+			if _, ok := known[o.identity()]; ok || o.kept() {
+				continue
+			}
+			known[o.identity()] = o
+			live, err := s.live(o)
+			if err != nil {
+				return nil, s.explain(err)
+			}
+			if live != nil && live.GetCreationTimestamp().Add(clockSkew).Before(own[0].Info.LastDeployed.Time) {
+				out = append(out, o)
+			}
+		}
+	}
+	return out, nil
+}
+
+// spare keeps objects from being deleted in this session. It returns what to say of
+// them.
+func (s *session) spare(objects []object) []string {
+	var out []string
+	s.kube.spared = map[identity]bool{}
+	for _, o := range objects {
+		s.kube.spared[o.identity()] = true
+		out = append(out, o.id.String()+" was there before the run, which took it over; it is left as it is")
+	}
+	return out
 }
 
 // owns reports whether a live object belongs to the release, as Helm marks it.

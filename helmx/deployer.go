@@ -22,9 +22,6 @@ type Deployer struct {
 	// owned is whether the cluster is this Deployer's to close.
 	owned bool
 	plans planMemory
-	// nonce tells this Deployer from others that hold locks.
-	nonce string
-
 	mu    sync.Mutex
 	holds map[string]*hold // by run
 }
@@ -61,7 +58,7 @@ func newDeployer(ctx context.Context, cfg Config, online bool) (*Deployer, error
 	if err != nil {
 		return nil, invalidUnlessPassing(ctx, err)
 	}
-	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster, nonce: newNonce(), holds: map[string]*hold{}}
+	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster, holds: map[string]*hold{}}
 	if d.cluster == nil {
 		if d.cluster, err = Connect(cfg.Kubernetes); err != nil {
 			return nil, err
@@ -229,18 +226,16 @@ func (d *Deployer) deployLocked(ctx context.Context, img stages.Image, n note, f
 	} else if plan, err = d.bind(s, n.plan, img, history, n.run); err != nil {
 		return stages.Release{}, err
 	}
-	s.secrets = append(secretStrings(rendered.objects), secretStrings(rendered.hooked)...)
+	s.secrets = slices.Concat(s.secrets, secretStrings(rendered.objects), secretStrings(rendered.hooked), d.source.secrets())
 	if d.cfg.CreateNamespace && d.cfg.Lock.Off {
 		if err := d.createNamespace(s, n.run); err != nil {
 			return stages.Release{}, err
 		}
 	}
+	n.locked = !d.cfg.Lock.Off
 	record := &recorder{Driver: s.store(), note: n, check: d.pinned(s, img, plan)}
 	stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("applying revision %d of release %s", revisionOf(newest(history))+1, d.name())})
 	rel, err := d.apply(s, record, img, found.install)
-	if err == nil {
-		err = s.tidy(history, rel)
-	}
 	if err == nil && record.unsettled() {
 		err = errNotRecorded // Helm's install only logs this.
 	}
@@ -251,6 +246,7 @@ func (d *Deployer) deployLocked(ctx context.Context, img stages.Image, n note, f
 		}
 		return stages.Release{}, err
 	}
+	s.tidy(history, rel)
 	objects, err := parseObjects(rel.Manifest, d.cfg.Namespace, s.mapper)
 	if err != nil {
 		return stages.Release{}, err

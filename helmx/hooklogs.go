@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,16 +33,30 @@ func (s *session) hookLogs(info *resource.Info) []string {
 		s.debug("list the pods of %s: %s", describeInfo(info), err)
 		return nil
 	}
+	secrets := secretLines(s.secrets)
 	var out []string
 	for _, pod := range pods.Items {
 		for _, c := range append(pod.Spec.InitContainers, pod.Spec.Containers...) {
-			out = append(out, s.tail(ctx, &pod, c.Name)...)
+			out = append(out, s.tail(ctx, &pod, c.Name, secrets)...)
 		}
 	}
 	return out
 }
 
-func (s *session) tail(ctx context.Context, pod *corev1.Pod, container string) []string {
+// secretLines are secrets as they show in logs: line by line.
+func secretLines(secrets []string) []string {
+	var out []string
+	for _, secret := range secrets {
+		for line := range strings.Lines(secret) {
+			if line = strings.TrimSpace(line); len(line) >= shortest {
+				out = append(out, line)
+			}
+		}
+	}
+	return out
+}
+
+func (s *session) tail(ctx context.Context, pod *corev1.Pod, container string, secrets []string) []string {
 	lines := int64(hookLogLines)
 	stream, err := s.clients.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: container, TailLines: &lines}).Stream(ctx)
 	if err != nil {
@@ -51,7 +66,7 @@ func (s *session) tail(ctx context.Context, pod *corev1.Pod, container string) [
 	defer stream.Close()
 	var out []string
 	for scanner := bufio.NewScanner(stream); scanner.Scan(); {
-		line, _ := redact(scanner.Text(), s.secrets)
+		line, _ := redact(scanner.Text(), secrets)
 		out = append(out, fmt.Sprintf("%s/%s: %s", pod.Name, container, line))
 	}
 	return out

@@ -23,6 +23,8 @@ type kubeClient struct {
 	*kube.Client
 	s     *session
 	apply Apply
+	// spared are objects that nothing deletes.
+	spared map[identity]bool
 }
 
 var (
@@ -37,7 +39,7 @@ func newKubeClient(s *session, apply Apply) *kubeClient {
 	client := kube.New(s)
 	client.Namespace = s.namespace
 	client.Log = s.debug
-	return &kubeClient{client, s, apply}
+	return &kubeClient{Client: client, s: s, apply: apply}
 }
 
 // Build never validates on the client side. With the API servers that there are,
@@ -53,11 +55,30 @@ func (k *kubeClient) Delete(resources kube.ResourceList) (*kube.Result, []error)
 	if k.s.ctx.Err() != nil {
 		return &kube.Result{}, nil
 	}
+	if resources = k.deletable(resources); len(resources) == 0 {
+		return &kube.Result{}, nil
+	}
 	result, errs := k.Client.Delete(resources)
 	if k.s.ctx.Err() != nil {
 		return &kube.Result{}, nil
 	}
 	return result, errs
+}
+
+// DeleteWithPropagationPolicy is for an uninstallation.
+func (k *kubeClient) DeleteWithPropagationPolicy(resources kube.ResourceList, policy metav1.DeletionPropagation) (*kube.Result, []error) {
+	if resources = k.deletable(resources); len(resources) == 0 {
+		return &kube.Result{}, nil
+	}
+	return k.Client.DeleteWithPropagationPolicy(resources, policy)
+}
+
+// deletable leaves out what is spared.
+func (k *kubeClient) deletable(resources kube.ResourceList) kube.ResourceList {
+	return resources.Filter(func(info *resource.Info) bool {
+		gvk := info.Mapping.GroupVersionKind
+		return !k.spared[identity{gvk.Group, gvk.Kind, info.Namespace, info.Name}]
+	})
 }
 
 // Wait waits for CustomResourceDefinitions to be served, the only thing that Helm

@@ -43,7 +43,7 @@ users: [{name: me, user: %s}]
 	}
 	plugin := write("plugin", `#!/bin/sh
 echo '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "from-the-plugin"}}'
-`, 0o700) //nolint:gosec // It has to be executed.
+`, 0o700)
 	write("token", "from-a-file", 0o600)
 
 	for name, c := range map[string]struct {

@@ -42,8 +42,9 @@ type LockConfig struct {
 	URL string
 	// ForeignAge is from which age on a revision that the helm command left pending
 	// counts as abandoned; 0 means [DefaultForeignAge]. The command gives no sign of
-	// life, so choose more than its longest time-out. What this package left pending
-	// counts as abandoned as soon as its lock has expired.
+	// life, so choose more than its longest time-out; neither does this package with
+	// the lock Off. What it left pending under the lock counts as abandoned as soon as
+	// that has expired.
 	ForeignAge time.Duration
 }
 
@@ -70,7 +71,12 @@ const annotationURL = labelPrefix + "url"
 
 // hold is the lock of one run. It has no lease as long as the namespace that the
 // lease belongs into doesn't exist.
-type hold struct{ lease *lease.Lock }
+type hold struct {
+	lease *lease.Lock
+	nonce string // tells it from other holds of the same run
+}
+
+func newHold() *hold { return &hold{nonce: rand.Text()[:8]} }
 
 // Lock keeps others off the release until the lock is given back, see
 // [LockConfig]. Without it, [Deployer.Deploy] and [Deployer.Restore] lock the
@@ -79,22 +85,25 @@ func (d *Deployer) Lock(ctx context.Context, run string) (stages.Unlock, error) 
 	if d.cfg.Lock.Off {
 		return func(context.Context) error { return nil }, nil
 	}
-	d.mu.Lock()
-	_, taken := d.holds[run]
-	d.mu.Unlock()
-	if taken {
-		return nil, fmt.Errorf("%w: lock release %s: run %q holds it already", stages.ErrInvalid, d.name(), run)
-	}
-	h := &hold{}
+	h := newHold()
 	if err := d.place(ctx, h, run); err != nil {
 		return nil, fmt.Errorf("lock release %s: %w", d.name(), err)
 	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.holds[run] = h
+	_, taken := d.holds[run]
+	if !taken {
+		d.holds[run] = h
+	}
+	d.mu.Unlock()
+	if taken { // There is no namespace yet, or the other would have the lease.
+		d.giveBack(ctx, h)
+		return nil, fmt.Errorf("%w: lock release %s: run %q holds it already", stages.ErrInvalid, d.name(), run)
+	}
 	return func(ctx context.Context) error {
 		d.mu.Lock()
-		delete(d.holds, run)
+		if d.holds[run] == h {
+			delete(d.holds, run)
+		}
 		d.mu.Unlock()
 		if h.lease == nil {
 			return nil
@@ -110,17 +119,17 @@ func (d *Deployer) Lock(ctx context.Context, run string) (stages.Unlock, error) 
 // lost. The lock is taken if the run doesn't have it, and given back by done.
 func (d *Deployer) locked(ctx context.Context, run string) (bound context.Context, h *hold, done func(), _ error) {
 	if d.cfg.Lock.Off {
-		return ctx, &hold{}, func() {}, nil
+		return ctx, newHold(), func() {}, nil
 	}
 	d.mu.Lock()
 	h = d.holds[run]
 	d.mu.Unlock()
 	give := func() {}
 	if h == nil {
-		h = &hold{}
+		h = newHold()
 		give = func() { d.giveBack(ctx, h) }
 	}
-	if h.lease == nil || h.lease.Context().Err() != nil {
+	if h.lease == nil || !h.lease.Held() {
 		if err := d.place(ctx, h, run); err != nil {
 			return nil, nil, nil, err
 		}
@@ -155,7 +164,9 @@ func (d *Deployer) giveBack(ctx context.Context, h *hold) {
 // place takes the lease for h. Where its namespace doesn't exist, it leaves that
 // for later.
 func (d *Deployer) place(ctx context.Context, h *hold, run string) error {
+	h.lease = nil // The one before, if any, is lost.
 	access := d.cluster.RESTConfig()
+	access.RateLimiter, access.QPS = nil, -1     // Renewals must not queue behind the work that they protect.
 	access.ContentType = runtime.ContentTypeJSON // As all else that is sent here.
 	client, err := coordinationclient.NewForConfig(access)
 	if err != nil {
@@ -166,7 +177,7 @@ func (d *Deployer) place(ctx context.Context, h *hold, run string) error {
 		annotations[annotationURL] = d.cfg.Lock.URL
 	}
 	l, err := lease.Acquire(ctx, client.Leases(d.cfg.Namespace), lease.Options{
-		Name: d.leaseName(), Holder: d.identity(run), TTL: d.cfg.Lock.TTL, Wait: d.cfg.Lock.Wait, Annotations: annotations,
+		Name: d.leaseName(), Holder: d.identity(run, h.nonce), TTL: d.cfg.Lock.TTL, Wait: d.cfg.Lock.Wait, Annotations: annotations,
 		Waiting: func(held *lease.HeldError) {
 			stages.ReportProgress(ctx, stages.Progress{ID: "lock", Message: "waiting for the lock: " + held.Error()})
 		},
@@ -210,15 +221,13 @@ func (d *Deployer) refusal(err error, resource, group string) error {
 func (d *Deployer) leaseName() string { return "fairlead." + d.cfg.Release }
 
 // identity tells this process and run from all others, and people what it is.
-func (d *Deployer) identity(run string) string {
+func (d *Deployer) identity(run, nonce string) string {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "an unknown host"
 	}
-	return fmt.Sprintf("run %s on %s, process %d (%s)", run, host, os.Getpid(), d.nonce)
+	return fmt.Sprintf("run %s on %s, process %d (%s)", run, host, os.Getpid(), nonce)
 }
-
-func newNonce() string { return rand.Text()[:8] }
 
 // unlock puts right what somebody left half done, and refuses a release that
 // somebody may still be working on. It is called under the lock.
@@ -231,7 +240,7 @@ func (d *Deployer) unlock(s *session, history []*release.Release, run string) er
 	switch {
 	case run != "" && by == runLabel(run):
 		return s.markFailed(last, fmt.Sprintf("fairlead run %q: interrupted", run))
-	case by != "" && !d.cfg.Lock.Off:
+	case by != "" && !d.cfg.Lock.Off && last.Labels[LabelLocked] != "":
 		// It would hold the lock if it lived.
 		return s.markFailed(last, fmt.Sprintf("fairlead run %q: its process died; found by run %q", by, run))
 	}
@@ -240,14 +249,14 @@ func (d *Deployer) unlock(s *session, history []*release.Release, run string) er
 		since = last.Info.Deleted.Time
 	}
 	age := time.Since(since)
-	if by == "" && !d.cfg.Lock.Off && age >= d.cfg.Lock.ForeignAge {
+	if !d.cfg.Lock.Off && age >= d.cfg.Lock.ForeignAge {
 		return s.markFailed(last, fmt.Sprintf("left %s for %s; found by fairlead run %q", last.Info.Status, age.Round(time.Second), run))
 	}
 	e := &LockedError{
 		Release: d.cfg.Release, Namespace: d.cfg.Namespace, Revision: last.Version,
 		Status: last.Info.Status.String(), Since: since, Age: age, Run: by,
 	}
-	if by == "" && !d.cfg.Lock.Off {
+	if !d.cfg.Lock.Off {
 		e.Until = since.Add(d.cfg.Lock.ForeignAge)
 	}
 	return e

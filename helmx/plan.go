@@ -115,7 +115,7 @@ func (d *Deployer) foresee(s *session, img stages.Image, history []*release.Rele
 		install: last == nil || last.Info.Status == release.StatusUninstalled,
 	}
 	var err error
-	if o.rendered, err = d.render(s, img, o.revision+1, !o.install); err != nil {
+	if o.rendered, err = d.render(s, img, nextRevision(o.revision, o.install), !o.install); err != nil {
 		return nil, err
 	}
 	if err := o.settle(d, s); err != nil {
@@ -141,7 +141,7 @@ func (o *outlook) settle(d *Deployer, s *session) error {
 	if !d.source.volatile() {
 		return nil
 	}
-	again, err := d.render(s, o.img, o.revision+1, !o.install)
+	again, err := d.render(s, o.img, nextRevision(o.revision, o.install), !o.install)
 	if err != nil {
 		return err
 	}

@@ -366,7 +366,7 @@ func (d *Deployer) survey(s *session, img stages.Image) (*surveyed, error) {
 	}
 	last := newest(o.history)
 	o.install = last == nil || last.Info.Status == release.StatusUninstalled
-	if o.rendered, err = d.render(s, img, revisionOf(last)+1, !o.install); err != nil && !o.deny(err) {
+	if o.rendered, err = d.render(s, img, nextRevision(revisionOf(last), o.install), !o.install); err != nil && !o.deny(err) {
 		return nil, err
 	}
 	return o, nil

@@ -30,6 +30,7 @@ const (
 	LabelAuthor   = labelPrefix + "author"
 	LabelGates    = labelPrefix + "gates"
 	LabelRestores = labelPrefix + "restores"
+	LabelLocked   = labelPrefix + "locked"
 )
 
 // note is what is written into a release record about its origin.
@@ -39,6 +40,8 @@ type note struct {
 	commit string
 	author string
 	bypass string
+	// locked is whether the lock is held, which tells that its maker lives.
+	locked bool
 	// unscanned is why nothing needed to be cleared.
 	unscanned string
 	restores  int
@@ -64,6 +67,9 @@ func (n note) labels() map[string]string {
 	}
 	if n.author != "" {
 		out[LabelAuthor] = labelValue(n.author)
+	}
+	if n.locked {
+		out[LabelLocked] = "true"
 	}
 	if n.restores > 0 {
 		out[LabelRestores] = strconv.Itoa(n.restores)
@@ -216,6 +222,15 @@ func deployed(history []*release.Release) *release.Release {
 func manifestDigest(rel *release.Release) string {
 	sum := sha256.Sum256([]byte(rel.Manifest))
 	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// nextRevision is the revision that Helm renders: a replacement of an uninstalled
+// release is rendered as the first, whatever it is stored as.
+func nextRevision(last int, install bool) int {
+	if install {
+		return 1
+	}
+	return last + 1
 }
 
 func revisionOf(rel *release.Release) int {

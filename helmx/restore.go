@@ -89,13 +89,18 @@ func (d *Deployer) rollBack(s *session, run string, st state, to *release.Releas
 	if err := d.release(s, own, run); err != nil {
 		return "", "", err
 	}
+	older, err := s.adopted(own, to)
+	if err != nil {
+		return "", "", err
+	}
+	spared := s.spare(older)
 	if err := d.removeHooks(s, own, to); err != nil {
 		return "", "", err
 	}
 	stages.ReportProgress(s.ctx, stages.Progress{Message: fmt.Sprintf("rolling release %s back to revision %d", d.name(), st.Revision)})
 	record := &recorder{
 		Driver: s.store(), check: func(*release.Release) error { return nil },
-		note: note{run: run, restores: st.Revision},
+		note: note{run: run, restores: st.Revision, locked: !d.cfg.Lock.Off},
 	}
 	rollback := action.NewRollback(s.actions(record, 0))
 	rollback.Version = to.Version
@@ -121,9 +126,10 @@ func (d *Deployer) rollBack(s *session, run string, st state, to *release.Releas
 		return "", "", err
 	}
 	revision := record.created.Version
-	if len(differences) > 0 {
+	if differences = append(spared, differences...); len(differences) > 0 {
+		hide := newVeil(slices.Concat(s.secrets, d.source.secrets()))
 		return stages.Diverged, fmt.Sprintf("revision %d is applied again as revision %d, but the cluster differs:\n  %s",
-			st.Revision, revision, strings.Join(differences, "\n  ")), nil
+			st.Revision, revision, hide.text(strings.Join(differences, "\n  "))), nil
 	}
 	return stages.Restored, fmt.Sprintf("revision %d is back as revision %d, compared with the live objects", st.Revision, revision), nil
 }
@@ -155,6 +161,11 @@ func (d *Deployer) stuck(s *session, err error) (stages.RestoreOutcome, string, 
 }
 
 func (d *Deployer) uninstall(s *session, run string, st state, own []*release.Release) (stages.RestoreOutcome, string, error) {
+	older, err := s.adopted(own, nil)
+	if err != nil {
+		return "", "", err
+	}
+	spared := s.spare(older)
 	if err := d.removeHooks(s, own, nil); err != nil {
 		return "", "", err
 	}
@@ -176,7 +187,7 @@ func (d *Deployer) uninstall(s *session, run string, st state, own []*release.Re
 	if err != nil {
 		return "", "", err
 	}
-	doomed = slices.DeleteFunc(doomed, object.kept)
+	doomed = slices.DeleteFunc(doomed, func(o object) bool { return o.kept() || s.kube.spared[o.identity()] })
 	u := action.NewUninstall(s.actions(s.store(), 0))
 	u.Timeout = d.cfg.Timeout
 	u.KeepHistory = st.Newest > 0
@@ -192,7 +203,7 @@ func (d *Deployer) uninstall(s *session, run string, st state, own []*release.Re
 	if err != nil {
 		return "", "", err
 	}
-	if late = append(late, still...); len(late) > 0 {
+	if late = slices.Concat(spared, late, still); len(late) > 0 {
 		return stages.Diverged, "uninstalled, but the cluster differs:\n  " + strings.Join(late, "\n  "), nil
 	}
 	message := "the release was uninstalled; there was none before"

@@ -47,6 +47,8 @@ func (k *kubeClient) Create(resources kube.ResourceList) (*kube.Result, error) {
 // Update makes the live objects those of target, and deletes what only original
 // has. Unlike Helm's own, it fails if an object can't be deleted.
 func (k *kubeClient) Update(original, target kube.ResourceList, force bool) (*kube.Result, error) {
+	// What target has is updated, spared or not.
+	original = append(k.deletable(original.Difference(target)), original.Intersect(target)...)
 	if k.apply.Mode != ServerSide {
 		result, err := k.Client.Update(original, target, force)
 		if err != nil {
@@ -174,6 +176,10 @@ func (k *kubeClient) applyObject(info *resource.Info, live *unstructured.Unstruc
 		for _, c := range conflicts {
 			switch k.apply.policy(c.Manager) {
 			case Yield:
+				if strings.HasSuffix(c.Path, ".image") {
+					refused = append(refused, c) // What was cleared must run.
+					continue
+				}
 				if !removeField(content, c.Path) {
 					return fmt.Errorf("apply %s: can't leave %s to %s: the field is not found", describeInfo(info), c.Path, c.Manager)
 				}
@@ -209,17 +215,26 @@ func (k *kubeClient) patch(info *resource.Info, content map[string]any, force bo
 // takeOver makes fields that were written by client-side means fields that were
 // applied, so that taking them out of the chart takes them out of the object.
 func (k *kubeClient) takeOver(info *resource.Info, live *unstructured.Unstructured) error {
-	data, err := csaupgrade.UpgradeManagedFieldsPatch(live, sets.New(fieldManager), fieldManager)
-	if err != nil {
-		return fmt.Errorf("take over %s: read who owns its fields: %w", describeInfo(info), err)
+	const attempts = 10 // Controllers may write to the object at the same time.
+	for attempt := 1; ; attempt++ {
+		data, err := csaupgrade.UpgradeManagedFieldsPatch(live, sets.New(fieldManager), fieldManager)
+		if err != nil {
+			return fmt.Errorf("take over %s: read who owns its fields: %w", describeInfo(info), err)
+		}
+		if len(data) == 0 {
+			return nil
+		}
+		_, err = k.helper(info).Patch(info.Namespace, info.Name, types.JSONPatchType, data, nil)
+		switch {
+		case err == nil:
+			return nil
+		case !apierrors.IsConflict(err) || attempt == attempts:
+			return fmt.Errorf("take over %s: %w", describeInfo(info), err)
+		}
+		if live, err = look(k.helper(info), info); live == nil || err != nil {
+			return err
+		}
 	}
-	if len(data) == 0 {
-		return nil
-	}
-	if _, err := k.helper(info).Patch(info.Namespace, info.Name, types.JSONPatchType, data, nil); err != nil {
-		return fmt.Errorf("take over %s: %w", describeInfo(info), err)
-	}
-	return nil
 }
 
 var conflictingManager = regexp.MustCompile(`^conflict with "((?:[^"\\]|\\.)*)"`)

@@ -32,6 +32,11 @@ func (d *Deployer) test(ctx context.Context, rel stages.Release) (stages.Verific
 	if rel.Name != d.cfg.Release || rel.Namespace != d.cfg.Namespace {
 		return stages.Verification{}, fmt.Errorf("%w: it is of another release, %s/%s", stages.ErrInvalid, rel.Namespace, rel.Name)
 	}
+	ctx, _, done, err := d.locked(ctx, d.holder())
+	if err != nil {
+		return stages.Verification{}, err
+	}
+	defer done()
 	s, err := d.session(ctx)
 	if err != nil {
 		return stages.Verification{}, err
@@ -46,6 +51,9 @@ func (d *Deployer) test(ctx context.Context, rel stages.Release) (stages.Verific
 		return stages.Verification{}, stages.Permanent(fmt.Errorf("it is no longer what is deployed: the newest revision is %d", revisionOf(last)))
 	case !slices.ContainsFunc(last.Hooks, isTest):
 		return stages.Verification{}, fmt.Errorf("%w: chart %s has no tests; annotate a Pod or a Job with \"helm.sh/hook: test\"", stages.ErrInvalid, d.cfg.Chart)
+	}
+	if s.secrets, err = d.secretsOf(s, last); err != nil {
+		return stages.Verification{}, err
 	}
 	action := action.NewReleaseTesting(s.actions(s.store(), 0))
 	action.Namespace, action.Timeout = d.cfg.Namespace, d.cfg.Timeout
@@ -63,6 +71,30 @@ func (d *Deployer) test(ctx context.Context, rel stages.Release) (stages.Verific
 		}
 	}
 	return v, nil
+}
+
+// holder returns the run that holds the lock, of which a verification is part, or a
+// name for the tests alone.
+func (d *Deployer) holder() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for run := range d.holds {
+		return run
+	}
+	return "chart tests"
+}
+
+// secretsOf returns what is secret of a revision.
+func (d *Deployer) secretsOf(s *session, rel *release.Release) ([]string, error) {
+	objects, err := parseObjects(rel.Manifest, d.cfg.Namespace, s.mapper)
+	if err != nil {
+		return nil, err
+	}
+	hooked, err := hookObjects(rel.Hooks, d.cfg.Namespace, s.mapper)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(secretStrings(objects), secretStrings(hooked), d.source.secrets()), nil
 }
 
 func isTest(h *release.Hook) bool { return slices.Contains(h.Events, release.HookTest) }

@@ -46,11 +46,34 @@ func (l *Lock) Release(ctx context.Context) error {
 	default:
 	}
 	uid, version := l.latest.UID, l.latest.ResourceVersion
-	err := l.client.Delete(ctx, l.o.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}})
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		return fmt.Errorf("release the lock: %w", err)
+	for {
+		err := l.client.Delete(ctx, l.o.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}})
+		switch {
+		case err == nil || apierrors.IsNotFound(err):
+			return nil
+		case !apierrors.IsConflict(err):
+			return fmt.Errorf("release the lock: %w", err)
+		}
+		// A renewal that was on its way, or somebody's annotation.
+		current, err := l.client.Get(ctx, l.o.Name, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err) || err == nil && (current.UID != uid || holderOf(current) != l.o.Holder):
+			return nil
+		case err != nil:
+			return fmt.Errorf("release the lock: %w", err)
+		}
+		version = current.ResourceVersion
 	}
-	return nil
+}
+
+// Held reports whether the lock is renewed, and so still the holder's.
+func (l *Lock) Held() bool {
+	select {
+	case <-l.done:
+		return false
+	default:
+		return l.ctx.Err() == nil
+	}
 }
 
 // Abandon stops renewing the lock and leaves it to expire, or to go away with its

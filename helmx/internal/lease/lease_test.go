@@ -95,7 +95,10 @@ func TestWaitsForARelease(t *testing.T) {
 func TestTakesOverFromTheDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
-		acquire(t, s, options("a")).Abandon()
+		first := acquire(t, s, options("a"))
+		assert.True(t, first.Held())
+		first.Abandon()
+		assert.False(t, first.Held())
 		// The dead holder's clock was an hour fast: that must not matter.
 		future := metav1.NewMicroTime(time.Now().Add(time.Hour))
 		s.edit(func() { s.lease.Spec.RenewTime = &future })
