@@ -187,7 +187,7 @@ func testBuildFailure(t *testing.T, lab *buildLab) {
 	assert.Equal(t, 4, failure.Line)
 	assert.Equal(t, 6, failure.EndLine)
 	assert.Equal(t, 3, failure.ExitCode)
-	assert.Equal(t, []string{"compiling", "main.go:7: undefined x"}, failure.Output)
+	assert.ElementsMatch(t, []string{"compiling", "main.go:7: undefined x"}, failure.Output)
 	assert.Equal(t, "Dockerfile:4: RUN echo compiling; complain main.go:7: undefined x; exit 3 failed with exit code 3: main.go:7: undefined x", failure.Error())
 	assert.True(t, stages.IsPermanent(err))
 	evidence := stages.EvidenceOf(err)

@@ -45,10 +45,12 @@ type BuildError struct {
 	// ExitCode is the exit status of the instruction's program, and 0 if it ran
 	// none.
 	ExitCode int
-	// Output is what the instruction printed last, oldest line first.
+	// Output is what the instruction printed last, in the order of its arrival: lines
+	// of its standard output and standard error may have changed places.
 	Output []string
 
-	cause error
+	complaint string
+	cause     error
 }
 
 var _ stages.Evidencer = (*BuildError)(nil)
@@ -65,8 +67,8 @@ func (e *BuildError) Error() string {
 	switch {
 	case e.ExitCode != 0:
 		fmt.Fprintf(&text, " failed with exit code %d", e.ExitCode)
-		if len(e.Output) > 0 {
-			text.WriteString(": " + clip(e.Output[len(e.Output)-1], 300))
+		if e.complaint != "" {
+			text.WriteString(": " + clip(e.complaint, 300))
 		}
 	case e.Instruction != "":
 		text.WriteString(" failed: " + e.cause.Error())

@@ -27,7 +27,7 @@ func explain(err error, cfg Config, steps *tracker, r *redactor) error {
 	if errors.As(err, &vertex) {
 		failed = vertex.Digest
 	}
-	failure.Output = steps.tail(failed)
+	failure.Output, failure.complaint = steps.tail(failed), steps.complaint(failed)
 	failure.ExitCode = exitCode(err)
 	if failure.ExitCode != 0 && !located {
 		failure.Instruction = steps.instruction(failed)

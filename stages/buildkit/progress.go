@@ -41,6 +41,9 @@ type step struct {
 	partial  map[int][]byte // by stream, what has come of an unfinished line
 	skipping map[int]bool   // by stream, whether the rest of the line is dropped
 	tail     []string
+	// complaint is the last line of the standard error. It may arrive before what was
+	// written to the standard output earlier.
+	complaint string
 }
 
 func newTracker(report func(stages.Progress), r *redactor) *tracker {
@@ -125,6 +128,22 @@ func (t *tracker) step(id string) *step {
 	return s
 }
 
+// standardError is the number of that stream in BuildKit's logs.
+const standardError = 2
+
+// complaint returns what the step printed last, to its standard error if it printed
+// anything there.
+func (t *tracker) complaint(id string) string {
+	s := t.steps[id]
+	switch {
+	case s == nil || len(s.tail) == 0:
+		return ""
+	case s.complaint != "":
+		return s.complaint
+	}
+	return s.tail[len(s.tail)-1]
+}
+
 // tail returns what the step printed last.
 func (t *tracker) tail(id string) []string {
 	if s := t.steps[id]; s != nil {
@@ -185,6 +204,9 @@ func (t *tracker) line(id string, s *step, stream int) {
 	text = strings.TrimRight(clip(text, maxLine), " \t")
 	if text == "" {
 		return
+	}
+	if stream == standardError {
+		s.complaint = text
 	}
 	s.tail = append(s.tail, text)
 	if len(s.tail) > keptLines {
