@@ -36,7 +36,8 @@ type Config struct {
 	// AllowUnscanned is the reason for which releases without an image of ours may be
 	// deployed. It ends up in their records. Without it, each of them is refused with an [UnboundError].
 	AllowUnscanned string
-	// Verify, if set, makes the verifier of a release, which may be nil.
+	// Verify, if set, makes the verifier of a release. It may be nil for one that
+	// doesn't say wait: true.
 	Verify func(namespace, name string) stages.Verifier
 	// Decrypt returns the content of a file that is listed under secrets. Without it,
 	// such files are refused.

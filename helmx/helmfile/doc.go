@@ -33,7 +33,8 @@
 //   - A set is applied as a whole or not at all, so atomic and cleanupOnFail are
 //     accepted and change nothing.
 //   - wait is what [Config.Verify] does. With it, every release is verified but those
-//     with wait: false; without it, a release with wait: true is refused.
+//     with wait: false; without it, a release with wait: true is refused. So is
+//     waitForJobs: true, unless nothing is waited for.
 //   - An image of ours is bound to a release with [Config.Images], by digest, and goes
 //     over whatever the file sets. A release without one needs
 //     [Config.AllowUnscanned].

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
 	yaml "go.yaml.in/yaml/v3"
@@ -52,7 +54,7 @@ func (l *loader) releaseValues(ctx context.Context, rel release) (helmx.Values, 
 	values.Overrides = append(values.Overrides, files...)
 	var problems []error
 	for _, a := range append(rel.set, rel.setString...) {
-		if strings.HasPrefix(a.value, "ref+") {
+		if slices.ContainsFunc(append(slices.Clone(a.values), a.value), secretReference.MatchString) {
 			problems = append(problems, rel.error(a.line, a.field, "refers to a secret of vals, which is not resolved; list an encrypted file under secrets"))
 		}
 	}
@@ -86,11 +88,15 @@ func (l *loader) releaseEntry(e entry, data releaseData) (map[string]any, error)
 	return m, nil
 }
 
+// secretReference is what vals replaces, "ref+" or "secretref+" with a URL, wherever
+// in a string it is.
+var secretReference = regexp.MustCompile(`ref\+[^+:]*://`)
+
 // reference returns the path of a value that helmfile would have vals replace.
 func reference(v any, path string) (string, bool) {
 	switch v := v.(type) {
 	case string:
-		return path, strings.HasPrefix(v, "ref+")
+		return path, secretReference.MatchString(v)
 	case map[string]any:
 		for key, item := range v {
 			if at, ok := reference(item, strings.TrimPrefix(path+"."+key, ".")); ok {
