@@ -17,6 +17,10 @@ const DefaultEnvironment = "default"
 type Config struct {
 	// Path is the file, required. Relative paths in it are relative to its folder.
 	Path string
+	// Root is the folder that all files must be in, but for charts, symbolic links
+	// included: those that lead out of it are refused, and so are absolute ones. Empty
+	// is the folder of Path.
+	Root string
 	// Environment chooses one of its environments; empty is [DefaultEnvironment].
 	Environment string
 	// Values are laid over those of the environment.

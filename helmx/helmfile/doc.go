@@ -38,6 +38,8 @@
 //   - An image of ours is bound to a release with [Config.Images], by digest, and goes
 //     over whatever the file sets. A release without one needs
 //     [Config.AllowUnscanned].
+//   - But for charts, no file outside of [Config.Root] is read, by default the folder
+//     of the helmfile.
 //   - kubeContext must be the one that [Config.KubeContext] says is connected to.
 //
 // # What it never does

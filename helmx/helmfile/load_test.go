@@ -271,7 +271,7 @@ func FuzzLoad(f *testing.F) {
 		if strings.Contains(text, "readFile") || strings.Contains(text, "repeat") || strings.Contains(text, "until") || strings.Contains(text, "seq") || strings.Contains(text, "gen") {
 			return // Files of the machine, and templates that are slow by design.
 		}
-		l := newLoader(Config{Path: "testdata/none/helmfile.yaml", Environment: DefaultEnvironment, Cluster: cluster, Env: variables(nil)})
+		l := newLoader(Config{Path: "testdata/seed/helmfile.yaml", Environment: DefaultEnvironment, Cluster: cluster, Env: variables(nil)})
 		for _, p := range split("helmfile.yaml", text) {
 			if _, err := l.document(p); err != nil {
 				require.ErrorIs(t, err, stages.ErrInvalid)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -43,7 +44,11 @@ func (l *loader) releaseValues(ctx context.Context, rel release) (helmx.Values, 
 	for _, a := range rel.set {
 		switch {
 		case a.file != "":
-			files = append(files, helmx.SetFile(escape(a.name)+"="+l.path(a.file)))
+			file, err := l.setFile(rel, a)
+			if err != nil {
+				return helmx.Values{}, err
+			}
+			files = append(files, file)
 		default:
 			values.Overrides = append(values.Overrides, helmx.Set(a.expression()))
 		}
@@ -59,6 +64,25 @@ func (l *loader) releaseValues(ctx context.Context, rel release) (helmx.Values, 
 		}
 	}
 	return values, errors.Join(problems...)
+}
+
+// setFile is an assignment from a file, which is read when the release is its turn.
+func (l *loader) setFile(rel release, a assignment) (helmx.Override, error) {
+	refuse := func(format string, args ...any) (helmx.Override, error) {
+		return helmx.Override{}, rel.error(a.line, a.field, format, args...)
+	}
+	// They could end the name early, and the rest would be the path of another file.
+	if strings.ContainsAny(a.name, `=\`) {
+		return refuse(`a name with = or \ can't be set from a file`)
+	}
+	file := l.path(a.file)
+	switch found, err := l.is(a.file, func(info fs.FileInfo) bool { return info.Mode().IsRegular() }); {
+	case err != nil:
+		return refuse("%v", err)
+	case !found:
+		return refuse("there is no file %s", file)
+	}
+	return helmx.SetFile(escape(a.name) + "=" + escape(strings.ReplaceAll(file, `\`, `\\`))), nil
 }
 
 // releaseEntry reads one entry of values, with the types that Helm gives it.
