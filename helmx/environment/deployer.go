@@ -4,13 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/fairlead-dev/fairlead/helmx"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
 // Deployer releases to an environment what has passed the gates that the
-// environment names, and is a [helmx.Deployer] in every other respect.
+// environment names and the approvals that it requires, and is a [helmx.Deployer] in
+// every other respect.
 type Deployer struct {
 	*helmx.Deployer
 	environment Environment
@@ -26,13 +28,17 @@ var (
 
 // NewDeployer returns a deployer for e, as [Set.Resolve] returned it. The
 // environment's namespace and context go into cfg, which must leave them empty, and
-// its values files after those of cfg. Errors match [stages.ErrInvalid].
+// its values files after those of cfg. cfg.Unscanned is refused where gates or approvals
+// are required: what was not scanned has no clearance that could prove them. Errors
+// match [stages.ErrInvalid].
 func NewDeployer(e Environment, cfg helmx.Config) (*Deployer, error) {
 	switch {
 	case cfg.Namespace != "":
 		return nil, fmt.Errorf("%w: deployer of environment %s: leave Namespace empty, the environment has it", stages.ErrInvalid, e.Name)
 	case cfg.Kubernetes.Context != "" && e.Context != "":
 		return nil, fmt.Errorf("%w: deployer of environment %s: leave Kubernetes.Context empty, the environment has it", stages.ErrInvalid, e.Name)
+	case cfg.Unscanned != "" && len(e.required()) > 0:
+		return nil, fmt.Errorf("%w: deployer of environment %s: leave Unscanned empty, a deployment without a clearance would pass by %s", stages.ErrInvalid, e.Name, strings.Join(e.required(), ", "))
 	}
 	e = e.clone()
 	cfg.Namespace = e.Namespace
@@ -47,7 +53,8 @@ func NewDeployer(e Environment, cfg helmx.Config) (*Deployer, error) {
 	return &Deployer{d, e}, nil
 }
 
-// Deploy refuses a clearance without a pass by each of the environment's gates, with an
+// Deploy refuses a clearance without a pass by each of the gates that
+// [Environment.CheckGates] asks for, with an
 // error matching [stages.ErrNotCleared] and, by what is missing,
 // [stages.ErrGateRefused] or [stages.ErrInconclusive]. Gates that were bypassed have not passed.
 func (d *Deployer) Deploy(ctx context.Context, req stages.DeployRequest) (stages.Release, error) {

@@ -28,7 +28,8 @@ type Environment struct {
 	PromotesFrom string
 	// Gates name the gates that must have passed. [Deployer] insists on them.
 	Gates []string
-	// Approvals are the people who must have agreed.
+	// Approvals are the people who must have agreed. If any is required, [Deployer]
+	// insists on the pass of an [ApprovalGate].
 	Approvals Approvals
 }
 
@@ -43,12 +44,12 @@ type Approvals struct {
 	Within time.Duration
 }
 
-// CheckGates decides whether every gate that e names is among decisions with a
-// pass: a gate that failed, or failed once, is a fail, one that is missing or could not
-// decide is inconclusive.
+// CheckGates decides whether every gate that e names, and the [ApprovalGate] if e
+// requires approvals, is among decisions with a pass: a gate that failed, or failed
+// once, is a fail, one that is missing or could not decide is inconclusive.
 func (e Environment) CheckGates(decisions []stages.Decision) stages.Decision {
 	out := stages.Decision{Gate: "gates of " + e.Name, Verdict: stages.Pass}
-	for _, gate := range e.Gates {
+	for _, gate := range e.required() {
 		verdict, message := passed(gate, decisions)
 		if verdict == stages.Pass {
 			continue
@@ -60,6 +61,18 @@ func (e Environment) CheckGates(decisions []stages.Decision) stages.Decision {
 	}
 	return out
 }
+
+// required returns the names of all gates that must have passed.
+func (e Environment) required() []string {
+	gates := slices.Clone(e.Gates)
+	if e.Approvals.Required > 0 && !slices.Contains(gates, e.approvalGate()) {
+		gates = append(gates, e.approvalGate())
+	}
+	return gates
+}
+
+// approvalGate is the name that [ApprovalGate] decides under.
+func (e Environment) approvalGate() string { return "approval of " + e.Name }
 
 // passed returns the worst that a gate said, and what that means.
 func passed(gate string, decisions []stages.Decision) (stages.Verdict, string) {

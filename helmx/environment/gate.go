@@ -1,9 +1,9 @@
 package environment
 
 import (
-	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -82,11 +82,12 @@ func (g *ApprovalGate) Decide(ctx context.Context, plan stages.Plan) (stages.Dec
 }
 
 // judge counts the answers about img. The latest answer of each person counts, and of
-// two at the same moment the denial.
+// two at the same moment the denial. A denial does not expire: it holds until the same
+// person approves. An approval does, and what was said before it stays taken back.
 func (e Environment) judge(img stages.Image, answers []Approval, now time.Time) ApprovalRecord {
 	record := ApprovalRecord{
 		Environment: e.Name, Image: img, At: now.UTC(),
-		Decision: stages.Decision{Gate: "approval of " + e.Name, Verdict: stages.Pass},
+		Decision: stages.Decision{Gate: e.approvalGate(), Verdict: stages.Pass},
 	}
 	decision := &record.Decision
 	note := func(by, format string, args ...any) {
@@ -104,18 +105,20 @@ func (e Environment) judge(img stages.Image, answers []Approval, now time.Time) 
 		}
 	}
 	agreed := 0
-	for _, a := range latest {
-		record.Approvals = append(record.Approvals, a)
-		if !a.Denied {
+	for _, by := range slices.Sorted(maps.Keys(latest)) {
+		a := latest[by]
+		end := a.At.Add(e.Approvals.Within)
+		switch {
+		case a.Denied:
+			decision.Verdict = stages.Fail
+			note(by, "denied at %s: %s", a.At.UTC().Format(time.RFC3339), a.Note)
+		case e.Approvals.Within > 0 && !now.Before(end):
+			note(by, "the approval expired at %s", end.UTC().Format(time.RFC3339))
+			continue
+		default:
 			agreed++
 		}
-	}
-	slices.SortFunc(record.Approvals, func(a, b Approval) int { return cmp.Compare(a.By, b.By) })
-	for _, a := range record.Approvals {
-		if a.Denied {
-			decision.Verdict = stages.Fail
-			note(a.By, "denied at %s: %s", a.At.UTC().Format(time.RFC3339), a.Note)
-		}
+		record.Approvals = append(record.Approvals, a)
 	}
 	switch {
 	case decision.Verdict == stages.Fail:
@@ -129,10 +132,9 @@ func (e Environment) judge(img stages.Image, answers []Approval, now time.Time) 
 	return record
 }
 
-// irrelevant says why an answer doesn't count. A denial does not expire: it holds
-// until the same person approves.
+// irrelevant says why an answer is not one to the question. A denial with a date to
+// come is: whoever has a fast clock still means no.
 func (e Environment) irrelevant(a Approval, img stages.Image, now time.Time) string {
-	within := e.Approvals.Within
 	switch {
 	case !slices.Contains(e.Approvals.From, a.By):
 		return "is not among those who are asked"
@@ -140,10 +142,8 @@ func (e Environment) irrelevant(a Approval, img stages.Image, now time.Time) str
 		return fmt.Sprintf("answered about environment %s", quote(a.Environment))
 	case a.Digest != img.Digest():
 		return fmt.Sprintf("answered about %s, to be released is %s", quote(string(a.Digest)), img.Digest())
-	case a.At.After(now.Add(maxSkew)):
-		return fmt.Sprintf("the answer is dated %s, which is to come", a.At.UTC().Format(time.RFC3339))
-	case !a.Denied && within > 0 && !now.Before(a.At.Add(within)):
-		return fmt.Sprintf("the approval expired at %s", a.At.Add(within).UTC().Format(time.RFC3339))
+	case !a.Denied && a.At.After(now.Add(maxSkew)):
+		return fmt.Sprintf("the approval is dated %s, which is to come", a.At.UTC().Format(time.RFC3339))
 	}
 	return ""
 }

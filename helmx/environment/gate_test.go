@@ -70,6 +70,10 @@ func TestApprovalGate(t *testing.T) {
 		"an old denial":          {environment.Approved{says("ada"), says("grace"), says("linus", denied, age(99*time.Hour))}, stages.Fail, "denied", 3},
 		"a denial taken back":    {environment.Approved{says("ada"), says("grace", denied, age(time.Minute*2)), says("grace")}, stages.Pass, "", 2},
 		"an approval taken back": {environment.Approved{says("grace", denied), says("ada"), says("grace", age(time.Minute*2))}, stages.Fail, "denied", 2},
+		"a denial to come":       {environment.Approved{says("ada"), says("linus"), says("grace", denied, age(-time.Hour))}, stages.Fail, "denied at", 3},
+		"a denial to come, late": {environment.Approved{says("ada"), says("grace"), says("grace", denied, age(-time.Hour))}, stages.Fail, "denied at", 2},
+		"expired over a denial":  {environment.Approved{says("ada"), says("grace", denied, age(3*time.Hour)), says("grace", age(2*time.Hour))}, stages.Inconclusive, "grace the approval expired", 1},
+		"expired, but enough":    {environment.Approved{says("ada"), says("linus"), says("grace", denied, age(3*time.Hour)), says("grace", age(2*time.Hour))}, stages.Pass, "", 2},
 		"both at once":           {environment.Approved{says("grace", denied), says("ada"), says("grace")}, stages.Fail, "denied", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -149,4 +153,26 @@ func TestCheckGates(t *testing.T) {
 		assert.Equal(t, c.want, got.Verdict, name)
 		assert.Equal(t, c.want == stages.Pass, len(got.Reasons) == 0, name)
 	}
+}
+
+func TestCheckGatesAsksForApprovals(t *testing.T) {
+	e := production()
+	e.Gates = []string{"scan"}
+	decisions := []stages.Decision{{Gate: "scan", Verdict: stages.Pass}}
+	got := e.CheckGates(decisions)
+	assert.Equal(t, stages.Inconclusive, got.Verdict)
+	require.Len(t, got.Reasons, 1)
+	assert.Equal(t, "approval of production", got.Reasons[0].Rule)
+
+	now := time.Now()
+	gate, err := environment.NewApprovalGate(environment.ApprovalGateConfig{Environment: e, Approver: environment.Approved{
+		says("ada", func(a *environment.Approval) { a.At = now }), says("grace", func(a *environment.Approval) { a.At = now }),
+	}})
+	require.NoError(t, err)
+	approval, err := gate.Decide(t.Context(), stages.Plan{Image: image("a")})
+	require.NoError(t, err)
+	assert.Equal(t, stages.Pass, e.CheckGates(append(decisions, approval)).Verdict)
+
+	e.Gates = append(e.Gates, "approval of production")
+	assert.Len(t, e.CheckGates(decisions).Reasons, 1, "it is asked for once")
 }

@@ -100,6 +100,7 @@ func TestDeployerInsistsOnGates(t *testing.T) {
 	require.ErrorIs(t, err, stages.ErrNotCleared)
 	require.ErrorIs(t, err, stages.ErrInconclusive)
 	assert.ErrorContains(t, err, "gate scan")
+	assert.ErrorContains(t, err, "gate approval of production")
 	_, err = d.Deploy(t.Context(), stages.DeployRequest{})
 	require.ErrorIs(t, err, stages.ErrNotCleared)
 
@@ -112,4 +113,21 @@ func TestDeployerInsistsOnGates(t *testing.T) {
 	cfg.Namespace, cfg.Kubernetes.Context, e.Context = "", "a", "b"
 	_, err = environment.NewDeployer(e, cfg)
 	require.ErrorIs(t, err, stages.ErrInvalid)
+}
+
+func TestDeployerOfGatesTakesNothingUnscanned(t *testing.T) {
+	cfg := helmx.Config{
+		Chart: "../testdata/seed", Release: "shop", Unscanned: "a vendor's chart",
+		Kubernetes: helmx.Kubernetes{REST: &rest.Config{Host: "https://127.0.0.1:1"}},
+	}
+	gated, approved := branches("staging", "main"), production()
+	gated.Gates = []string{"scan"}
+	for _, e := range []environment.Environment{gated, approved} {
+		_, err := environment.NewDeployer(e, cfg)
+		require.ErrorIs(t, err, stages.ErrInvalid)
+		assert.ErrorContains(t, err, "leave Unscanned empty")
+	}
+	d, err := environment.NewDeployer(branches("staging", "main"), cfg)
+	require.NoError(t, err)
+	assert.NoError(t, d.Close())
 }

@@ -17,6 +17,10 @@ const DefaultEnvironment = "default"
 type Config struct {
 	// Path is the file, required. Relative paths in it are relative to its folder.
 	Path string
+	// Root is the folder that all files must be in, but for charts, symbolic links
+	// included: those that lead out of it are refused, and so are absolute ones. Empty
+	// is the folder of Path.
+	Root string
 	// Environment chooses one of its environments; empty is [DefaultEnvironment].
 	Environment string
 	// Values are laid over those of the environment.
@@ -36,7 +40,8 @@ type Config struct {
 	// AllowUnscanned is the reason for which releases without an image of ours may be
 	// deployed. It ends up in their records. Without it, each of them is refused with an [UnboundError].
 	AllowUnscanned string
-	// Verify, if set, makes the verifier of a release, which may be nil.
+	// Verify, if set, makes the verifier of a release. It may be nil for one that
+	// doesn't say wait: true.
 	Verify func(namespace, name string) stages.Verifier
 	// Decrypt returns the content of a file that is listed under secrets. Without it,
 	// such files are refused.

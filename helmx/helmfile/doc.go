@@ -33,10 +33,13 @@
 //   - A set is applied as a whole or not at all, so atomic and cleanupOnFail are
 //     accepted and change nothing.
 //   - wait is what [Config.Verify] does. With it, every release is verified but those
-//     with wait: false; without it, a release with wait: true is refused.
+//     with wait: false; without it, a release with wait: true is refused. So is
+//     waitForJobs: true, unless nothing is waited for.
 //   - An image of ours is bound to a release with [Config.Images], by digest, and goes
 //     over whatever the file sets. A release without one needs
 //     [Config.AllowUnscanned].
+//   - But for charts, no file outside of [Config.Root] is read, by default the folder
+//     of the helmfile.
 //   - kubeContext must be the one that [Config.KubeContext] says is connected to.
 //
 // # What it never does

@@ -2,6 +2,7 @@ package helmfile
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ type loader struct {
 
 func newLoader(cfg Config) *loader {
 	return &loader{
-		cfg: cfg, engine: engine{dir: filepath.Dir(cfg.Path), env: cfg.Env}, defaults: map[string]any{}, chosen: map[string]any{},
+		cfg: cfg, engine: engine{dir: filepath.Dir(cfg.Path), root: cmp.Or(cfg.Root, filepath.Dir(cfg.Path)), env: cfg.Env}, defaults: map[string]any{}, chosen: map[string]any{},
 		environments: map[string]bool{}, commonLabels: map[string]string{}, templates: map[string]release{},
 	}
 }
@@ -64,12 +65,12 @@ func (l *loader) load(ctx context.Context) error {
 }
 
 func (l *loader) file(ctx context.Context, path string, base bool) error {
-	data, err := os.ReadFile(path)
+	data, err := inRoot(l.engine, path, (*os.Root).ReadFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: helmfile %s does not exist", stages.ErrInvalid, path)
 	}
 	if err != nil {
-		return fmt.Errorf("read helmfile: %w", err)
+		return fmt.Errorf("%w: read helmfile: %w", stages.ErrInvalid, err)
 	}
 	for _, part := range split(path, string(data)) {
 		d, err := l.document(part)
@@ -261,8 +262,11 @@ func (l *loader) glob(e entry) ([]string, error) {
 	if !strings.ContainsAny(e.text, "*?[") {
 		return []string{l.path(e.text)}, nil
 	}
-	files, err := filepath.Glob(l.path(e.text))
-	if err != nil || len(files) == 0 {
+	files, err := l.matches(l.path(e.text))
+	if own, ok := errors.AsType[*funcError](err); ok {
+		return nil, e.place.error(e.line, "values", "%v", own)
+	}
+	if len(files) == 0 {
 		return nil, e.place.error(e.line, "values", "no file matches %s", e.text)
 	}
 	return files, nil
@@ -279,7 +283,7 @@ func (l *loader) read(e entry, file string, data any) ([]byte, error) {
 	if strings.HasSuffix(file, ".hcl") {
 		return nil, e.place.error(e.line, "", "%s: HCL is not supported; write it as YAML", e.text)
 	}
-	content, err := os.ReadFile(file)
+	content, err := inRoot(l.engine, file, (*os.Root).ReadFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, e.place.error(e.line, "", "the file %s does not exist", file)
 	}

@@ -89,13 +89,14 @@ releases:
   timeout: 30
   historyMax: 2
   wait: false
+  waitForJobs: true
   createNamespace: false
 `, nil)
 	cfg.KubeContext = "prod"
 	var verified []string
 	cfg.Verify = func(namespace, name string) stages.Verifier {
 		verified = append(verified, namespace+"/"+name)
-		return nil
+		return stages.VerifierFunc(nil)
 	}
 	set, configs, err := load(t.Context(), cfg)
 	require.NoError(t, err)
@@ -106,6 +107,18 @@ releases:
 	assert.Equal(t, []int{5, 2}, []int{a.HistoryMax, b.HistoryMax})
 	assert.True(t, a.SkipCRDs && b.SkipCRDs && a.CreateNamespace && !b.CreateNamespace)
 	assert.Equal(t, "test", a.Unscanned)
+
+	cfg.Verify = func(string, string) stages.Verifier { return nil }
+	_, err = Load(t.Context(), cfg)
+	require.ErrorIs(t, err, stages.ErrInvalid)
+	assert.ErrorContains(t, err, "helmfile.yaml:11: releases[0].wait: needs a verifier")
+}
+
+func TestWhatMayBeUnverified(t *testing.T) {
+	cfg := write(t, releaseA, nil)
+	cfg.Verify = func(string, string) stages.Verifier { return nil }
+	_, err := Load(t.Context(), cfg)
+	require.NoError(t, err, "it doesn't say wait: true")
 }
 
 func TestSelectorsConditionsAndNeeds(t *testing.T) {
@@ -258,7 +271,7 @@ func FuzzLoad(f *testing.F) {
 		if strings.Contains(text, "readFile") || strings.Contains(text, "repeat") || strings.Contains(text, "until") || strings.Contains(text, "seq") || strings.Contains(text, "gen") {
 			return // Files of the machine, and templates that are slow by design.
 		}
-		l := newLoader(Config{Path: "testdata/none/helmfile.yaml", Environment: DefaultEnvironment, Cluster: cluster, Env: variables(nil)})
+		l := newLoader(Config{Path: "testdata/seed/helmfile.yaml", Environment: DefaultEnvironment, Cluster: cluster, Env: variables(nil)})
 		for _, p := range split("helmfile.yaml", text) {
 			if _, err := l.document(p); err != nil {
 				require.ErrorIs(t, err, stages.ErrInvalid)

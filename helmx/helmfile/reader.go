@@ -161,7 +161,11 @@ func (r *reader) list(n *yaml.Node, field string) []*yaml.Node {
 func (r *reader) texts(n *yaml.Node, field string) []string {
 	var out []string
 	for i, item := range r.list(n, field) {
-		out = append(out, r.text(item, fmt.Sprintf("%s[%d]", field, i)))
+		at := fmt.Sprintf("%s[%d]", field, i)
+		if isNull(target(item)) {
+			r.refuse(item, at, "must be a string, not null")
+		}
+		out = append(out, r.text(item, at))
 	}
 	return out
 }

@@ -175,6 +175,8 @@ func (l *loader) wanted(rel release) (bool, error) {
 		return false, refuse(".installed", "false is not supported: uninstall the release with helm, and leave it out with condition")
 	case rel.wait != nil && *rel.wait && l.cfg.Verify == nil:
 		return false, refuse(".wait", "needs a verifier; give Config.Verify")
+	case rel.waitForJobs != nil && *rel.waitForJobs && (rel.wait == nil || *rel.wait):
+		return false, refuse(".waitForJobs", "is not supported: no verifier waits for jobs; make the job a hook of the chart, which is waited for")
 	}
 	return true, l.context(rel.place, rel.field+".kubeContext", rel.kubeContext)
 }

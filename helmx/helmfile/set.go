@@ -111,6 +111,9 @@ func (l *loader) set(releases []release, images map[string]Image, prepared map[s
 		m.Labels["chart"] = path.Base(rel.chart)
 		if l.cfg.Verify != nil && (rel.wait == nil || *rel.wait) {
 			m.Verify = l.cfg.Verify(rel.namespace, rel.name)
+			if m.Verify == nil && rel.wait != nil {
+				return nil, rel.error(rel.line, rel.field+".wait", "needs a verifier; Config.Verify has none for %s", rel.id())
+			}
 		}
 		cfg.Members = append(cfg.Members, m)
 	}

@@ -41,8 +41,9 @@ type releaseFields struct {
 
 // engine renders templates. It runs nothing and asks nobody.
 type engine struct {
-	dir string
-	env func(string) (string, bool)
+	// dir is what paths are relative to, root what nothing outside of is read.
+	dir, root string
+	env       func(string) (string, bool)
 }
 
 // funcError is an error of a function whose text holds no value.
@@ -68,12 +69,12 @@ func (e engine) render(at place, text string, data any) (string, error) {
 func (e engine) parse(text string) (*template.Template, error) {
 	t := template.New("document").Option("missingkey=error")
 	t.Funcs(e.functions(t))
-	helpers, err := filepath.Glob(filepath.Join(e.dir, "_*.tpl"))
+	helpers, err := e.matches(filepath.Join(e.dir, "_*.tpl"))
 	if err != nil {
 		return nil, fmt.Errorf("look for helper templates: %w", err)
 	}
 	for _, file := range helpers {
-		data, err := os.ReadFile(file)
+		data, err := inRoot(e, file, (*os.Root).ReadFile)
 		if err != nil {
 			return nil, fmt.Errorf("read helper template: %w", err)
 		}
@@ -119,8 +120,10 @@ func (e engine) functions(t *template.Template) template.FuncMap {
 	}
 	f["get"], f["getOrNil"], f["setValueAtPath"] = get, getOrNil, setValueAtPath
 	f["readFile"] = e.readFile
-	f["isFile"] = func(name string) bool { info, err := os.Stat(e.path(name)); return err == nil && !info.IsDir() }
-	f["isDir"] = func(name string) bool { info, err := os.Stat(e.path(name)); return err == nil && info.IsDir() }
+	f["isFile"] = func(name string) (bool, error) {
+		return e.is(name, func(info fs.FileInfo) bool { return !info.IsDir() })
+	}
+	f["isDir"] = func(name string) (bool, error) { return e.is(name, fs.FileInfo.IsDir) }
 	depth := 0
 	nested := func(execute func() (string, error)) (string, error) {
 		if depth++; depth > deepestInclude {
@@ -168,7 +171,7 @@ func (e engine) path(name string) string {
 }
 
 func (e engine) readFile(name string) (string, error) {
-	data, err := os.ReadFile(e.path(name))
+	data, err := inRoot(e, e.path(name), (*os.Root).ReadFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", problem("the file %s does not exist", name)
 	}

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 
 	yaml "go.yaml.in/yaml/v3"
@@ -41,7 +44,11 @@ func (l *loader) releaseValues(ctx context.Context, rel release) (helmx.Values, 
 	for _, a := range rel.set {
 		switch {
 		case a.file != "":
-			files = append(files, helmx.SetFile(escape(a.name)+"="+l.path(a.file)))
+			file, err := l.setFile(rel, a)
+			if err != nil {
+				return helmx.Values{}, err
+			}
+			files = append(files, file)
 		default:
 			values.Overrides = append(values.Overrides, helmx.Set(a.expression()))
 		}
@@ -52,11 +59,30 @@ func (l *loader) releaseValues(ctx context.Context, rel release) (helmx.Values, 
 	values.Overrides = append(values.Overrides, files...)
 	var problems []error
 	for _, a := range append(rel.set, rel.setString...) {
-		if strings.HasPrefix(a.value, "ref+") {
+		if slices.ContainsFunc(append(slices.Clone(a.values), a.value), secretReference.MatchString) {
 			problems = append(problems, rel.error(a.line, a.field, "refers to a secret of vals, which is not resolved; list an encrypted file under secrets"))
 		}
 	}
 	return values, errors.Join(problems...)
+}
+
+// setFile is an assignment from a file, which is read when the release is its turn.
+func (l *loader) setFile(rel release, a assignment) (helmx.Override, error) {
+	refuse := func(format string, args ...any) (helmx.Override, error) {
+		return helmx.Override{}, rel.error(a.line, a.field, format, args...)
+	}
+	// They could end the name early, and the rest would be the path of another file.
+	if strings.ContainsAny(a.name, `=\`) {
+		return refuse(`a name with = or \ can't be set from a file`)
+	}
+	file := l.path(a.file)
+	switch found, err := l.is(a.file, func(info fs.FileInfo) bool { return info.Mode().IsRegular() }); {
+	case err != nil:
+		return refuse("%v", err)
+	case !found:
+		return refuse("there is no file %s", file)
+	}
+	return helmx.SetFile(escape(a.name) + "=" + escape(strings.ReplaceAll(file, `\`, `\\`))), nil
 }
 
 // releaseEntry reads one entry of values, with the types that Helm gives it.
@@ -86,11 +112,15 @@ func (l *loader) releaseEntry(e entry, data releaseData) (map[string]any, error)
 	return m, nil
 }
 
+// secretReference is what vals replaces, "ref+" or "secretref+" with a URL, wherever
+// in a string it is.
+var secretReference = regexp.MustCompile(`ref\+[^+:]*://`)
+
 // reference returns the path of a value that helmfile would have vals replace.
 func reference(v any, path string) (string, bool) {
 	switch v := v.(type) {
 	case string:
-		return path, strings.HasPrefix(v, "ref+")
+		return path, secretReference.MatchString(v)
 	case map[string]any:
 		for key, item := range v {
 			if at, ok := reference(item, strings.TrimPrefix(path+"."+key, ".")); ok {

@@ -239,6 +239,10 @@ func TestValidateForm(t *testing.T) {
 		"scope of another":  {change(`namespace-wide: "true"`, `namespace-wide: "yes"`), "metadata.annotations"},
 		"contradictory":     {change(`namespace-wide: "true"`, `cluster-wide: "true"`), "contradicts"},
 		"two of one key":    {sealed + "status: {}\nstatus: canary\n", "not YAML"},
+		"second document":   {sealed + "---\n" + string(read(t, "secret.yaml")), "something follows"},
+		"hidden document":   {sealed + "...\n# note\n--- {canary: x}\n", "something follows"},
+		"broken document":   {sealed + "---\n[canary", "something follows"},
+		"second object":     {`{"apiVersion":"bitnami.com/v1alpha1","kind":"SealedSecret"}{"kind":"Secret","data":"canary"}`, "something follows"},
 		"number for string": {change("    password: ", "    token: 5\n    password: "), "spec.encryptedData.token: it is not base64"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -249,6 +253,8 @@ func TestValidateForm(t *testing.T) {
 			assert.NotContains(t, err.Error(), "canary")
 		})
 	}
+	_, err := sealedsecrets.ScopeOf([]byte(sealed + "---\n" + sealed))
+	require.ErrorIs(t, err, sealedsecrets.ErrManifest)
 	require.ErrorIs(t, sealedsecrets.Validate([]byte(sealed), "shop", ""), sealedsecrets.ErrManifest)
 	require.ErrorIs(t, sealedsecrets.Validate([]byte(sealed), "", "prod"), sealedsecrets.ErrManifest)
 }

@@ -1,14 +1,17 @@
 package sealedsecrets
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"regexp"
 	"slices"
 
+	yamlv3 "go.yaml.in/yaml/v3"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
 )
@@ -66,8 +69,8 @@ func ScopeOf(sealed []byte) (Scope, error) {
 
 // Validate checks a SealedSecret (YAML or JSON) before it is deployed under name in
 // namespace. Its form is wrong with a [FieldError]: unknown fields, another kind,
-// no data, data that is not base64 or too short to be what the controller decrypts.
-// A scope that doesn't allow the place gives a [ScopeError].
+// no data, data that is not base64 or too short to be what the controller decrypts, or
+// anything after its document. A scope that doesn't allow the place gives a [ScopeError].
 func Validate(sealed []byte, name, namespace string) error {
 	if reason := badPlace(namespace, name); reason != "" || namespace == "" {
 		if reason == "" {
@@ -104,6 +107,9 @@ func parse(sealed []byte) (*received, Scope, error) {
 	}
 	if head.APIVersion != apiVersion || head.Kind != kind {
 		return refuse("", "it is not a "+kind+" of "+apiVersion)
+	}
+	if !single(sealed) {
+		return refuse("", "something follows its document, which would be deployed unchecked; give one document at a time")
 	}
 	var m received
 	if err := yaml.UnmarshalStrict(sealed, &m); err != nil {
@@ -143,6 +149,14 @@ func parse(sealed []byte) (*received, Scope, error) {
 		return refuse("spec.template.metadata.annotations", fmt.Sprintf("its scope %s contradicts %s of metadata.annotations, by which the controller goes", inner, scope))
 	}
 	return &m, scope, nil
+}
+
+// single reports whether data is one document and nothing else. What decodes it
+// stops at the end of the first.
+func single(data []byte) bool {
+	decoder := yamlv3.NewDecoder(bytes.NewReader(data))
+	var first, rest yamlv3.Node
+	return decoder.Decode(&first) == nil && errors.Is(decoder.Decode(&rest), io.EOF)
 }
 
 // scopeOf reads annotations as the controller does, and is not ok if they only

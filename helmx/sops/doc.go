@@ -28,7 +28,8 @@
 //
 // Values are bound to the path of keys that leads to them, and the MAC binds all
 // values in their order. By the design of SOPS, these changes still go unnoticed:
-// to comments, to keys with an empty string or null for a value, to the places
+// to comments, to keys with null, an empty string, an empty map or an empty list for
+// a value (which can be added, removed or exchanged for each other), to the places
 // where unencrypted values that follow each other are cut, and with
 // mac_only_encrypted to all values that aren't encrypted. The type of a value is
 // not authenticated either: a string "1" can be turned into a number. Stricter than

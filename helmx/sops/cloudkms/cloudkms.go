@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -88,8 +90,8 @@ func New(cfg Config) (*Source, error) {
 }
 
 // DecryptDataKey implements [sops.KeySource]. A recipient of a service that is not
-// configured, or that names a place which is not, gives an error matching
-// [stages.ErrInvalid].
+// configured, that names a place which is not, or a path in Vault that isn't plain,
+// gives an error matching [stages.ErrInvalid].
 func (s *Source) DecryptDataKey(ctx context.Context, r sops.Recipient) ([]byte, error) {
 	f := r.Fields
 	switch {
@@ -118,6 +120,13 @@ func (s *Source) DecryptDataKey(ctx context.Context, r sops.Recipient) ([]byte, 
 		if !named(s.cfg.Vault.Addresses, f["vault_address"]) {
 			return nil, foreign("Vault server", f["vault_address"])
 		}
+		// The two become part of a request's path, which must stay one to decrypt.
+		if !plain(f["engine_path"]) {
+			return nil, misleading("engine_path", f["engine_path"])
+		}
+		if !plain(f["key_name"]) || strings.Contains(f["key_name"], "/") {
+			return nil, misleading("key_name", f["key_name"])
+		}
 		key := hcvault.NewMasterKey(f["vault_address"], f["engine_path"], f["key_name"])
 		key.EncryptedKey = r.EncryptedKey
 		hcvault.Token(s.cfg.Vault.Token).ApplyToMasterKey(key)
@@ -136,6 +145,17 @@ func named(configured []string, address string) bool {
 	return slices.ContainsFunc(configured, func(c string) bool {
 		return strings.TrimSuffix(c, "/") == strings.TrimSuffix(address, "/")
 	})
+}
+
+// plain reports whether a part of a path is what it seems to be, however it is
+// cleaned, decoded or split.
+func plain(s string) bool {
+	return s != "." && path.Clean(s) == s && !strings.HasPrefix(s, "/") && !strings.Contains(s, "..") && !strings.ContainsAny(s, `?#%\`) &&
+		!strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+func misleading(field, value string) error {
+	return fmt.Errorf("%w: cloudkms: the file's %s %q is not a plain path of Vault; nothing was sent", stages.ErrInvalid, field, value)
 }
 
 func foreign(what, address string) error {

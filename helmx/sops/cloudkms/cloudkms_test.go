@@ -66,6 +66,28 @@ func TestNothingIsSentElsewhere(t *testing.T) {
 	require.ErrorIs(t, err, stages.ErrInvalid)
 }
 
+func TestPathsInVaultArePlain(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s was asked", r.URL)
+	}))
+	t.Cleanup(server.Close)
+	source, err := cloudkms.New(cloudkms.Config{Vault: &cloudkms.Vault{Addresses: []string{server.URL}, Token: "canary-token", Client: server.Client()}})
+	require.NoError(t, err)
+	for _, hostile := range []string{"", ".", "..", "/x", "x/", "x//y", "x/../y", "x/..", "x..y", "x?list=true", "x#", "x%2fy", `x\y`, "x\ny"} {
+		for _, field := range []string{"engine_path", "key_name"} {
+			r := recipient(server.URL)
+			r.Fields[field] = hostile
+			_, err := source.DecryptDataKey(t.Context(), r)
+			require.ErrorIs(t, err, stages.ErrInvalid, "%s: %q", field, hostile)
+			assert.ErrorContains(t, err, field)
+		}
+	}
+	r := recipient(server.URL)
+	r.Fields["key_name"] = "other/shop"
+	_, err = source.DecryptDataKey(t.Context(), r)
+	require.ErrorIs(t, err, stages.ErrInvalid)
+}
+
 func TestNewRefuses(t *testing.T) {
 	for name, cfg := range map[string]cloudkms.Config{
 		"nothing":              {},
