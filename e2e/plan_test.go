@@ -349,6 +349,7 @@ func TestBoundDeploymentRefusesWhatMoved(t *testing.T) {
 			scale, err := p.kube.AppsV1().Deployments(p.ns).GetScale(ctx, "web", metav1.GetOptions{})
 			require.NoError(t, err)
 			scale.Spec.Replicas++
+			scale.ResourceVersion = "" // The controller writes to the deployment at the same time.
 			_, err = p.kube.AppsV1().Deployments(p.ns).UpdateScale(ctx, "web", scale, metav1.UpdateOptions{FieldManager: "kubectl"})
 			require.NoError(t, err)
 		},
