@@ -89,17 +89,19 @@ func (s *session) bindingNeeds(n *needs, o object, ref rbacv1.RoleRef, own map[r
 		return nil
 	}
 	n.notef("The chart binds %s in %s: the account must hold the rights that the role grants, or the verb bind, as here.", key, o.id)
-	rules, known, err := s.roleRules(key)
+	rules, err := s.roleRules(key)
 	if err != nil {
 		return err
 	}
-	n.all = append(n.all, need{Right: bind, instead: rightsOf(rules, o.id.Namespace), optional: !known})
+	n.all = append(n.all, need{Right: bind, instead: rightsOf(rules, o.id.Namespace)})
 	return nil
 }
 
-// roleRules returns what a role of the cluster grants. It is not known if the
-// account may not look; the API server decides then.
-func (s *session) roleRules(key roleKey) (rules []rbacv1.PolicyRule, known bool, err error) {
+// roleRules returns what a role of the cluster grants, or nothing if the account
+// may not look.
+func (s *session) roleRules(key roleKey) ([]rbacv1.PolicyRule, error) {
+	var rules []rbacv1.PolicyRule
+	var err error
 	if key.kind == "Role" {
 		var role *rbacv1.Role
 		if role, err = s.clients.RbacV1().Roles(key.namespace).Get(s.ctx, key.name, metav1.GetOptions{}); err == nil {
@@ -112,9 +114,9 @@ func (s *session) roleRules(key roleKey) (rules []rbacv1.PolicyRule, known bool,
 		}
 	}
 	if err != nil && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
-		return nil, false, s.explain(fmt.Errorf("look at %s: %w", key, err))
+		return nil, s.explain(fmt.Errorf("look at %s: %w", key, err))
 	}
-	return rules, !apierrors.IsForbidden(err), nil
+	return rules, nil
 }
 
 func decodeRBAC(o object, into any) error {
