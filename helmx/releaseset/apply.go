@@ -160,31 +160,40 @@ func (a *application) deployAll(ctx context.Context) {
 func (a *application) deploy(ctx, verifying context.Context, i int) {
 	m, result, start := a.set.members[i], &a.results[i], time.Now()
 	result.Err = m.use(ctx, func(ctx context.Context, d Deployer) error {
-		if err := a.checkpoint(ctx, d, i); err != nil {
-			return &MemberError{m.id, "checkpoint", err}
-		}
-		stages.ReportProgress(ctx, stages.Progress{Message: "deploying " + m.id})
-		if err := protect(func() (err error) { result.Release, err = a.release(ctx, d, i); return err }); err != nil {
-			return &MemberError{m.id, "deploy", err}
-		}
-		return nil
-	})
-	if result.Err == nil && m.Verify != nil {
-		verifying = stages.WithProgress(verifying, m.progress(verifying))
-		err := protect(func() (err error) { result.Verification, err = m.Verify.Verify(verifying, result.Release); return err })
-		if err != nil {
-			// Given up is what the context says, however the verifier puts it.
-			if cause := context.Cause(verifying); errors.Is(cause, errAborted) && errors.Is(err, context.Canceled) {
-				err = errors.Join(cause, err)
+		return m.locked(ctx, d, a.req.Run, func() error {
+			if err := a.checkpoint(ctx, d, i); err != nil {
+				return &MemberError{m.id, "checkpoint", err}
 			}
-			result.Err = &MemberError{m.id, "verify", err}
-		}
-	}
+			stages.ReportProgress(ctx, stages.Progress{Message: "deploying " + m.id})
+			if err := protect(func() (err error) { result.Release, err = a.release(ctx, d, i); return err }); err != nil {
+				return &MemberError{m.id, "deploy", err}
+			}
+			return a.verify(verifying, i)
+		})
+	})
 	result.Elapsed = time.Since(start)
 	if result.Err == nil {
 		result.Outcome = Deployed
 		stages.ReportProgress(ctx, stages.Progress{ID: m.id, Message: "deployed " + m.id})
 	}
+}
+
+// verify asks the member's verifier, if it has one, until ctx ends.
+func (a *application) verify(ctx context.Context, i int) error {
+	m, result := a.set.members[i], &a.results[i]
+	if m.Verify == nil {
+		return nil
+	}
+	ctx = stages.WithProgress(ctx, m.progress(ctx))
+	err := protect(func() (err error) { result.Verification, err = m.Verify.Verify(ctx, result.Release); return err })
+	if err == nil {
+		return nil
+	}
+	// Given up is what the context says, however the verifier puts it.
+	if cause := context.Cause(ctx); errors.Is(cause, errAborted) && errors.Is(err, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return &MemberError{m.id, "verify", err}
 }
 
 // checkpoint records the member's state. From then on it may have been changed.

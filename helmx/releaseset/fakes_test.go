@@ -53,6 +53,20 @@ type fake struct {
 	onDeploy  func(ctx context.Context) error
 	onRestore func(ctx context.Context) (stages.Restoration, error)
 	onOpen    func() error
+	onLock    func() error
+}
+
+func (f *fake) Lock(context.Context, string) (stages.Unlock, error) {
+	if f.onLock != nil {
+		if err := f.onLock(); err != nil {
+			return nil, err
+		}
+	}
+	f.c.note("lock " + f.id)
+	return func(ctx context.Context) error {
+		f.c.note("unlock " + f.id)
+		return ctx.Err()
+	}, nil
 }
 
 func (f *fake) Checkpoint(ctx context.Context, req stages.CheckpointRequest) (stages.Checkpoint, error) {

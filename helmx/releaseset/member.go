@@ -19,6 +19,7 @@ const (
 )
 
 // Deployer releases one member. A [helmx.Deployer] is one. If it is a
+// [stages.Locker], the member is locked while it is worked on. If it is a
 // [stages.Closer] and was made by [Member.Open], it is closed after use.
 type Deployer interface {
 	stages.Deployer

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -29,6 +30,29 @@ func (m member) use(ctx context.Context, f func(context.Context, Deployer) error
 		}
 	}
 	return f(ctx, d)
+}
+
+// unlockTimeout bounds the giving back of a lock; what remains expires by itself.
+const unlockTimeout = 10 * time.Second
+
+// locked calls f while the member is locked for run, if its deployer can do that.
+func (m member) locked(ctx context.Context, d Deployer, run string, f func() error) error {
+	locker, ok := d.(stages.Locker)
+	if !ok {
+		return f()
+	}
+	var unlock stages.Unlock
+	if err := protect(func() (err error) { unlock, err = locker.Lock(ctx, run); return err }); err != nil {
+		return &MemberError{m.id, "lock", err}
+	}
+	defer func() {
+		free, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
+		defer cancel()
+		if err := protect(func() error { return unlock(free) }); err != nil {
+			stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("warning: unlock %s: %v; the lock expires by itself", m.id, err)})
+		}
+	}()
+	return f()
 }
 
 // progress passes a member's progress on to the sink of ctx.

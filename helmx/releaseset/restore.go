@@ -27,18 +27,19 @@ func (s *Set) restore(ctx context.Context, run string, i int, cp stages.Checkpoi
 	result.Outcome = Unknown
 	err := m.use(ctx, func(ctx context.Context, d Deployer) error {
 		stages.ReportProgress(ctx, stages.Progress{Message: "restoring " + m.id})
-		return protect(func() error {
-			restored, err := d.Restore(ctx, run, cp)
-			if err != nil {
-				return err
-			}
-			outcome, ok := outcomeOf(restored.Outcome)
-			if !ok {
-				return fmt.Errorf("%w: the restore reported %q", stages.ErrIndeterminate, restored.Outcome)
-			}
-			result.Restoration, result.Outcome = restored, outcome
-			return nil
+		var restored stages.Restoration
+		err := m.locked(ctx, d, run, func() error {
+			return protect(func() (err error) { restored, err = d.Restore(ctx, run, cp); return err })
 		})
+		if err != nil {
+			return err
+		}
+		outcome, ok := outcomeOf(restored.Outcome)
+		if !ok {
+			return fmt.Errorf("%w: the restore reported %q", stages.ErrIndeterminate, restored.Outcome)
+		}
+		result.Restoration, result.Outcome = restored, outcome
+		return nil
 	})
 	if err != nil {
 		result.RestoreErr = &MemberError{m.id, "restore", err}
