@@ -79,7 +79,7 @@ type Config struct {
 	// Concurrency is how many members are worked on at a time; 0 means
 	// [DefaultConcurrency].
 	Concurrency int
-	// RollbackTimeout bounds the restore of each member; 0 means
+	// RollbackTimeout bounds each restore of a member; 0 means
 	// [DefaultRollbackTimeout].
 	RollbackTimeout time.Duration
 }
