@@ -164,7 +164,7 @@ func (a *application) deploy(ctx, verifying context.Context, i int) {
 			if err := a.checkpoint(ctx, d, i); err != nil {
 				return &MemberError{m.id, "checkpoint", err}
 			}
-			stages.ReportProgress(ctx, stages.Progress{Message: "deploying " + m.id})
+			report(ctx, stages.Progress{Message: "deploying " + m.id})
 			if err := protect(func() (err error) { result.Release, err = a.release(ctx, d, i); return err }); err != nil {
 				return &MemberError{m.id, "deploy", err}
 			}
@@ -174,7 +174,7 @@ func (a *application) deploy(ctx, verifying context.Context, i int) {
 	result.Elapsed = time.Since(start)
 	if result.Err == nil {
 		result.Outcome = Deployed
-		stages.ReportProgress(ctx, stages.Progress{ID: m.id, Message: "deployed " + m.id})
+		report(ctx, stages.Progress{ID: m.id, Message: "deployed " + m.id})
 	}
 }
 

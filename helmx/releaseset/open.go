@@ -24,7 +24,7 @@ func (m member) use(ctx context.Context, f func(context.Context, Deployer) error
 			defer func() {
 				if closeErr := protect(closer.Close); closeErr != nil {
 					// What was done is done; this is no reason to undo it.
-					stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("warning: close the deployer of %s: %v", m.id, closeErr)})
+					report(ctx, stages.Progress{Message: fmt.Sprintf("warning: close the deployer of %s: %v", m.id, closeErr)})
 				}
 			}()
 		}
@@ -49,7 +49,7 @@ func (m member) locked(ctx context.Context, d Deployer, run string, f func() err
 		free, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 		defer cancel()
 		if err := protect(func() error { return unlock(free) }); err != nil {
-			stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("warning: unlock %s: %v; the lock expires by itself", m.id, err)})
+			report(ctx, stages.Progress{Message: fmt.Sprintf("warning: unlock %s: %v; the lock expires by itself", m.id, err)})
 		}
 	}()
 	return f()
@@ -63,7 +63,7 @@ func (m member) progress(ctx context.Context) func(stages.Progress) {
 		} else {
 			p.ID = m.id
 		}
-		stages.ReportProgress(ctx, p)
+		report(ctx, p)
 	}
 }
 
@@ -115,16 +115,31 @@ func (s *Set) each(ctx context.Context, f func(context.Context, int) error) erro
 	return context.Cause(ctx)
 }
 
-// protect calls f, turning a panic into an error matching [stages.ErrPanicked].
-func protect(f func() error) (err error) {
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case error:
-			err = fmt.Errorf("%w: %w", stages.ErrPanicked, p)
-		default:
-			err = fmt.Errorf("%w: %v", stages.ErrPanicked, p)
-		}
+// protect calls f, turning a panic into an error matching [stages.ErrPanicked]. It
+// has a goroutine of its own, so that one that f ends with [runtime.Goexit], as a
+// failed test does, is not the caller's.
+func protect(f func() error) error {
+	err := fmt.Errorf("%w: it has ended its goroutine", stages.ErrPanicked)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			switch p := recover().(type) {
+			case nil:
+			case error:
+				err = fmt.Errorf("%w: %w", stages.ErrPanicked, p)
+			default:
+				err = fmt.Errorf("%w: %v", stages.ErrPanicked, p)
+			}
+		}()
+		err = f()
 	}()
-	return f()
+	<-done
+	return err
+}
+
+// report hands p to the sink of ctx. What the sink does wrong must neither fail a
+// member nor keep one from being restored.
+func report(ctx context.Context, p stages.Progress) {
+	_ = protect(func() error { stages.ReportProgress(ctx, p); return nil })
 }

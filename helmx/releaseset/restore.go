@@ -57,7 +57,7 @@ func (s *Set) restore(ctx context.Context, run string, i int, cp stages.Checkpoi
 		return
 	}
 	err := m.use(ctx, func(ctx context.Context, d Deployer) error {
-		stages.ReportProgress(ctx, stages.Progress{Message: "restoring " + m.id})
+		report(ctx, stages.Progress{Message: "restoring " + m.id})
 		var restored stages.Restoration
 		err := m.locked(ctx, d, run, func() error {
 			return protect(func() (err error) { restored, err = d.Restore(ctx, run, cp); return err })
