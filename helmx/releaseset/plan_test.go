@@ -23,10 +23,13 @@ func TestPlanOfTheWholeSet(t *testing.T) {
 	assert.Equal(t, "ns/db", plan.Members[0].Member, "in an order to apply")
 	assert.Equal(t, []string{"ns/db"}, plan.Members[1].Needs)
 	assert.Equal(t, releaseset.Count{Created: 1}, plan.Count())
-	assert.Equal(t, `# release ns/web: 1 to create, 0 to update, 0 to delete
-+ image: `+plan.Members[1].Plan.Image.String()+`
-# 2 releases: 1 to create, 0 to update, 0 to delete; 1 unchanged
-`, plan.Diff())
+	assert.Contains(t, plan.Diff(), "+ image: "+plan.Members[1].Plan.Image.String()+"\n")
+	assert.Contains(t, plan.Diff(), "Plan of ns/web: 1 added, 0 changed, 0 removed\n")
+	assert.Contains(t, plan.Diff(), "Plan of 2 releases: 1 to create, 0 to update, 0 to delete; 1 unchanged\n")
+	assert.NotContains(t, plan.Diff(), "ns/db")
+	for _, m := range plan.Members {
+		assert.Nil(t, m.Plan.Manifests, "a large set's don't fit into memory")
+	}
 	assert.Empty(t, c.did("checkpoint"), "a plan changes nothing")
 	assert.Zero(t, c.open)
 
@@ -35,18 +38,38 @@ func TestPlanOfTheWholeSet(t *testing.T) {
 	assert.Contains(t, string(data), `"member":"ns/web"`)
 }
 
-func TestDiffOfEveryAction(t *testing.T) {
-	web := stages.Object{Kind: "Deployment", Namespace: "ns", Name: "web"}
-	plan := releaseset.Plan{Members: []releaseset.MemberPlan{{Member: "ns/web", Plan: stages.Plan{Changes: []stages.Change{
-		{Action: stages.Update, Object: web, Diff: "-a\n+b"}, {Action: stages.Delete, Object: web}, {Action: stages.Create, Object: web},
-	}}}}}
-	assert.Equal(t, `# release ns/web: 1 to create, 1 to update, 1 to delete
--a
-+b
-# delete Deployment ns/web
-# create Deployment ns/web
-# 1 releases: 1 to create, 1 to update, 1 to delete; 0 unchanged
-`, plan.Diff())
+func TestDiffHidesNothing(t *testing.T) {
+	web := stages.Object{APIVersion: "apps/v1", Kind: "Deployment", Namespace: "ns", Name: "web"}
+	evil := stages.Object{APIVersion: "v1", Kind: "ConfigMap", Namespace: "ns", Name: "x\x1b[2J"}
+	plan := releaseset.Plan{Members: []releaseset.MemberPlan{
+		{Member: "ns/web", Plan: stages.Plan{Changes: []stages.Change{
+			{Action: stages.Update, Object: web, Diff: "-a\n+b\x1b[8m"},
+			{Action: stages.Delete, Object: web},
+			{Action: stages.Create, Object: evil, Refusal: &stages.Refusal{Reason: "Forbidden", Message: "quota"}},
+			{Action: stages.Recreate, Object: web, Dangers: []stages.Danger{{Class: "downtime", Why: "its pods stop"}}},
+			{Action: stages.Adopt, Object: web},
+		}}},
+		{Member: "ns/db", Plan: stages.Plan{
+			Drift:   []stages.Drift{{Object: web, Missing: true}},
+			Dangers: []stages.Danger{{Class: stages.DangerHook, Object: web, Why: "a hook deletes it"}},
+			Notes:   []stages.Note{{Kind: "lookup", Message: "read the cluster"}},
+		}},
+		{Member: "ns/quiet"},
+	}}
+	assert.Equal(t, releaseset.Count{
+		Created: 1, Updated: 1, Deleted: 1, Recreated: 1, Adopted: 1, Refused: 1, Drifted: 1, Dangers: 2,
+	}, plan.Count())
+	text := plan.Diff()
+	for _, says := range []string{
+		"ns, web, Deployment (apps) has changed:\n-a\n+b", "has been removed", "can't be changed in place", "is to be adopted",
+		"would be refused (Forbidden): quota", "danger (downtime): its pods stop", "has drifted:\n~ it is gone",
+		"a hook deletes it", "note (lookup): read the cluster", "Plan of ns/web: ", "Plan of ns/db: ",
+		"Plan of 3 releases: 1 to create, 1 to update, 1 to delete, 1 to recreate, 1 to adopt, 1 refused, 1 drifted, 2 dangers; 2 unchanged\n",
+	} {
+		assert.Contains(t, text, says)
+	}
+	assert.NotContains(t, text, "\x1b")
+	assert.NotContains(t, text, "quiet")
 }
 
 func TestPlanReportsEveryFailure(t *testing.T) {
