@@ -20,6 +20,11 @@ type ApplyRequest struct {
 	Source stages.Source
 	// Clearances are those that members were not configured with, by their IDs.
 	Clearances map[string]stages.Clearance
+	// Plan, if set, is what was decided on, by [Set.Plan] with the same Run and Source.
+	// It must have a digest of every member. A member that would do something else
+	// when it is its turn fails with an error matching [stages.ErrPlanStale], and the
+	// set is undone.
+	Plan *Plan
 	// Checkpointed, if set, is told of every checkpoint before the member is touched,
 	// so that another process can [Set.Restore] what this one leaves if it is
 	// killed. An error fails the member. It is called concurrently.
@@ -73,6 +78,11 @@ func (s *Set) admit(req ApplyRequest) ([]stages.Clearance, error) {
 	for id := range req.Clearances {
 		if s.find(id) < 0 {
 			problems = append(problems, fmt.Errorf("%w: there is a clearance for %q, which is no member", stages.ErrInvalid, id))
+		}
+	}
+	for _, m := range s.members {
+		if req.Plan != nil && req.Plan.digest(m.id) == "" {
+			problems = append(problems, fmt.Errorf("%w: the plan has no digest of %s; plan this set", stages.ErrInvalid, m.id))
 		}
 	}
 	clearances := make([]stages.Clearance, len(s.members))
@@ -216,12 +226,16 @@ func (a *application) checkpoint(ctx context.Context, d Deployer, i int) error {
 
 func (a *application) release(ctx context.Context, d Deployer, i int) (stages.Release, error) {
 	m := a.set.members[i]
+	var plan string
+	if a.req.Plan != nil {
+		plan = a.req.Plan.digest(m.id)
+	}
 	if !m.Unscanned {
-		return d.Deploy(ctx, stages.DeployRequest{Clearance: a.clearances[i], Run: a.req.Run, Source: a.req.Source})
+		return d.Deploy(ctx, stages.DeployRequest{Clearance: a.clearances[i], Run: a.req.Run, Source: a.req.Source, Plan: plan})
 	}
 	u, err := m.unscanned(d)
 	if err != nil {
 		return stages.Release{}, err
 	}
-	return u.DeployUnscanned(ctx, helmx.UnscannedRequest{Run: a.req.Run, Source: a.req.Source})
+	return u.DeployUnscanned(ctx, helmx.UnscannedRequest{Run: a.req.Run, Source: a.req.Source, Plan: plan})
 }

@@ -76,6 +76,10 @@ func (f *fake) Checkpoint(ctx context.Context, req stages.CheckpointRequest) (st
 
 func (f *fake) Deploy(ctx context.Context, req stages.DeployRequest) (stages.Release, error) {
 	f.c.note("deploy " + f.id)
+	if req.Plan != "" && req.Plan != f.id+"@1" {
+		return stages.Release{}, stages.ErrPlanStale
+	}
+	req.Plan = "" // Checked.
 	rel, err := f.Deployer.Deploy(ctx, req)
 	if err == nil && f.onDeploy != nil {
 		err = f.onDeploy(ctx)
@@ -105,7 +109,7 @@ func (f *fake) DeployUnscanned(ctx context.Context, req helmx.UnscannedRequest) 
 	if err != nil {
 		return stages.Release{}, err
 	}
-	return f.Deploy(ctx, stages.DeployRequest{Clearance: clearance, Run: req.Run, Source: req.Source})
+	return f.Deploy(ctx, stages.DeployRequest{Clearance: clearance, Run: req.Run, Source: req.Source, Plan: req.Plan})
 }
 
 func (f *fake) Close() error {

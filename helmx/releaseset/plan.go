@@ -68,6 +68,16 @@ func (m member) plan(ctx context.Context, d Deployer, req PlanRequest) (plan sta
 	return plan, err
 }
 
+// digest returns the digest of a member's plan, or "".
+func (p Plan) digest(member string) string {
+	for _, m := range p.Members {
+		if m.Member == member {
+			return m.Plan.Digest
+		}
+	}
+	return ""
+}
+
 func (s *Set) ids(members []int) []string {
 	var out []string
 	for _, i := range members {

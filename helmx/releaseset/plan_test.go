@@ -72,6 +72,39 @@ func TestDiffHidesNothing(t *testing.T) {
 	assert.NotContains(t, text, "quiet")
 }
 
+func TestApplyIsHeldToItsPlan(t *testing.T) {
+	plan := func(digests ...string) *releaseset.Plan {
+		p := &releaseset.Plan{}
+		for i, id := range []string{"ns/db", "ns/web"} {
+			p.Members = append(p.Members, releaseset.MemberPlan{Member: id, Plan: stages.Plan{Digest: digests[i]}})
+		}
+		return p
+	}
+	for name, test := range map[string]struct {
+		plan    *releaseset.Plan
+		class   error
+		deploys int
+	}{
+		"as planned":       {plan("ns/db@1", "ns/web@1"), nil, 2},
+		"an image moved":   {plan("ns/db@1", "ns/web@0"), stages.ErrPlanStale, 2},
+		"a vendor moved":   {plan("ns/db@0", "ns/web@1"), stages.ErrPlanStale, 1},
+		"without a digest": {plan("ns/db@1", ""), stages.ErrInvalid, 0},
+		"of another set":   {&releaseset.Plan{}, stages.ErrInvalid, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster()
+			db := c.member(t, "db")
+			db.Unscanned, db.Clearance = true, stages.Clearance{}
+			_, err := newSet(t, 1, db, c.member(t, "web", "db")).Apply(t.Context(), releaseset.ApplyRequest{Run: "run", Plan: test.plan})
+			require.ErrorIs(t, err, test.class)
+			assert.Len(t, c.did("deploy"), test.deploys)
+			if test.class != nil {
+				assert.Empty(t, c.fakes["db"].state(t))
+			}
+		})
+	}
+}
+
 func TestPlanReportsEveryFailure(t *testing.T) {
 	c := newCluster()
 	set := newSet(t, 2, c.member(t, "a"), c.member(t, "b"), c.member(t, "c"))
