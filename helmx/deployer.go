@@ -115,6 +115,9 @@ type UnscannedRequest struct {
 	Run string
 	// Source is recorded with the release.
 	Source stages.Source
+	// Plan, where set, is the digest of the plan that the release is held to: see
+	// [stages.DeployRequest.Plan].
+	Plan string
 }
 
 // DeployUnscanned is Deploy for a chart that brings nothing but images of its own.
@@ -126,6 +129,7 @@ func (d *Deployer) DeployUnscanned(ctx context.Context, req UnscannedRequest) (s
 	}
 	rel, err := d.deploy(ctx, stages.Image{}, note{
 		run: req.Run, commit: req.Source.Revision, author: req.Source.Author, unscanned: d.cfg.Unscanned,
+		plan: req.Plan,
 	})
 	if err != nil {
 		return stages.Release{}, fmt.Errorf("deploy release %s: %w", d.name(), err)

@@ -20,6 +20,11 @@ type ApplyRequest struct {
 	Source stages.Source
 	// Clearances are those that members were not configured with, by their IDs.
 	Clearances map[string]stages.Clearance
+	// Plan, if set, is what was decided on, by [Set.Plan] with the same Run and Source.
+	// It must have a digest of every member. A member that would do something else
+	// when it is its turn fails with an error matching [stages.ErrPlanStale], and the
+	// set is undone.
+	Plan *Plan
 	// Checkpointed, if set, is told of every checkpoint before the member is touched,
 	// so that another process can [Set.Restore] what this one leaves if it is
 	// killed. An error fails the member. It is called concurrently.
@@ -73,6 +78,11 @@ func (s *Set) admit(req ApplyRequest) ([]stages.Clearance, error) {
 	for id := range req.Clearances {
 		if s.find(id) < 0 {
 			problems = append(problems, fmt.Errorf("%w: there is a clearance for %q, which is no member", stages.ErrInvalid, id))
+		}
+	}
+	for _, m := range s.members {
+		if req.Plan != nil && req.Plan.digest(m.id) == "" {
+			problems = append(problems, fmt.Errorf("%w: the plan has no digest of %s; plan this set", stages.ErrInvalid, m.id))
 		}
 	}
 	clearances := make([]stages.Clearance, len(s.members))
@@ -160,31 +170,40 @@ func (a *application) deployAll(ctx context.Context) {
 func (a *application) deploy(ctx, verifying context.Context, i int) {
 	m, result, start := a.set.members[i], &a.results[i], time.Now()
 	result.Err = m.use(ctx, func(ctx context.Context, d Deployer) error {
-		if err := a.checkpoint(ctx, d, i); err != nil {
-			return &MemberError{m.id, "checkpoint", err}
-		}
-		stages.ReportProgress(ctx, stages.Progress{Message: "deploying " + m.id})
-		if err := protect(func() (err error) { result.Release, err = a.release(ctx, d, i); return err }); err != nil {
-			return &MemberError{m.id, "deploy", err}
-		}
-		return nil
-	})
-	if result.Err == nil && m.Verify != nil {
-		verifying = stages.WithProgress(verifying, m.progress(verifying))
-		err := protect(func() (err error) { result.Verification, err = m.Verify.Verify(verifying, result.Release); return err })
-		if err != nil {
-			// Given up is what the context says, however the verifier puts it.
-			if cause := context.Cause(verifying); errors.Is(cause, errAborted) && errors.Is(err, context.Canceled) {
-				err = errors.Join(cause, err)
+		return m.locked(ctx, d, a.req.Run, func() error {
+			if err := a.checkpoint(ctx, d, i); err != nil {
+				return &MemberError{m.id, "checkpoint", err}
 			}
-			result.Err = &MemberError{m.id, "verify", err}
-		}
-	}
+			report(ctx, stages.Progress{Message: "deploying " + m.id})
+			if err := protect(func() (err error) { result.Release, err = a.release(ctx, d, i); return err }); err != nil {
+				return &MemberError{m.id, "deploy", err}
+			}
+			return a.verify(verifying, i)
+		})
+	})
 	result.Elapsed = time.Since(start)
 	if result.Err == nil {
 		result.Outcome = Deployed
-		stages.ReportProgress(ctx, stages.Progress{ID: m.id, Message: "deployed " + m.id})
+		report(ctx, stages.Progress{ID: m.id, Message: "deployed " + m.id})
 	}
+}
+
+// verify asks the member's verifier, if it has one, until ctx ends.
+func (a *application) verify(ctx context.Context, i int) error {
+	m, result := a.set.members[i], &a.results[i]
+	if m.Verify == nil {
+		return nil
+	}
+	ctx = stages.WithProgress(ctx, m.progress(ctx))
+	err := protect(func() (err error) { result.Verification, err = m.Verify.Verify(ctx, result.Release); return err })
+	if err == nil {
+		return nil
+	}
+	// Given up is what the context says, however the verifier puts it.
+	if cause := context.Cause(ctx); errors.Is(cause, errAborted) && errors.Is(err, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return &MemberError{m.id, "verify", err}
 }
 
 // checkpoint records the member's state. From then on it may have been changed.
@@ -207,12 +226,16 @@ func (a *application) checkpoint(ctx context.Context, d Deployer, i int) error {
 
 func (a *application) release(ctx context.Context, d Deployer, i int) (stages.Release, error) {
 	m := a.set.members[i]
+	var plan string
+	if a.req.Plan != nil {
+		plan = a.req.Plan.digest(m.id)
+	}
 	if !m.Unscanned {
-		return d.Deploy(ctx, stages.DeployRequest{Clearance: a.clearances[i], Run: a.req.Run, Source: a.req.Source})
+		return d.Deploy(ctx, stages.DeployRequest{Clearance: a.clearances[i], Run: a.req.Run, Source: a.req.Source, Plan: plan})
 	}
 	u, err := m.unscanned(d)
 	if err != nil {
 		return stages.Release{}, err
 	}
-	return u.DeployUnscanned(ctx, helmx.UnscannedRequest{Run: a.req.Run, Source: a.req.Source})
+	return u.DeployUnscanned(ctx, helmx.UnscannedRequest{Run: a.req.Run, Source: a.req.Source, Plan: plan})
 }

@@ -18,6 +18,14 @@
 // first, under a context of its own, whatever happens on the way. [Result] tells
 // of every member what became of it, and [Error] keeps every cause.
 //
+// # Locks
+//
+// A deployer that is a [stages.Locker] has its member locked from before the
+// checkpoint until the member is verified, and again while it is restored. A member
+// whose lock is refused is not touched. Between the end of a member and the end of
+// the set its lock is not held: a restore finds out by itself whether somebody else
+// has deployed since.
+//
 // # Many members
 //
 // [Member.Open] makes a member's deployer when it is its turn, and the deployer is

@@ -37,8 +37,8 @@ func (e *DuplicateError) Error() string { return "member " + e.Member + " is in 
 type MemberError struct {
 	// Member is its ID.
 	Member string
-	// Doing is what was being done: "open", "plan", "checkpoint", "deploy", "verify"
-	// or "restore".
+	// Doing is what was being done: "open", "plan", "lock", "checkpoint", "deploy",
+	// "verify" or "restore".
 	Doing string
 	// Err is why it failed.
 	Err error

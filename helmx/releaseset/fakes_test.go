@@ -53,6 +53,20 @@ type fake struct {
 	onDeploy  func(ctx context.Context) error
 	onRestore func(ctx context.Context) (stages.Restoration, error)
 	onOpen    func() error
+	onLock    func() error
+}
+
+func (f *fake) Lock(context.Context, string) (stages.Unlock, error) {
+	if f.onLock != nil {
+		if err := f.onLock(); err != nil {
+			return nil, err
+		}
+	}
+	f.c.note("lock " + f.id)
+	return func(ctx context.Context) error {
+		f.c.note("unlock " + f.id)
+		return ctx.Err()
+	}, nil
 }
 
 func (f *fake) Checkpoint(ctx context.Context, req stages.CheckpointRequest) (stages.Checkpoint, error) {
@@ -62,6 +76,10 @@ func (f *fake) Checkpoint(ctx context.Context, req stages.CheckpointRequest) (st
 
 func (f *fake) Deploy(ctx context.Context, req stages.DeployRequest) (stages.Release, error) {
 	f.c.note("deploy " + f.id)
+	if req.Plan != "" && req.Plan != f.id+"@1" {
+		return stages.Release{}, stages.ErrPlanStale
+	}
+	req.Plan = "" // Checked.
 	rel, err := f.Deployer.Deploy(ctx, req)
 	if err == nil && f.onDeploy != nil {
 		err = f.onDeploy(ctx)
@@ -91,7 +109,7 @@ func (f *fake) DeployUnscanned(ctx context.Context, req helmx.UnscannedRequest) 
 	if err != nil {
 		return stages.Release{}, err
 	}
-	return f.Deploy(ctx, stages.DeployRequest{Clearance: clearance, Run: req.Run, Source: req.Source})
+	return f.Deploy(ctx, stages.DeployRequest{Clearance: clearance, Run: req.Run, Source: req.Source, Plan: req.Plan})
 }
 
 func (f *fake) Close() error {

@@ -19,6 +19,7 @@ const (
 )
 
 // Deployer releases one member. A [helmx.Deployer] is one. If it is a
+// [stages.Locker], the member is locked while it is worked on. If it is a
 // [stages.Closer] and was made by [Member.Open], it is closed after use.
 type Deployer interface {
 	stages.Deployer
@@ -78,7 +79,7 @@ type Config struct {
 	// Concurrency is how many members are worked on at a time; 0 means
 	// [DefaultConcurrency].
 	Concurrency int
-	// RollbackTimeout bounds the restore of each member; 0 means
+	// RollbackTimeout bounds each restore of a member; 0 means
 	// [DefaultRollbackTimeout].
 	RollbackTimeout time.Duration
 }

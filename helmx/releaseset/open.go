@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -23,12 +24,35 @@ func (m member) use(ctx context.Context, f func(context.Context, Deployer) error
 			defer func() {
 				if closeErr := protect(closer.Close); closeErr != nil {
 					// What was done is done; this is no reason to undo it.
-					stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("warning: close the deployer of %s: %v", m.id, closeErr)})
+					report(ctx, stages.Progress{Message: fmt.Sprintf("warning: close the deployer of %s: %v", m.id, closeErr)})
 				}
 			}()
 		}
 	}
 	return f(ctx, d)
+}
+
+// unlockTimeout bounds the giving back of a lock; what remains expires by itself.
+const unlockTimeout = 10 * time.Second
+
+// locked calls f while the member is locked for run, if its deployer can do that.
+func (m member) locked(ctx context.Context, d Deployer, run string, f func() error) error {
+	locker, ok := d.(stages.Locker)
+	if !ok {
+		return f()
+	}
+	var unlock stages.Unlock
+	if err := protect(func() (err error) { unlock, err = locker.Lock(ctx, run); return err }); err != nil {
+		return &MemberError{m.id, "lock", err}
+	}
+	defer func() {
+		free, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
+		defer cancel()
+		if err := protect(func() error { return unlock(free) }); err != nil {
+			report(ctx, stages.Progress{Message: fmt.Sprintf("warning: unlock %s: %v; the lock expires by itself", m.id, err)})
+		}
+	}()
+	return f()
 }
 
 // progress passes a member's progress on to the sink of ctx.
@@ -39,7 +63,7 @@ func (m member) progress(ctx context.Context) func(stages.Progress) {
 		} else {
 			p.ID = m.id
 		}
-		stages.ReportProgress(ctx, p)
+		report(ctx, p)
 	}
 }
 
@@ -91,16 +115,31 @@ func (s *Set) each(ctx context.Context, f func(context.Context, int) error) erro
 	return context.Cause(ctx)
 }
 
-// protect calls f, turning a panic into an error matching [stages.ErrPanicked].
-func protect(f func() error) (err error) {
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case error:
-			err = fmt.Errorf("%w: %w", stages.ErrPanicked, p)
-		default:
-			err = fmt.Errorf("%w: %v", stages.ErrPanicked, p)
-		}
+// protect calls f, turning a panic into an error matching [stages.ErrPanicked]. It
+// has a goroutine of its own, so that one that f ends with [runtime.Goexit], as a
+// failed test does, is not the caller's.
+func protect(f func() error) error {
+	err := fmt.Errorf("%w: it has ended its goroutine", stages.ErrPanicked)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			switch p := recover().(type) {
+			case nil:
+			case error:
+				err = fmt.Errorf("%w: %w", stages.ErrPanicked, p)
+			default:
+				err = fmt.Errorf("%w: %v", stages.ErrPanicked, p)
+			}
+		}()
+		err = f()
 	}()
-	return f()
+	<-done
+	return err
+}
+
+// report hands p to the sink of ctx. What the sink does wrong must neither fail a
+// member nor keep one from being restored.
+func report(ctx context.Context, p stages.Progress) {
+	_ = protect(func() error { stages.ReportProgress(ctx, p); return nil })
 }

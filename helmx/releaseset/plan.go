@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/fairlead-dev/fairlead/helmx/diff"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -28,7 +29,8 @@ type MemberPlan struct {
 	Member string `json:"member"`
 	// Needs are the members that it waits for.
 	Needs []string `json:"needs,omitempty"`
-	// Plan is what its deployer would do.
+	// Plan is what its deployer would do, without the manifests: those of a large set
+	// don't fit into memory. The digest covers them.
 	Plan stages.Plan `json:"plan"`
 }
 
@@ -43,6 +45,7 @@ func (s *Set) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 			if err != nil {
 				return &MemberError{m.id, "plan", err}
 			}
+			plan.Manifests = nil
 			plans[i] = MemberPlan{Member: m.id, Needs: s.ids(m.needs), Plan: plan}
 			return nil
 		})
@@ -65,6 +68,16 @@ func (m member) plan(ctx context.Context, d Deployer, req PlanRequest) (plan sta
 	return plan, err
 }
 
+// digest returns the digest of a member's plan, or "".
+func (p Plan) digest(member string) string {
+	for _, m := range p.Members {
+		if m.Member == member {
+			return m.Plan.Digest
+		}
+	}
+	return ""
+}
+
 func (s *Set) ids(members []int) []string {
 	var out []string
 	for _, i := range members {
@@ -73,43 +86,54 @@ func (s *Set) ids(members []int) []string {
 	return out
 }
 
-// Count is how many objects would be changed in each way.
-type Count struct{ Created, Updated, Deleted int }
-
-// String returns the count for people.
-func (c Count) String() string {
-	return fmt.Sprintf("%d to create, %d to update, %d to delete", c.Created, c.Updated, c.Deleted)
+// Count is what a plan would do in numbers.
+type Count struct {
+	// Created, Updated, Deleted, Recreated and Adopted count objects.
+	Created, Updated, Deleted, Recreated, Adopted int
+	// Refused counts changes that would fail.
+	Refused int
+	// Drifted counts objects that differ from the release that is deployed.
+	Drifted int
+	// Dangers counts reasons to look twice.
+	Dangers int
 }
 
-// Count adds up the changes of all members.
+// String returns the count for people: what is created, updated and deleted always,
+// the rest where there is any.
+func (c Count) String() string {
+	text := fmt.Sprintf("%d to create, %d to update, %d to delete", c.Created, c.Updated, c.Deleted)
+	for _, more := range []struct {
+		count int
+		what  string
+	}{
+		{c.Recreated, "to recreate"}, {c.Adopted, "to adopt"}, {c.Refused, "refused"}, {c.Drifted, "drifted"}, {c.Dangers, "dangers"},
+	} {
+		if more.count > 0 {
+			text += fmt.Sprintf(", %d %s", more.count, more.what)
+		}
+	}
+	return text
+}
+
+// Count adds up the plans of all members.
 func (p Plan) Count() Count {
 	var sum Count
 	for _, m := range p.Members {
-		c := m.count()
-		sum.Created += c.Created
-		sum.Updated += c.Updated
-		sum.Deleted += c.Deleted
+		c := diff.Count(m.Plan)
+		sum.Created += c.Added
+		sum.Updated += c.Changed
+		sum.Deleted += c.Removed
+		sum.Recreated += c.Recreated
+		sum.Adopted += c.Adopted
+		sum.Refused += c.Refused
+		sum.Drifted += c.Drifted
+		sum.Dangers += c.Dangers
 	}
 	return sum
 }
 
-func (m MemberPlan) count() Count {
-	var c Count
-	for _, change := range m.Plan.Changes {
-		switch change.Action {
-		case stages.Create:
-			c.Created++
-		case stages.Update:
-			c.Updated++
-		case stages.Delete:
-			c.Deleted++
-		}
-	}
-	return c
-}
-
-// Diff returns the changes of the whole set as one text: a heading and the unified
-// differences of each member that changes, and a line with the sum. Secrets are
+// Diff returns the plan of the whole set as one text: each member of which there is
+// something to tell as [diff.Text] writes it, and a line with the sum. Secrets are
 // masked by the members' deployers.
 func (p Plan) Diff() string {
 	var b strings.Builder
@@ -117,17 +141,15 @@ func (p Plan) Diff() string {
 	for _, m := range p.Members {
 		if len(m.Plan.Changes) == 0 {
 			unchanged++
+		}
+		if len(m.Plan.Changes)+len(m.Plan.Drift)+len(m.Plan.Dangers)+len(m.Plan.Notes) == 0 {
 			continue
 		}
-		fmt.Fprintf(&b, "# release %s: %s\n", m.Member, m.count())
-		for _, change := range m.Plan.Changes {
-			if change.Diff == "" {
-				fmt.Fprintf(&b, "# %s %s\n", change.Action, change.Object)
-				continue
-			}
-			b.WriteString(strings.TrimSuffix(change.Diff, "\n") + "\n")
-		}
+		plan := m.Plan
+		plan.Release = m.Member
+		_ = diff.Text(&b, plan, diff.TextOptions{}) // Only the writer can fail, and this one doesn't.
+		b.WriteString("\n")
 	}
-	fmt.Fprintf(&b, "# %d releases: %s; %d unchanged\n", len(p.Members), p.Count(), unchanged)
+	fmt.Fprintf(&b, "Plan of %d releases: %s; %d unchanged\n", len(p.Members), p.Count(), unchanged)
 	return b.String()
 }

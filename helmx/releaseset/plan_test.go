@@ -23,10 +23,13 @@ func TestPlanOfTheWholeSet(t *testing.T) {
 	assert.Equal(t, "ns/db", plan.Members[0].Member, "in an order to apply")
 	assert.Equal(t, []string{"ns/db"}, plan.Members[1].Needs)
 	assert.Equal(t, releaseset.Count{Created: 1}, plan.Count())
-	assert.Equal(t, `# release ns/web: 1 to create, 0 to update, 0 to delete
-+ image: `+plan.Members[1].Plan.Image.String()+`
-# 2 releases: 1 to create, 0 to update, 0 to delete; 1 unchanged
-`, plan.Diff())
+	assert.Contains(t, plan.Diff(), "+ image: "+plan.Members[1].Plan.Image.String()+"\n")
+	assert.Contains(t, plan.Diff(), "Plan of ns/web: 1 added, 0 changed, 0 removed\n")
+	assert.Contains(t, plan.Diff(), "Plan of 2 releases: 1 to create, 0 to update, 0 to delete; 1 unchanged\n")
+	assert.NotContains(t, plan.Diff(), "ns/db")
+	for _, m := range plan.Members {
+		assert.Nil(t, m.Plan.Manifests, "a large set's don't fit into memory")
+	}
 	assert.Empty(t, c.did("checkpoint"), "a plan changes nothing")
 	assert.Zero(t, c.open)
 
@@ -35,18 +38,71 @@ func TestPlanOfTheWholeSet(t *testing.T) {
 	assert.Contains(t, string(data), `"member":"ns/web"`)
 }
 
-func TestDiffOfEveryAction(t *testing.T) {
-	web := stages.Object{Kind: "Deployment", Namespace: "ns", Name: "web"}
-	plan := releaseset.Plan{Members: []releaseset.MemberPlan{{Member: "ns/web", Plan: stages.Plan{Changes: []stages.Change{
-		{Action: stages.Update, Object: web, Diff: "-a\n+b"}, {Action: stages.Delete, Object: web}, {Action: stages.Create, Object: web},
-	}}}}}
-	assert.Equal(t, `# release ns/web: 1 to create, 1 to update, 1 to delete
--a
-+b
-# delete Deployment ns/web
-# create Deployment ns/web
-# 1 releases: 1 to create, 1 to update, 1 to delete; 0 unchanged
-`, plan.Diff())
+func TestDiffHidesNothing(t *testing.T) {
+	web := stages.Object{APIVersion: "apps/v1", Kind: "Deployment", Namespace: "ns", Name: "web"}
+	evil := stages.Object{APIVersion: "v1", Kind: "ConfigMap", Namespace: "ns", Name: "x\x1b[2J"}
+	plan := releaseset.Plan{Members: []releaseset.MemberPlan{
+		{Member: "ns/web", Plan: stages.Plan{Changes: []stages.Change{
+			{Action: stages.Update, Object: web, Diff: "-a\n+b\x1b[8m"},
+			{Action: stages.Delete, Object: web},
+			{Action: stages.Create, Object: evil, Refusal: &stages.Refusal{Reason: "Forbidden", Message: "quota"}},
+			{Action: stages.Recreate, Object: web, Dangers: []stages.Danger{{Class: "downtime", Why: "its pods stop"}}},
+			{Action: stages.Adopt, Object: web},
+		}}},
+		{Member: "ns/db", Plan: stages.Plan{
+			Drift:   []stages.Drift{{Object: web, Missing: true}},
+			Dangers: []stages.Danger{{Class: stages.DangerHook, Object: web, Why: "a hook deletes it"}},
+			Notes:   []stages.Note{{Kind: "lookup", Message: "read the cluster"}},
+		}},
+		{Member: "ns/quiet"},
+	}}
+	assert.Equal(t, releaseset.Count{
+		Created: 1, Updated: 1, Deleted: 1, Recreated: 1, Adopted: 1, Refused: 1, Drifted: 1, Dangers: 2,
+	}, plan.Count())
+	text := plan.Diff()
+	for _, says := range []string{
+		"ns, web, Deployment (apps) has changed:\n-a\n+b", "has been removed", "can't be changed in place", "is to be adopted",
+		"would be refused (Forbidden): quota", "danger (downtime): its pods stop", "has drifted:\n~ it is gone",
+		"a hook deletes it", "note (lookup): read the cluster", "Plan of ns/web: ", "Plan of ns/db: ",
+		"Plan of 3 releases: 1 to create, 1 to update, 1 to delete, 1 to recreate, 1 to adopt, 1 refused, 1 drifted, 2 dangers; 2 unchanged\n",
+	} {
+		assert.Contains(t, text, says)
+	}
+	assert.NotContains(t, text, "\x1b")
+	assert.NotContains(t, text, "quiet")
+}
+
+func TestApplyIsHeldToItsPlan(t *testing.T) {
+	plan := func(digests ...string) *releaseset.Plan {
+		p := &releaseset.Plan{}
+		for i, id := range []string{"ns/db", "ns/web"} {
+			p.Members = append(p.Members, releaseset.MemberPlan{Member: id, Plan: stages.Plan{Digest: digests[i]}})
+		}
+		return p
+	}
+	for name, test := range map[string]struct {
+		plan    *releaseset.Plan
+		class   error
+		deploys int
+	}{
+		"as planned":       {plan("ns/db@1", "ns/web@1"), nil, 2},
+		"an image moved":   {plan("ns/db@1", "ns/web@0"), stages.ErrPlanStale, 2},
+		"a vendor moved":   {plan("ns/db@0", "ns/web@1"), stages.ErrPlanStale, 1},
+		"without a digest": {plan("ns/db@1", ""), stages.ErrInvalid, 0},
+		"of another set":   {&releaseset.Plan{}, stages.ErrInvalid, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster()
+			db := c.member(t, "db")
+			db.Unscanned, db.Clearance = true, stages.Clearance{}
+			_, err := newSet(t, 1, db, c.member(t, "web", "db")).Apply(t.Context(), releaseset.ApplyRequest{Run: "run", Plan: test.plan})
+			require.ErrorIs(t, err, test.class)
+			assert.Len(t, c.did("deploy"), test.deploys)
+			if test.class != nil {
+				assert.Empty(t, c.fakes["db"].state(t))
+			}
+		})
+	}
 }
 
 func TestPlanReportsEveryFailure(t *testing.T) {

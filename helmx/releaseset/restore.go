@@ -9,12 +9,39 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// restoreAll undoes what was begun, the last first, each member once and whatever
+// restoreAll undoes what was begun, the last first, every member and whatever
 // happens. ctx must not end with the run that failed.
 func (a *application) restoreAll(ctx context.Context) {
+	var undos []undo
 	for _, i := range slices.Backward(a.finished) {
 		if a.checkpoints[i] != nil {
-			a.set.restore(ctx, a.req.Run, i, *a.checkpoints[i], &a.results[i])
+			undos = append(undos, undo{i, *a.checkpoints[i]})
+		}
+	}
+	a.set.restoreEach(ctx, a.req.Run, undos, a.results)
+}
+
+// undo is a member to restore.
+type undo struct {
+	member int
+	to     stages.Checkpoint
+}
+
+// restoreEach restores in the order given, and then once more what differed: it
+// may have been the other members that were in the way, such as those in a
+// namespace that the set has made. What ctx leaves no time for is [Unknown].
+func (s *Set) restoreEach(ctx context.Context, run string, undos []undo, results []MemberResult) {
+	for _, u := range undos {
+		s.restore(ctx, run, u.member, u.to, &results[u.member])
+	}
+	for _, u := range undos {
+		result := &results[u.member]
+		if result.Outcome != Diverged || ctx.Err() != nil {
+			continue
+		}
+		s.restore(ctx, run, u.member, u.to, result)
+		if result.Outcome == Unchanged { // Since the first time, which has changed it.
+			result.Outcome = Restored
 		}
 	}
 }
@@ -25,20 +52,25 @@ func (s *Set) restore(ctx context.Context, run string, i int, cp stages.Checkpoi
 	ctx, cancel := context.WithTimeoutCause(ctx, s.rollback, fmt.Errorf("the restore took longer than %s", s.rollback))
 	defer cancel()
 	result.Outcome = Unknown
+	if ctx.Err() != nil {
+		result.RestoreErr = &MemberError{m.id, "restore", context.Cause(ctx)}
+		return
+	}
 	err := m.use(ctx, func(ctx context.Context, d Deployer) error {
-		stages.ReportProgress(ctx, stages.Progress{Message: "restoring " + m.id})
-		return protect(func() error {
-			restored, err := d.Restore(ctx, run, cp)
-			if err != nil {
-				return err
-			}
-			outcome, ok := outcomeOf(restored.Outcome)
-			if !ok {
-				return fmt.Errorf("%w: the restore reported %q", stages.ErrIndeterminate, restored.Outcome)
-			}
-			result.Restoration, result.Outcome = restored, outcome
-			return nil
+		report(ctx, stages.Progress{Message: "restoring " + m.id})
+		var restored stages.Restoration
+		err := m.locked(ctx, d, run, func() error {
+			return protect(func() (err error) { restored, err = d.Restore(ctx, run, cp); return err })
 		})
+		if err != nil {
+			return err
+		}
+		outcome, ok := outcomeOf(restored.Outcome)
+		if !ok {
+			return fmt.Errorf("%w: the restore reported %q", stages.ErrIndeterminate, restored.Outcome)
+		}
+		result.Restoration, result.Outcome = restored, outcome
+		return nil
 	})
 	if err != nil {
 		result.RestoreErr = &MemberError{m.id, "restore", err}
@@ -49,7 +81,8 @@ func (s *Set) restore(ctx context.Context, run string, i int, cp stages.Checkpoi
 // those that [ApplyRequest.Checkpointed] was told of, in that order, and run is
 // that of the request. Like every restore it looks first and can be repeated. If a
 // member is not as before, the error is an [*Error] matching
-// [stages.ErrRollbackFailed].
+// [stages.ErrRollbackFailed]; members that an ended ctx left no time for are
+// [Unknown].
 func (s *Set) Restore(ctx context.Context, run string, checkpoints []MemberCheckpoint) (Result, error) {
 	result := Result{Run: run, Members: make([]MemberResult, len(s.members))}
 	for i, m := range s.members {
@@ -73,13 +106,13 @@ func (s *Set) Restore(ctx context.Context, run string, checkpoints []MemberCheck
 		return Result{}, fmt.Errorf("%w: restore the release set: %w", stages.ErrInvalid, errors.Join(problems...))
 	}
 	failed := &Error{}
+	var undos []undo
 	for _, cp := range slices.Backward(checkpoints) {
-		i := s.find(cp.Member)
-		if ctx.Err() != nil {
-			return result, fmt.Errorf("restore the release set: %w", context.Cause(ctx))
-		}
-		s.restore(ctx, run, i, cp.Checkpoint, &result.Members[i])
-		switch m := result.Members[i]; m.Outcome {
+		undos = append(undos, undo{s.find(cp.Member), cp.Checkpoint})
+	}
+	s.restoreEach(ctx, run, undos, result.Members)
+	for _, u := range undos {
+		switch m := result.Members[u.member]; m.Outcome {
 		case Diverged, Impossible, Unknown:
 			failed.Causes = append(failed.Causes, fmt.Errorf("restore %s", m.describe()))
 		case Restored, Unchanged, NotStarted, Deployed:

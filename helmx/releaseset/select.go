@@ -16,7 +16,8 @@ type Selection struct {
 	// label that a member lacks differs from every value.
 	Selectors []string
 	// IncludeNeeds adds what the chosen members need, and what that needs. Without
-	// it, needs that are not chosen are taken as deployed already.
+	// it, needs that are not chosen are taken as deployed already; what is chosen is
+	// still deployed after what it needs by way of them.
 	IncludeNeeds bool
 }
 
@@ -45,7 +46,6 @@ func (s *Set) Select(sel Selection) (*Set, error) {
 	out := &Set{concurrency: s.concurrency, rollback: s.rollback}
 	moved := make([]int, len(s.members))
 	for i, m := range s.members {
-		moved[i] = -1
 		if chosen[i] {
 			moved[i] = len(out.members)
 			out.members = append(out.members, m)
@@ -54,14 +54,19 @@ func (s *Set) Select(sel Selection) (*Set, error) {
 	if len(out.members) == 0 {
 		return nil, fmt.Errorf("%w: release set: no member matches %s", stages.ErrInvalid, strings.Join(sel.Selectors, " or "))
 	}
-	for i := range out.members {
+	// stands is what stands for a member as a need: itself, or where it is left out,
+	// what stands for its own needs, so that the order stays.
+	stands := make([][]int, len(s.members))
+	for _, i := range s.order() {
 		var needs []int
-		for _, need := range out.members[i].needs {
-			if moved[need] >= 0 {
-				needs = append(needs, moved[need])
-			}
+		for _, need := range s.members[i].needs {
+			needs = append(needs, stands[need]...)
 		}
-		out.members[i].needs = needs
+		slices.Sort(needs)
+		stands[i] = slices.Compact(needs)
+		if chosen[i] {
+			out.members[moved[i]].needs, stands[i] = stands[i], []int{moved[i]}
+		}
 	}
 	return out, nil
 }

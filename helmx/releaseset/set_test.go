@@ -105,6 +105,18 @@ func TestSelect(t *testing.T) {
 	}
 }
 
+func TestSelectKeepsTheOrderThroughWhatIsLeftOut(t *testing.T) {
+	c := newCluster()
+	set := newSet(t, 4, c.member(t, "web", "api", "auth"), c.member(t, "api", "queue"), c.member(t, "auth", "queue"), c.member(t, "queue", "db"), c.member(t, "db"))
+	chosen, err := set.Select(releaseset.Selection{Selectors: []string{"name=web", "name=db"}})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"ns/db", "ns/web"}, chosen.Members())
+	plan, err := chosen.Plan(t.Context(), releaseset.PlanRequest{Run: "run"})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"ns/db"}, plan.Members[1].Needs, "once, though there are two ways")
+	assert.Equal(t, []string{"ns/db", "ns/queue", "ns/api", "ns/auth", "ns/web"}, set.Members(), "the whole set is as before")
+}
+
 func FuzzParseSelector(f *testing.F) {
 	for _, seed := range []string{"a=b", "a!=b,c=d", "a", "=", "a=b=c", "!=", "a.b/c=d-e"} {
 		f.Add(seed)
