@@ -20,7 +20,7 @@ func inRoot[T any](e engine, file string, do func(root *os.Root, name string) (T
 	if err != nil {
 		return none, e.unreadable(err)
 	}
-	defer root.Close() //nolint:errcheck // Nothing is written.
+	defer root.Close()
 	out, err := do(root, name)
 	if err != nil {
 		return none, e.unreadable(err)
