@@ -60,11 +60,22 @@ func (s *session) leftovers(own []*release.Release, to *release.Release) ([]obje
 	if to == nil {
 		to = newest(own)
 	}
-	stay, err := parseObjects(to.Manifest, s.namespace, s.mapper)
-	if err != nil {
-		return nil, err
+	return s.beyond(own, to, func(rel *release.Release, o object, live *unstructured.Unstructured) bool {
+		return !s.kube.spared[o.identity()] && s.owns(rel.Name, live) && !(object{content: live.Object}).kept()
+	})
+}
+
+// beyond returns the objects that revisions of own consist of and to, if any,
+// doesn't, that live, that the chart doesn't keep, and that pick accepts.
+func (s *session) beyond(own []*release.Release, to *release.Release, pick func(*release.Release, object, *unstructured.Unstructured) bool) ([]object, error) {
+	known := map[identity]object{}
+	if to != nil {
+		stay, err := parseObjects(to.Manifest, s.namespace, s.mapper)
+		if err != nil {
+			return nil, err
+		}
+		known = index(stay)
 	}
-	known := index(stay)
 	var out []object
 	for _, rel := range own {
 		objects, err := parseObjects(rel.Manifest, s.namespace, s.mapper)
@@ -78,9 +89,9 @@ func (s *session) leftovers(own []*release.Release, to *release.Release) ([]obje
 			known[o.identity()] = o
 			live, err := s.live(o)
 			if err != nil {
-				return nil, err
+				return nil, s.explain(err)
 			}
-			if live != nil && !s.kube.spared[o.identity()] && s.owns(rel.Name, live) && !(object{content: live.Object}).kept() {
+			if live != nil && pick(rel, o, live) {
 				out = append(out, o)
 			}
 		}
@@ -116,35 +127,9 @@ func (s *session) tidy(history []*release.Release, rel *release.Release) {
 // adopted returns the objects that revisions of own have and to, if any, has not,
 // and that are older than those: the chart took them over, or found them left.
 func (s *session) adopted(own []*release.Release, to *release.Release) ([]object, error) {
-	known := map[identity]object{}
-	if to != nil {
-		stay, err := parseObjects(to.Manifest, s.namespace, s.mapper)
-		if err != nil {
-			return nil, err
-		}
-		known = index(stay)
-	}
-	var out []object
-	for _, rel := range own {
-		objects, err := parseObjects(rel.Manifest, s.namespace, s.mapper)
-		if err != nil {
-			return nil, err
-		}
-		for _, o := range objects {
-			if _, ok := known[o.identity()]; ok || o.kept() {
-				continue
-			}
-			known[o.identity()] = o
-			live, err := s.live(o)
-			if err != nil {
-				return nil, s.explain(err)
-			}
-			if live != nil && live.GetCreationTimestamp().Add(clockSkew).Before(own[0].Info.LastDeployed.Time) {
-				out = append(out, o)
-			}
-		}
-	}
-	return out, nil
+	return s.beyond(own, to, func(_ *release.Release, _ object, live *unstructured.Unstructured) bool {
+		return live.GetCreationTimestamp().Add(clockSkew).Before(own[0].Info.LastDeployed.Time)
+	})
 }
 
 // spare keeps objects from being deleted in this session. It returns what to say of

@@ -23,8 +23,10 @@ import (
 	"github.com/fairlead-dev/fairlead/stages/policy"
 )
 
-// Usage: KUBECONFIG=… COSIGN_PRIVATE_KEY=… COSIGN_PASSWORD=… minimal IMAGE CHART NAMESPACE
 func main() {
+	if len(os.Args) != 4 {
+		log.Fatal("usage: KUBECONFIG=… COSIGN_PRIVATE_KEY=… COSIGN_PASSWORD=… minimal IMAGE CHART NAMESPACE")
+	}
 	reference, chart, namespace := os.Args[1], os.Args[2], os.Args[3]
 	login := registry.DockerConfig() // what docker login wrote
 	images := must(registry.New(registry.Config{Auth: login}))
