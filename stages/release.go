@@ -191,3 +191,14 @@ type Restoration struct {
 	// Message says what was done or why it could not be.
 	Message string `json:"message"`
 }
+
+// Removal is what an [Uninstaller] did. Treat it as immutable.
+type Removal struct {
+	// Release is "namespace/name".
+	Release string `json:"release"`
+	// Removed are the objects that are gone; none if the release wasn't there.
+	Removed []Object `json:"removed,omitempty"`
+	// Kept are the objects that the release leaves behind: what it has adopted, or
+	// what is marked to be kept.
+	Kept []Object `json:"kept,omitempty"`
+}

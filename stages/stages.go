@@ -67,6 +67,24 @@ type Compensator interface {
 	Restore(ctx context.Context, run string, cp Checkpoint) (Restoration, error)
 }
 
+// Uninstaller is the optional ability of a [Deployer] to remove its release.
+type Uninstaller interface {
+	// Uninstall removes the release and what it consists of, and waits until the
+	// objects are gone. A release that isn't there is no error, so the call can be
+	// repeated. Like Deploy it is done under the lock of run, where the deployer is
+	// a [Locker].
+	Uninstall(ctx context.Context, run string) (Removal, error)
+}
+
+// FailureRecorder is the optional ability of a [Deployer] to keep, with a release
+// that it made, why the release failed, so that whoever looks at the release's
+// history finds the cause. The engine calls it after a failure and before Restore.
+type FailureRecorder interface {
+	// RecordFailure changes nothing but the record. A run that has released nothing
+	// is no error.
+	RecordFailure(ctx context.Context, run string, cause error) error
+}
+
 // Idempotent is the optional ability of a mutating stage to be repeated. Only
 // such stages are retried; building, scanning and signing always are.
 type Idempotent interface {
