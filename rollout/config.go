@@ -2,13 +2,9 @@ package rollout
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
-	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/fairlead-dev/fairlead/stages"
@@ -16,9 +12,13 @@ import (
 
 // Config configures a [Verifier].
 type Config struct {
-	// REST is how to reach the cluster, required. It is copied. Without a rate
-	// limit of its own it gets 50 requests per second in bursts of 100.
+	// REST is how to reach the cluster. It is copied. Without a rate limit of its
+	// own it gets 50 requests per second in bursts of 100. Required, unless Cluster
+	// is set.
 	REST *rest.Config
+	// Cluster is a connection to share with other verifiers, see [Connect]. Closing
+	// the verifier leaves it open.
+	Cluster *Cluster
 	// Timeout bounds a verification. Default 5 minutes.
 	Timeout time.Duration
 	// Settle is how long a pod without a readiness probe must have run until it
@@ -80,37 +80,4 @@ func (c Config) complete() (settings, error) {
 	c.LogBytes = cmp.Or(c.LogBytes, DefaultLogBytes)
 	c.EvidenceTimeout = cmp.Or(c.EvidenceTimeout, DefaultEvidenceTimeout)
 	return settings{Config: c, rules: rules, clean: cleaner{extra: c.Redact}}, nil
-}
-
-// cluster is a connection that every call of a stage shares.
-type cluster struct {
-	client kubernetes.Interface
-	rest   *rest.Config
-	http   *http.Client
-}
-
-func connect(config *rest.Config) (cluster, error) {
-	if config == nil {
-		return cluster{}, fmt.Errorf("%w: Config.REST is required", stages.ErrInvalid)
-	}
-	c := rest.CopyConfig(config)
-	if c.RateLimiter == nil && c.QPS == 0 {
-		c.QPS, c.Burst = defaultQPS, defaultBurst
-	}
-	httpClient, err := rest.HTTPClientFor(c)
-	if err != nil {
-		return cluster{}, errors.Join(stages.ErrInvalid, fmt.Errorf("configure the connection to %s: %w", c.Host, err))
-	}
-	client, err := kubernetes.NewForConfigAndClient(c, httpClient)
-	if err != nil {
-		return cluster{}, errors.Join(stages.ErrInvalid, fmt.Errorf("configure the connection to %s: %w", c.Host, err))
-	}
-	return cluster{client: client, rest: c, http: httpClient}, nil
-}
-
-// close lets go of idle connections.
-func (c cluster) close() {
-	if c.http != nil {
-		utilnet.CloseIdleConnectionsFor(c.http.Transport)
-	}
 }

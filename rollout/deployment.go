@@ -133,13 +133,10 @@ func (in *inspector) podsByCondition(d *appsv1.Deployment) (current, all []*core
 	if match == nil {
 		return nil, nil, false
 	}
-	for _, o := range in.world.objects[pods.name] {
-		pod, ok := o.(*corev1.Pod)
-		ref := metav1.GetControllerOf(o)
-		if !ok || ref == nil || pod.Namespace != d.Namespace || ref.Kind != "ReplicaSet" || ref.Name != match[1] {
-			continue
+	for _, pod := range allIn[*corev1.Pod](in.world, pods.name, d.Namespace) {
+		if ref := metav1.GetControllerOf(pod); ref != nil && ref.Kind == "ReplicaSet" && ref.Name == match[1] {
+			current = append(current, pod)
 		}
-		current = append(current, pod)
 	}
 	return current, current, true
 }
@@ -155,8 +152,8 @@ func deploymentCondition(d *appsv1.Deployment, t appsv1.DeploymentConditionType)
 
 // denied reports whether the caller may not read r in a namespace.
 func (in *inspector) denied(r resource, namespace string) bool {
-	for f, s := range in.world.feeds {
-		if f.resource.name == r.name && f.namespace == namespace && s.denied && !s.synced {
+	for _, m := range in.world.feedsOf(r.name) {
+		if s := m.status(); m.namespace == namespace && s.denied && !s.synced {
 			return true
 		}
 	}

@@ -62,10 +62,17 @@ func newLab(t *testing.T, objects ...runtime.Object) *lab {
 func (l *lab) verifier() *Verifier {
 	s, err := l.config.complete()
 	require.NoError(l.t, err)
-	return &Verifier{settings: s, cluster: cluster{client: l.client},
+	return &Verifier{settings: s, cluster: l.cluster(),
 		find: func(_ context.Context, _ string, o []stages.Object) (objectsFound, error) {
 			return objectsFound{seen: len(o)}, nil
 		}}
+}
+
+// cluster returns a connection to the lab that nobody else uses.
+func (l *lab) cluster() *Cluster {
+	c := &Cluster{client: l.client}
+	c.hub = newHub(c, false)
+	return c
 }
 
 // run is a verification under way.

@@ -146,7 +146,7 @@ func (in *inspector) containers(pod *corev1.Pod, crashes bool) []finding {
 			case cause == StartFailed:
 				f.count = int(s.RestartCount) + 1
 			default:
-				f.count = in.world.pulls[pullKey{pod.UID, s.Name}]
+				f.count = in.world.pulls(pod, s.Name)
 			}
 		case s.State.Terminated != nil:
 			t := s.State.Terminated

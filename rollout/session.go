@@ -12,10 +12,11 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// session is one wait for workloads. It reads feeds of changes and decides
-// after each; nothing of it is shared with other sessions.
+// session is one wait for the objects of a release. It looks at what the feeds
+// that it has joined have been told, and decides; the feeds are shared with other
+// sessions, and nothing else is.
 type session struct {
-	cluster  cluster
+	cluster  *Cluster
 	settings settings
 	verb     string // what is being done, for errors
 	subject  string // to which release
@@ -54,10 +55,10 @@ type objectsResult struct {
 }
 
 // run waits until every workload is done. It returns when nothing that it
-// started still runs.
+// started still runs, but for feeds that other sessions need.
 func (s *session) run(ctx context.Context) (outcome, error) {
 	s.began = time.Now()
-	s.world = newWorld()
+	s.world = newWorld(s.cluster.hub)
 	s.inspector = &inspector{world: s.world, image: s.image, strict: s.settings.StrictImageID, settle: s.settings.Settle, toEnd: s.toEnd, ready: map[readyKey]time.Time{}}
 	s.patience = &patience{rules: s.settings.rules, seen: map[string]*sighting{}}
 	s.told, s.doneSince = map[stages.Object]string{}, map[stages.Object]time.Time{}
@@ -66,53 +67,51 @@ func (s *session) run(ctx context.Context) (outcome, error) {
 	defer wg.Wait()
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	changes := make(chan change)
-	for _, f := range s.feeds(changes) {
-		s.world.feeds[f] = &feedState{}
-		wg.Go(func() { f.run(watching) })
+	defer s.world.leave()
+	for _, o := range s.targets {
+		k, _ := kindOf(o)
+		for _, r := range k.needs {
+			selector := ""
+			if s.only != "" && r.name == pods.name {
+				selector = "metadata.name=" + s.only
+			}
+			s.world.join(ctx, r, o.Namespace, selector)
+		}
 	}
 	existing := make(chan objectsResult, 1)
 	wg.Go(func() {
 		found, err := s.others(watching)
 		existing <- objectsResult{found, err}
 	})
-	return s.loop(ctx, changes, existing)
+	return s.loop(ctx, existing)
 }
 
-// feeds returns one feed for each resource and namespace that is needed.
-func (s *session) feeds(out chan<- change) []*feed {
-	var all []*feed
-	have := map[string]bool{}
-	for _, o := range s.targets {
-		k, _ := kindOf(o)
-		for _, r := range k.needs {
-			f := &feed{resource: r, client: s.cluster.client, namespace: o.Namespace, out: out}
-			if s.only != "" && r.name == pods.name {
-				f.selector = "metadata.name=" + s.only
-			}
-			if id := f.String(); !have[id] {
-				have[id] = true
-				all = append(all, f)
-			}
-		}
-	}
-	return all
-}
+const (
+	// restPerLook bounds what looking costs: after a look the session rests for
+	// this many times what the look took, so that a burst of changes is taken in
+	// together. A first change after a silence is looked at straight away.
+	restPerLook = 20
+	maxRest     = 250 * time.Millisecond
+)
 
-func (s *session) loop(ctx context.Context, changes <-chan change, existing <-chan objectsResult) (outcome, error) {
+func (s *session) loop(ctx context.Context, existing <-chan objectsResult) (outcome, error) {
 	deadline := time.NewTimer(s.settings.Timeout)
 	defer deadline.Stop()
 	recheck := time.NewTimer(s.settings.Timeout)
 	defer recheck.Stop()
+	rested := time.NewTimer(0)
+	defer rested.Stop()
+	var changed <-chan struct{} // nil while the session rests
 	for {
 		select {
 		case <-ctx.Done():
 			return outcome{}, s.cancelled(ctx)
 		case <-deadline.C:
 			return s.timedOut(ctx)
-		case c := <-changes:
-			s.world.apply(c)
-			s.drain(changes)
+		case <-rested.C:
+			changed = s.world.wakeUp
+			continue
+		case <-changed:
 		case r := <-existing:
 			if r.err != nil {
 				if ctx.Err() != nil {
@@ -123,12 +122,14 @@ func (s *session) loop(ctx context.Context, changes <-chan change, existing <-ch
 			s.found = &r.found
 		case <-recheck.C:
 		}
+		s.world.narrow(ctx)
 		if err := s.barred(); err != nil {
 			return outcome{}, err
 		}
 		if s.outOfTouch() != nil {
 			continue
 		}
+		began := time.Now()
 		done, next, err := s.look(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -142,26 +143,18 @@ func (s *session) loop(ctx context.Context, changes <-chan change, existing <-ch
 		if !next.IsZero() {
 			recheck.Reset(max(0, time.Until(next)))
 		}
-	}
-}
-
-// drain takes in what else is waiting, so that one look serves many changes.
-func (s *session) drain(changes <-chan change) {
-	for range 1000 {
-		select {
-		case c := <-changes:
-			s.world.apply(c)
-		default:
-			return
+		if rest := min(restPerLook*time.Since(began), maxRest); rest > 0 {
+			changed = nil
+			rested.Reset(rest)
 		}
 	}
 }
 
 // barred returns a permanent error if the caller may not look at what matters.
 func (s *session) barred() error {
-	for f, state := range s.world.feeds {
-		if state.denied && !state.synced && !f.resource.optional {
-			return stages.Permanent(fmt.Errorf("%s %s: %w; grant the verbs list and watch on %s", s.verb, s.subject, state.err, f))
+	for _, m := range s.world.joined {
+		if state := m.status(); state.denied && !state.synced && !m.resource.optional {
+			return stages.Permanent(fmt.Errorf("%s %s: %w; grant the verbs list and watch on %s", s.verb, s.subject, state.err, m))
 		}
 	}
 	return nil
@@ -170,15 +163,15 @@ func (s *session) barred() error {
 // outOfTouch returns why the world may be out of date, or nil if it isn't.
 func (s *session) outOfTouch() error {
 	var errs []error
-	for f, state := range s.world.feeds {
-		switch {
+	for _, m := range s.world.joined {
+		switch state := m.status(); {
 		case state.synced && state.err == nil:
-		case f.resource.optional && state.denied && !state.synced:
-		case f.resource.name == events.name && state.err != nil:
+		case m.resource.optional && state.denied && !state.synced:
+		case m.resource.name == events.name && state.err != nil:
 		case state.err != nil:
 			errs = append(errs, state.err)
 		default:
-			errs = append(errs, fmt.Errorf("list %s: no answer yet", f))
+			errs = append(errs, fmt.Errorf("list %s: no answer yet", m))
 		}
 	}
 	return errors.Join(errs...)
@@ -188,6 +181,8 @@ func (s *session) outOfTouch() error {
 func (s *session) look(ctx context.Context) (done bool, next time.Time, err error) {
 	now := time.Now()
 	s.looks++
+	s.world.beginLook()
+	defer s.world.endLook()
 	s.last = s.assess(now)
 	done = s.found != nil
 	var findings []finding

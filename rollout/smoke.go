@@ -23,8 +23,10 @@ import (
 
 // SmokeConfig configures a [Smoke] test.
 type SmokeConfig struct {
-	// REST is how to reach the cluster, required. It is copied.
+	// REST is how to reach the cluster. It is copied. Required, unless Cluster is set.
 	REST *rest.Config
+	// Cluster is a connection to share; closing the smoke test leaves it open.
+	Cluster *Cluster
 	// Image holds the program that fetches, pinned by digest, required.
 	Image stages.Image
 	// Command is the program, which takes curl's options. Default "curl".
@@ -72,7 +74,8 @@ type SmokeConfig struct {
 type Smoke struct {
 	config   SmokeConfig
 	settings settings
-	cluster  cluster
+	cluster  *Cluster
+	own      bool // the cluster is this test's own
 	url      *template.Template
 }
 
@@ -99,7 +102,7 @@ func NewSmoke(config SmokeConfig) (*Smoke, error) {
 	if err != nil {
 		return nil, fmt.Errorf("smoke test: %w", err)
 	}
-	if s.cluster, err = connect(config.REST); err != nil {
+	if s.cluster, s.own, err = sharedOrOwn(config.Cluster, config.REST); err != nil {
 		return nil, fmt.Errorf("smoke test: %w", err)
 	}
 	return s, nil
@@ -305,10 +308,12 @@ func (s *Smoke) remove(ctx context.Context, pod *corev1.Pod) error {
 // Idempotent reports that a smoke test can be repeated.
 func (s *Smoke) Idempotent() bool { return true }
 
-// Close lets go of idle connections.
+// Close lets go of idle connections, unless they are shared.
 func (s *Smoke) Close() error {
-	s.cluster.close()
-	return nil
+	if !s.own {
+		return nil
+	}
+	return s.cluster.Close()
 }
 
 // labelValue makes s fit for a label.

@@ -24,7 +24,7 @@ func (l *lab) newSmoke(change func(*SmokeConfig)) *Smoke {
 	}
 	s, err := prepareSmoke(c)
 	require.NoError(l.t, err)
-	s.cluster = cluster{client: l.client}
+	s.cluster = l.cluster()
 	return s
 }
 

@@ -12,7 +12,8 @@ import (
 // Verifier waits until a release runs. It is safe for concurrent use.
 type Verifier struct {
 	settings settings
-	cluster  cluster
+	cluster  *Cluster
+	own      bool // the cluster is this verifier's own
 	find     func(ctx context.Context, namespace string, objects []stages.Object) (objectsFound, error)
 }
 
@@ -28,15 +29,11 @@ func New(config Config) (*Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rollout verifier: %w", err)
 	}
-	c, err := connect(config.REST)
+	c, own, err := sharedOrOwn(config.Cluster, config.REST)
 	if err != nil {
 		return nil, fmt.Errorf("rollout verifier: %w", err)
 	}
-	f, err := newFinder(c.rest, c.http)
-	if err != nil {
-		return nil, fmt.Errorf("rollout verifier: %w", errors.Join(stages.ErrInvalid, err))
-	}
-	return &Verifier{settings: s, cluster: c, find: f.find}, nil
+	return &Verifier{settings: s, cluster: c, own: own, find: c.find}, nil
 }
 
 // Verify waits until every workload of rel has been rolled out and its pods are
@@ -84,10 +81,12 @@ func (v *Verifier) Verify(ctx context.Context, rel stages.Release) (stages.Verif
 	return verification, nil
 }
 
-// Close lets go of idle connections.
+// Close lets go of idle connections, unless they are shared.
 func (v *Verifier) Close() error {
-	v.cluster.close()
-	return nil
+	if !v.own {
+		return nil
+	}
+	return v.cluster.Close()
 }
 
 func validate(rel stages.Release) error {

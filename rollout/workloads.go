@@ -8,6 +8,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	typedappsv1 "k8s.io/client-go/kubernetes/typed/apps/v1"
@@ -35,13 +36,9 @@ var (
 	daemonSets = newResource("daemonsets", func(c kubernetes.Interface, ns string) typedappsv1.DaemonSetInterface {
 		return c.AppsV1().DaemonSets(ns)
 	})
+	crds = clusterScoped(newDynamicResource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}, false))
 	jobs = newResource("jobs", func(c kubernetes.Interface, ns string) typedbatchv1.JobInterface { return c.BatchV1().Jobs(ns) })
 )
-
-func optional(r resource) resource {
-	r.optional = true
-	return r
-}
 
 // kind is one kind of workload that a verification can judge.
 type kind struct {
