@@ -35,6 +35,16 @@ type Config struct {
 	// AllowUnused accepts a release in which no pod runs the image, such as one
 	// of nothing but a CronJob, or one scaled to zero.
 	AllowUnused bool
+	// Readiness says how to judge objects of kinds that this package doesn't know,
+	// or knows otherwise.
+	Readiness []Readiness
+	// IngressAddress requires every Ingress to have been given an address. By
+	// default one only has to exist: many controllers never write an address.
+	IngressAddress bool
+	// AllowUnavailable accepts a workload as rolled out while as many of its pods
+	// are missing as its own maxUnavailable permits, but not all of them: one
+	// broken node then doesn't fail a DaemonSet. By default every pod must be ready.
+	AllowUnavailable bool
 	// LogLines and LogBytes bound the log lines collected from each failing
 	// container. Default 20 lines and 8 KiB.
 	LogLines int
@@ -62,12 +72,17 @@ const (
 // settings is a Config that was checked and completed.
 type settings struct {
 	Config
-	rules map[Cause]Rule
-	clean cleaner
+	rules     map[Cause]Rule
+	readiness map[string]ReadinessCheck // by API group and kind
+	clean     cleaner
 }
 
 func (c Config) complete() (settings, error) {
 	rules, err := rulesWith(c.Rules)
+	if err != nil {
+		return settings{}, err
+	}
+	checks, err := checksByKind(c.Readiness)
 	switch {
 	case err != nil:
 		return settings{}, err
@@ -79,5 +94,5 @@ func (c Config) complete() (settings, error) {
 	c.LogLines = cmp.Or(c.LogLines, DefaultLogLines)
 	c.LogBytes = cmp.Or(c.LogBytes, DefaultLogBytes)
 	c.EvidenceTimeout = cmp.Or(c.EvidenceTimeout, DefaultEvidenceTimeout)
-	return settings{Config: c, rules: rules, clean: cleaner{extra: c.Redact}}, nil
+	return settings{Config: c, rules: rules, readiness: checks, clean: cleaner{extra: c.Redact}}, nil
 }

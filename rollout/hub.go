@@ -20,7 +20,7 @@ type hub struct {
 
 // feedKey says what a feed is of.
 type feedKey struct {
-	resource  string
+	resource  string // its id
 	namespace string // empty for the whole cluster
 	selector  string // a field selector; empty for all
 }
@@ -34,10 +34,10 @@ func newHub(c *Cluster, wide bool) *hub {
 func (h *hub) join(ctx context.Context, r resource, namespace, selector string, w *world) *feed {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if r.clusterScoped || h.wide && selector == "" && !h.narrow[r.name] {
+	if r.clusterScoped || h.wide && selector == "" && !h.narrow[r.id()] {
 		namespace = ""
 	}
-	key := feedKey{r.name, namespace, selector}
+	key := feedKey{r.id(), namespace, selector}
 	f := h.feeds[key]
 	if f == nil || f.stale() {
 		f = newFeed(h.cluster, r, key)
@@ -76,7 +76,7 @@ func (h *hub) leave(f *feed, w *world) {
 func (h *hub) narrowed(r resource) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.narrow[r.name] = true
+	h.narrow[r.id()] = true
 }
 
 // staleDenial is for how long a refusal is believed by who comes later: rights

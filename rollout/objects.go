@@ -15,10 +15,13 @@ import (
 )
 
 // objectsFound is what came of looking for the objects that are no workloads.
-type objectsFound struct {
+type objectsFound struct { //nolint:recvcheck // filled in place, then read as a value
 	seen int
 	// unseen are the objects that the caller may not read.
 	unseen []string
+	// unwatched are objects that have more to tell than that they exist, which the
+	// caller may not watch.
+	unwatched []string
 }
 
 // find looks for each of the objects, which are in namespace unless they say
@@ -69,14 +72,11 @@ func (c *Cluster) look(ctx context.Context, namespace string, o stages.Object) e
 	return err
 }
 
-// kindOf returns how to judge o, if it is a workload.
-func kindOf(o stages.Object) (kind, bool) {
-	group, _, found := strings.Cut(o.APIVersion, "/")
-	if !found {
-		group = ""
-	}
-	k, ok := kinds[group+"/"+o.Kind]
-	return k, ok
+// add takes in what another search has found.
+func (o *objectsFound) add(more objectsFound) {
+	o.seen += more.seen
+	o.unseen = append(o.unseen, more.unseen...)
+	o.unwatched = append(o.unwatched, more.unwatched...)
 }
 
 // check turns what was found into a line of the verification.
@@ -87,6 +87,9 @@ func (o objectsFound) check(elapsed time.Duration) (stages.Check, bool) {
 	c := stages.Check{Name: "objects", Elapsed: elapsed, Message: fmt.Sprintf("%d other objects exist", o.seen)}
 	if len(o.unseen) > 0 {
 		c.Message += fmt.Sprintf("; not allowed to look at %s", strings.Join(o.unseen, ", "))
+	}
+	if len(o.unwatched) > 0 {
+		c.Message += fmt.Sprintf("; not known whether ready, for want of the verbs list and watch: %s", strings.Join(o.unwatched, ", "))
 	}
 	return c, true
 }

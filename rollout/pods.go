@@ -39,8 +39,11 @@ type inspector struct {
 	strict bool
 	settle time.Duration
 	toEnd  bool // a bare pod is done when it has succeeded
+	spare  bool // as many pods may be missing as the workload itself allows
 	// ready remembers when a pod was first seen ready, by pod and restarts.
 	ready map[readyKey]time.Time
+	// completed remembers jobs that may be deleted as soon as they are done.
+	completed map[stages.Object]assessment
 }
 
 type readyKey struct {

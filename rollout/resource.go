@@ -18,7 +18,7 @@ type resource struct {
 	name          string // as in a Role: "pods", or "widgets.example.com"
 	optional      bool   // the verdict can do without it
 	clusterScoped bool
-	large         bool // its objects are large: fewer of them at a time
+	untyped       bool
 	list          func(context.Context, *Cluster, string, metav1.ListOptions) (runtime.Object, error)
 	watch         func(context.Context, *Cluster, string, metav1.ListOptions) (watch.Interface, error)
 }
@@ -50,7 +50,7 @@ func newDynamicResource(r schema.GroupVersionResource, namespaced bool) resource
 		return c.dynamic.Resource(r)
 	}
 	return resource{
-		name: r.GroupResource().String(), clusterScoped: !namespaced, large: true,
+		name: r.GroupResource().String(), clusterScoped: !namespaced, untyped: true,
 		list: func(ctx context.Context, c *Cluster, ns string, o metav1.ListOptions) (runtime.Object, error) {
 			return client(c, ns).List(ctx, o)
 		},
@@ -75,9 +75,17 @@ func clusterScoped(r resource) resource {
 	return r
 }
 
+// id tells resources apart in a session.
+func (r resource) id() string {
+	if r.untyped {
+		return r.name + " (untyped)"
+	}
+	return r.name
+}
+
 // page is how many objects are asked for at a time.
 func (r resource) page() int64 {
-	if r.large {
+	if r.untyped { // they may be large
 		return pageSize / 10
 	}
 	return pageSize
@@ -90,7 +98,7 @@ func (r resource) trim(o metav1.Object) {
 		delete(a, corev1.LastAppliedConfigAnnotation)
 		o.SetAnnotations(a)
 	}
-	if u, ok := o.(*unstructured.Unstructured); ok && r.name == crds.name {
+	if u, ok := o.(*unstructured.Unstructured); ok && u.GetKind() == "CustomResourceDefinition" {
 		unstructured.RemoveNestedField(u.Object, "spec", "versions") // the schemas
 	}
 }

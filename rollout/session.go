@@ -21,7 +21,9 @@ type session struct {
 	verb     string // what is being done, for errors
 	subject  string // to which release
 	image    stages.Image
-	targets  []stages.Object
+	targets  []stages.Object // of kinds that are waited for
+	// namespace is of objects that name none.
+	namespace string
 	// only narrows the feeds of pods to one name; empty for all.
 	only string
 	// toEnd waits until a bare pod has succeeded, not until it is ready.
@@ -38,8 +40,14 @@ type session struct {
 	looks     int
 	told      map[stages.Object]string    // last progress by workload
 	doneSince map[stages.Object]time.Time // by workload
-	found     *objectsFound
 	last      []assessment
+	planned   []*target
+	found     objectsFound
+	seeking   int // how many searches for objects have not ended
+	wg        sync.WaitGroup
+	// answers are what the goroutines beside the watches send: resolved or
+	// objectsResult.
+	answers chan any
 }
 
 // outcome is what a session that went well has seen.
@@ -59,31 +67,31 @@ type objectsResult struct {
 func (s *session) run(ctx context.Context) (outcome, error) {
 	s.began = time.Now()
 	s.world = newWorld(s.cluster.hub)
-	s.inspector = &inspector{world: s.world, image: s.image, strict: s.settings.StrictImageID, settle: s.settings.Settle, toEnd: s.toEnd, ready: map[readyKey]time.Time{}}
+	s.inspector = &inspector{
+		world: s.world, image: s.image, strict: s.settings.StrictImageID, settle: s.settings.Settle, toEnd: s.toEnd,
+		spare: s.settings.AllowUnavailable, ready: map[readyKey]time.Time{}, completed: map[stages.Object]assessment{},
+	}
 	s.patience = &patience{rules: s.settings.rules, seen: map[string]*sighting{}}
 	s.told, s.doneSince = map[stages.Object]string{}, map[stages.Object]time.Time{}
 
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	s.answers = make(chan any)
 	watching, stop := context.WithCancel(ctx)
-	defer stop()
 	defer s.world.leave()
-	for _, o := range s.targets {
-		k, _ := kindOf(o)
-		for _, r := range k.needs {
-			selector := ""
-			if s.only != "" && r.name == pods.name {
-				selector = "metadata.name=" + s.only
-			}
-			s.world.join(ctx, r, o.Namespace, selector)
-		}
+	defer s.end(stop)
+	s.plan(watching)
+	s.seek(watching, s.others)
+	return s.loop(watching)
+}
+
+// end stops what runs beside the loop and waits until it has.
+func (s *session) end(stop context.CancelFunc) {
+	stop()
+	go func() {
+		s.wg.Wait()
+		close(s.answers)
+	}()
+	for range s.answers { // nobody is left who cares
 	}
-	existing := make(chan objectsResult, 1)
-	wg.Go(func() {
-		found, err := s.others(watching)
-		existing <- objectsResult{found, err}
-	})
-	return s.loop(ctx, existing)
 }
 
 const (
@@ -94,7 +102,7 @@ const (
 	maxRest     = 250 * time.Millisecond
 )
 
-func (s *session) loop(ctx context.Context, existing <-chan objectsResult) (outcome, error) {
+func (s *session) loop(ctx context.Context) (outcome, error) {
 	deadline := time.NewTimer(s.settings.Timeout)
 	defer deadline.Stop()
 	recheck := time.NewTimer(s.settings.Timeout)
@@ -112,20 +120,20 @@ func (s *session) loop(ctx context.Context, existing <-chan objectsResult) (outc
 			changed = s.world.wakeUp
 			continue
 		case <-changed:
-		case r := <-existing:
-			if r.err != nil {
+		case answer := <-s.answers:
+			if err := s.take(ctx, answer); err != nil {
 				if ctx.Err() != nil {
 					return outcome{}, s.cancelled(ctx)
 				}
-				return outcome{}, fmt.Errorf("%s %s: %w", s.verb, s.subject, r.err)
+				return outcome{}, fmt.Errorf("%s %s: %w", s.verb, s.subject, err)
 			}
-			s.found = &r.found
 		case <-recheck.C:
 		}
 		s.world.narrow(ctx)
 		if err := s.barred(); err != nil {
 			return outcome{}, err
 		}
+		s.seekUnwatchable(ctx)
 		if s.outOfTouch() != nil {
 			continue
 		}
@@ -150,6 +158,19 @@ func (s *session) loop(ctx context.Context, existing <-chan objectsResult) (outc
 	}
 }
 
+// take takes an answer in.
+func (s *session) take(ctx context.Context, answer any) error {
+	switch r := answer.(type) {
+	case resolved:
+		s.learn(ctx, r)
+	case objectsResult:
+		s.seeking--
+		s.found.add(r.found)
+		return r.err
+	}
+	return nil
+}
+
 // barred returns a permanent error if the caller may not look at what matters.
 func (s *session) barred() error {
 	for _, m := range s.world.joined {
@@ -162,7 +183,7 @@ func (s *session) barred() error {
 
 // outOfTouch returns why the world may be out of date, or nil if it isn't.
 func (s *session) outOfTouch() error {
-	var errs []error
+	errs := []error{s.unresolved()}
 	for _, m := range s.world.joined {
 		switch state := m.status(); {
 		case state.synced && state.err == nil:
@@ -184,7 +205,7 @@ func (s *session) look(ctx context.Context) (done bool, next time.Time, err erro
 	s.world.beginLook()
 	defer s.world.endLook()
 	s.last = s.assess(now)
-	done = s.found != nil
+	done = s.seeking == 0
 	var findings []finding
 	owner := map[string]int{}
 	for i, a := range s.last {
@@ -224,13 +245,12 @@ func (f finding) rank() int {
 
 // assess looks at each workload, and at whether any of them uses the image.
 func (s *session) assess(now time.Time) []assessment {
-	all := make([]assessment, 0, len(s.targets))
+	all := make([]assessment, 0, len(s.planned))
 	used, unsure, proven := false, false, 0
-	for _, o := range s.targets {
-		k, _ := kindOf(o)
-		a := k.assess(s.inspector, o, now)
+	for _, t := range s.planned {
+		o, a := t.object, s.assessTarget(t, now)
 		if a.template == nil {
-			unsure = true
+			unsure = unsure || t.kind.workload()
 		} else if !s.image.IsZero() {
 			uses, wrong := uses(s.image, *a.template)
 			used = used || uses
@@ -260,6 +280,9 @@ func (s *session) assess(now time.Time) []assessment {
 
 // report tells how far a workload is, when that has changed.
 func (s *session) report(a assessment) {
+	if a.plain || a.unwatched {
+		return
+	}
 	message := a.String()
 	if f, ok := a.noteworthy(); ok {
 		message += fmt.Sprintf("; %s: %s", f.subject.name, f.reason)
@@ -268,34 +291,6 @@ func (s *session) report(a assessment) {
 		s.told[a.object] = message
 		s.progress(a.object.String(), s.settings.clean.line(message))
 	}
-}
-
-// String returns such as "Deployment shop/shop: 1 of 2 ready".
-func (a assessment) String() string {
-	text := a.object.String() + ": " + a.count()
-	if !a.done && a.waiting != "" && len(a.findings) == 0 {
-		text += "; " + a.waiting
-	}
-	return text
-}
-
-// count returns such as "1 of 2 ready".
-func (a assessment) count() string {
-	state := "ready"
-	if a.object.Kind == "Job" {
-		state = "completed"
-	}
-	return fmt.Sprintf("%d of %d %s", a.ready, a.desired, state)
-}
-
-// noteworthy returns the first finding that is more than a normal start.
-func (a assessment) noteworthy() (finding, bool) {
-	for _, f := range a.findings {
-		if f.cause != Starting && f.cause != NotReady {
-			return f, true
-		}
-	}
-	return finding{}, false
 }
 
 func (s *session) fail(ctx context.Context, a assessment, decisive finding, others []finding) error {
@@ -322,7 +317,7 @@ func (s *session) cancelled(ctx context.Context) error {
 // the last moment counts.
 func (s *session) timedOut(ctx context.Context) (outcome, error) {
 	err := s.outOfTouch()
-	if err == nil && s.found == nil {
+	if err == nil && s.seeking > 0 {
 		err = errors.New("the check that all objects exist has not finished")
 	}
 	if err != nil {
@@ -362,7 +357,7 @@ func (s *session) timedOut(ctx context.Context) (outcome, error) {
 }
 
 func (s *session) outcome() outcome {
-	o := outcome{workloads: s.last, objects: *s.found, elapsed: map[stages.Object]time.Duration{}}
+	o := outcome{workloads: s.last, objects: s.found, elapsed: map[stages.Object]time.Duration{}}
 	for object, at := range s.doneSince {
 		o.elapsed[object] = at.Sub(s.began)
 	}

@@ -62,12 +62,13 @@ func (w *world) join(ctx context.Context, r resource, namespace, selector string
 		namespace = ""
 	}
 	for _, m := range w.joined {
-		if m.resource.name == r.name && m.namespace == namespace && m.selector == selector {
+		if m.resource.id() == r.id() && m.namespace == namespace && m.selector == selector {
 			m.resource.optional = m.resource.optional && r.optional
 			return
 		}
 	}
 	w.joined = append(w.joined, w.member(ctx, r, namespace, selector))
+	w.nudge() // others may have filled it already
 }
 
 func (w *world) member(ctx context.Context, r resource, namespace, selector string) *membership {
@@ -90,6 +91,7 @@ func (w *world) narrow(ctx context.Context) {
 			w.hub.narrowed(m.resource)
 			w.hub.leave(m.feed, w)
 			w.joined[i] = w.member(ctx, m.resource, m.namespace, m.selector)
+			w.nudge()
 		}
 	}
 }
@@ -140,7 +142,7 @@ func (w *world) reads(m *membership, t topic) {
 func (w *world) feedsOf(resource string) []*membership {
 	var out []*membership
 	for _, m := range w.joined {
-		if m.resource.name == resource {
+		if m.resource.id() == resource {
 			out = append(out, m)
 		}
 	}
