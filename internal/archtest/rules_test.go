@@ -25,6 +25,7 @@ var imports = []row{
 	{folder: "helmx", may: []string{"stages"}},
 	{folder: "helmx/sops/cloudkms", may: []string{"stages", "helmx"}},
 	{folder: "rollout", may: []string{"stages"}},
+	{folder: "rollout/celrule", may: []string{"stages", "rollout"}},
 	{folder: "notify", may: []string{"stages", "pipeline"}},
 	{folder: "examples", may: everything},
 	{folder: "e2e", may: everything},
@@ -42,6 +43,7 @@ var (
 	opa        = []string{"github.com/open-policy-agent"}
 	buildkit   = []string{"github.com/moby/buildkit"}
 	cosign     = []string{"github.com/sigstore/cosign"}
+	cel        = []string{"github.com/google/cel-go"}
 	clouds     = []string{"cloud.google.com/go", "github.com/aws", "github.com/Azure/azure-sdk-for-go"}
 )
 
@@ -57,7 +59,8 @@ var budgets = []budget{
 	{folder: "stages/policy", never: join(kubernetes, helm, trivy, buildkit, cosign, clouds)},
 	{folder: "stages/buildkit", never: join(kubernetes, helm, trivy, opa, cosign, clouds)},
 	{folder: "helmx", never: join(trivy, opa, buildkit, cosign, clouds)},
-	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds)},
+	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds, cel)},
+	{folder: "rollout/celrule", never: join(helm, trivy, opa, buildkit, cosign, clouds)},
 }
 
 // owners are the only folders whose production code may name a module, so that
