@@ -10,7 +10,7 @@
 //		sequential.Counts{Requests: 1200, Failures: 35},  // the canary's since the start
 //		sequential.Counts{Requests: 10800, Failures: 51}, // the baseline's since the start
 //	)
-//	fmt.Println(result) // harm: …, or safe: …, or undecided: … about 2391 more canary requests are needed
+//	fmt.Println(result) // harm: …, or safe: …, or undecided: … about 2500 more canary requests are needed
 //
 // # What the answer means
 //

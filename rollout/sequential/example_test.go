@@ -26,7 +26,7 @@ func Example() {
 		fmt.Println(result)
 	}
 	// Output:
-	// undecided: failure rate +1.56 percentage points (-0.877 to +8.26), tolerated +0.5, on 200 canary and 1800 baseline requests; about 2391 more canary requests are needed
+	// undecided: failure rate +1.56 percentage points (-0.877 to +8.26), tolerated +0.5, on 200 canary and 1800 baseline requests; about 2500 more canary requests are needed
 	// harm: failure rate +2.44 percentage points (+0.698 to +5.08), tolerated +0.5, on 1200 canary and 10800 baseline requests
 }
 

@@ -3,7 +3,7 @@ package sequential
 import (
 	"fmt"
 	"math"
-	"slices"
+	"sort"
 )
 
 // Quantile compares a quantile of the latency. Make one with [NewQuantile].
@@ -145,18 +145,29 @@ func (r ranks) times(factor, quantile float64) ranks {
 
 // seconds returns the bounds between which the quantile lies.
 func (q *Quantile) seconds(r ranks) (lower, upper float64) {
-	lower, upper = 0, Unbounded
-	for i, bound := range r.bounds {
-		if r.beyond[i] >= -math.Log(q.config.Alpha) {
-			lower = bound
-		}
+	lower = r.lower(func(evidence float64) bool { return evidence >= -math.Log(q.config.Alpha) })
+	upper = r.upper(func(evidence float64) bool { return evidence >= -math.Log(q.config.Beta) })
+	return lower, min(upper, Unbounded)
+}
+
+// lower returns the last bound that the quantile is beyond with enough evidence,
+// or 0.
+func (r ranks) lower(enough func(evidence float64) bool) float64 {
+	i := sort.Search(len(r.bounds), func(i int) bool { return !enough(r.beyond[i]) })
+	if i == 0 {
+		return 0
 	}
-	for i, bound := range slices.Backward(r.bounds) {
-		if r.notBeyond[i] >= -math.Log(q.config.Beta) {
-			upper = bound
-		}
+	return r.bounds[i-1]
+}
+
+// upper returns the first bound that the quantile is not beyond with enough
+// evidence, or infinity.
+func (r ranks) upper(enough func(evidence float64) bool) float64 {
+	i := sort.Search(len(r.bounds), func(i int) bool { return enough(r.notBeyond[i]) })
+	if i == len(r.bounds) {
+		return math.Inf(1)
 	}
-	return lower, upper
+	return r.bounds[i]
 }
 
 // ratio bounds the ratio of the canary's quantile to the baseline's. It goes
@@ -176,24 +187,17 @@ func (q *Quantile) ratio(canary, baseline ranks) (lower, upper float64) {
 		if i < len(baseline.bounds) {
 			to, contradictsTo = baseline.bounds[i], baseline.beyond[i]
 		}
-		if combine(math.Inf(-1), contradictsFrom) < harm {
-			beyond := 0.0
-			for j, bound := range canary.bounds {
-				if combine(canary.beyond[j], contradictsFrom) >= harm {
-					beyond = bound
-				}
-			}
+		if !refuted(contradictsFrom, harm) {
+			beyond := canary.lower(func(evidence float64) bool { return combine(evidence, contradictsFrom) >= harm })
 			lower = min(lower, beyond/to)
 		}
-		if combine(math.Inf(-1), contradictsTo) < safe {
-			within := math.Inf(1)
-			for j, bound := range slices.Backward(canary.bounds) {
-				if combine(canary.notBeyond[j], contradictsTo) >= safe {
-					within = bound
-				}
-			}
+		if !refuted(contradictsTo, safe) {
+			within := canary.upper(func(evidence float64) bool { return combine(evidence, contradictsTo) >= safe })
 			upper = max(upper, within/from)
 		}
 	}
 	return min(lower, Unbounded), min(upper, Unbounded)
 }
+
+// refuted tells whether the baseline's evidence suffices whatever the canary's is.
+func refuted(baseline, threshold float64) bool { return logShareOne+baseline >= threshold }

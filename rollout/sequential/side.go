@@ -13,23 +13,45 @@ type side struct {
 // The prior is an equal mixture of these beta distributions. The first is
 // Jeffreys'; the others expect rates of about a tenth, a hundredth and a
 // thousandth, so that rare failures cost less than under any one of them.
-const (
-	priorFailures = 0.5
-	priorShare    = 0.25
-)
+var priors = [...]prior{newPrior(0.5, 0.5), newPrior(0.5, 5), newPrior(0.5, 50), newPrior(0.5, 500)}
 
-var priorSuccesses = [...]float64{0.5, 5, 50, 500}
+// prior is a beta distribution.
+type prior struct{ a, b, constant float64 }
+
+func newPrior(a, b float64) prior {
+	la, _ := math.Lgamma(a)
+	lb, _ := math.Lgamma(b)
+	lab, _ := math.Lgamma(a + b)
+	return prior{a: a, b: b, constant: halfLog2Pi - (la + lb - lab)}
+}
+
+// likelihood returns the logarithm of the likelihood of x failures and y
+// successes, averaged over the prior, divided by the greatest likelihood. The
+// large terms of both are cancelled by hand, so that it is exact for 1e19
+// requests too.
+func (p prior) likelihood(x, y float64) float64 {
+	a, b, n := p.a, p.b, x+y
+	return growth(x, a) + growth(y, b) - growth(n, a+b) +
+		(a-0.5)*math.Log(x+a) + (b-0.5)*math.Log(y+b) - (a+b-0.5)*math.Log(n+a+b) +
+		remainder(x+a) + remainder(y+b) - remainder(n+a+b) + p.constant
+}
 
 func newSide(failures, successes float64) side {
 	s := side{failures: failures, successes: successes, n: failures + successes}
 	if s.n == 0 {
 		return s
 	}
-	var terms [len(priorSuccesses)]float64
-	for i, b := range priorSuccesses {
-		terms[i] = logBetaRatio(failures, successes, priorFailures, b)
+	var terms [len(priors)]float64
+	top := math.Inf(-1)
+	for i, p := range priors {
+		terms[i] = p.likelihood(failures, successes)
+		top = max(top, terms[i])
 	}
-	s.mixture = min(0, math.Log(priorShare)+logSumExp(terms[:]))
+	var sum float64
+	for _, term := range terms {
+		sum += math.Exp(term - top)
+	}
+	s.mixture = min(0, top+math.Log(sum/float64(len(priors))))
 	return s
 }
 
@@ -54,7 +76,16 @@ func (s side) against(q float64) float64 {
 }
 
 // slope is the derivative of against.
-func (s side) slope(q float64) float64 { return s.successes/(1-q) - s.failures/q }
+func (s side) slope(q float64) float64 {
+	var slope float64
+	if s.successes > 0 {
+		slope += s.successes / (1 - q)
+	}
+	if s.failures > 0 {
+		slope -= s.failures / q
+	}
+	return slope
+}
 
 // interval returns the rates between which neither end is refuted, below with
 // probability alpha of error and above with beta.
@@ -62,7 +93,14 @@ func (s side) interval(alpha, beta float64) (lower, upper float64) {
 	if s.n == 0 {
 		return 0, 1
 	}
-	return crossing(s.rate(), 0, -math.Log(alpha), s.against), crossing(s.rate(), 1, -math.Log(beta), s.against)
+	lower = crossing(limits{s.rate(), 0, s.spread()}, -math.Log(alpha), s.against)
+	upper = crossing(limits{s.rate(), 1, s.spread()}, -math.Log(beta), s.against)
+	return lower, upper
+}
+
+// spread is about the standard deviation of the observed rate.
+func (s side) spread() float64 {
+	return math.Sqrt((s.failures + 1) / s.n * (s.successes + 1) / s.n / s.n)
 }
 
 // deviance returns x·ln(x/mean) + mean - x without losing digits where x is near
@@ -80,25 +118,15 @@ func deviance(x, mean float64) float64 {
 	}
 	v := (x - mean) / (x + mean)
 	sum, term := (x-mean)*v, 2*x*v
-	for odd := 3.0; ; odd += 2 {
+	for odd := 3.0; odd < 100; odd += 2 {
 		term *= v * v
 		next := sum + term/odd
 		if next == sum {
-			return sum
+			break
 		}
 		sum = next
 	}
-}
-
-// logBetaRatio returns the logarithm of the likelihood of x failures and y
-// successes, averaged over the beta distribution of a and b, divided by the
-// greatest likelihood. The large terms of both are cancelled by hand, so that it
-// is exact for 1e19 requests too.
-func logBetaRatio(x, y, a, b float64) float64 {
-	n := x + y
-	return growth(x, a) + growth(y, b) - growth(n, a+b) +
-		(a-0.5)*math.Log(x+a) + (b-0.5)*math.Log(y+b) - (a+b-0.5)*math.Log(n+a+b) +
-		remainder(x+a) + remainder(y+b) - remainder(n+a+b) + halfLog2Pi - logBeta(a, b)
+	return sum
 }
 
 // growth returns x·ln((x+a)/x), and its limit at 0.
@@ -120,26 +148,4 @@ func remainder(x float64) float64 {
 	}
 	x2 := x * x
 	return (1.0/12 - (1.0/360-(1.0/1260-1/(1680*x2))/x2)/x2) / x
-}
-
-func logBeta(a, b float64) float64 {
-	la, _ := math.Lgamma(a)
-	lb, _ := math.Lgamma(b)
-	lab, _ := math.Lgamma(a + b)
-	return la + lb - lab
-}
-
-func logSumExp(terms []float64) float64 {
-	top := math.Inf(-1)
-	for _, term := range terms {
-		top = max(top, term)
-	}
-	if math.IsInf(top, 0) {
-		return top
-	}
-	var sum float64
-	for _, term := range terms {
-		sum += math.Exp(term - top)
-	}
-	return top + math.Log(sum)
 }
