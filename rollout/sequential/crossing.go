@@ -13,6 +13,9 @@ type limits struct{ inside, outside, spread float64 }
 func crossing(in limits, threshold float64, evidence func(float64) float64) float64 {
 	inside, outside := in.inside, in.outside
 	least := evidence(inside)
+	if least >= threshold {
+		return inside // too many requests for the digits of a rate
+	}
 	goal := math.Sqrt(threshold - least)
 	height := func(x float64) float64 { return math.Sqrt(max(0, evidence(x)-least)) - goal }
 	from, to := -goal, height(outside)

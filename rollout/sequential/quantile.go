@@ -42,7 +42,9 @@ func (q *Quantile) Compare(canary, baseline Histogram) (Result, error) {
 	result := Result{Measure: QuantileRatio, Canary: canary.Requests(), Baseline: baseline.Requests(), Tolerated: 1 + q.config.Tolerance, Estimate: 1, Upper: Unbounded}
 	if result.Canary > 0 && result.Baseline > 0 {
 		result.Lower, result.Upper = limits(1)
-		result.Estimate = canary.quantile(q.config.Quantile) / baseline.quantile(q.config.Quantile)
+		if b := baseline.quantile(q.config.Quantile); b > 0 {
+			result.Estimate = canary.quantile(q.config.Quantile) / b
+		}
 	}
 	lacking := shortfall{canary: result.Canary, baseline: result.Baseline, required: q.config.MinRequests}
 	return q.conclude(result, lacking, c.n, limits), nil
