@@ -73,20 +73,9 @@ func (q *Quantile) Against(canary Histogram, limit float64) (Result, error) {
 
 // conclude fills in what follows from the limits.
 func (q *Quantile) conclude(result Result, lacking shortfall, unit float64, limits func(factor float64) (lower, upper float64)) Result {
-	decide := func(lower, upper float64) Outcome {
-		// Bounds such as 0.3 and 0.25 are to have exactly the ratio 1.2.
-		const rounding = 1e-9
-		switch {
-		case lower >= result.Tolerated*(1-rounding):
-			return Harm
-		case upper <= result.Tolerated*(1+rounding):
-			return Safe
-		}
-		return Undecided
-	}
 	result.Estimate = min(max(result.Estimate, result.Lower), result.Upper)
 	if !lacking.any() {
-		result.Outcome = decide(result.Lower, result.Upper)
+		result.Outcome = outcome(result.Lower, result.Upper, result.Tolerated)
 	}
 	switch {
 	case result.Outcome != Undecided:
@@ -94,10 +83,24 @@ func (q *Quantile) conclude(result Result, lacking shortfall, unit float64, limi
 		result.Needed = Never
 	default:
 		result.Needed = lacking.needed(result.Canary, unit*q.config.Dispersion, func(factor float64) bool {
-			return decide(limits(factor)) != Undecided
+			lower, upper := limits(factor)
+			return outcome(lower, upper, result.Tolerated) != Undecided
 		})
 	}
 	return result
+}
+
+// outcome compares what lies between two bounds with what is tolerated.
+func outcome(lower, upper, tolerated float64) Outcome {
+	// Bounds such as 0.3 and 0.25 are to have exactly the ratio 1.2.
+	const rounding = 1e-9
+	switch {
+	case lower >= tolerated*(1-rounding):
+		return Harm
+	case upper <= tolerated*(1+rounding):
+		return Safe
+	}
+	return Undecided
 }
 
 // ranks is what a histogram says about where a quantile lies: at each finite
