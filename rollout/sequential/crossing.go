@@ -45,7 +45,7 @@ func crossing(in limits, threshold float64, evidence func(float64) float64) floa
 			continue
 		}
 		outside, to, from = x, at, from/2
-		if at <= 1e-5*goal {
+		if at <= 1e-4*goal {
 			break
 		}
 	}

@@ -16,32 +16,52 @@ func binomial(n, k int, q float64) float64 {
 	return a - b - c + float64(k)*math.Log(q) + float64(n-k)*math.Log1p(-q)
 }
 
-// The evidence against the true rate is 1 on average, after any number of requests.
+// The evidence against the true rate is at most 1 on average, after any number
+// of requests; exactly 1 but for the bets at the odds of a Poisson distribution.
 func TestEvidenceIsFair(t *testing.T) {
 	for _, q := range []float64{0.0005, 0.01, 0.3, 0.99} {
 		for _, n := range []int{1, 2, 10, 100, 1000} {
-			var mean float64
+			var mean, fair float64
 			for k := range n + 1 {
-				mean += math.Exp(binomial(n, k, q) + newSide(float64(k), float64(n-k)).against(q))
+				s := newSide(float64(k), float64(n-k))
+				won := s.winnings(q)
+				mean += math.Exp(binomial(n, k, q) + s.against(q))
+				fair += math.Exp(binomial(n, k, q) + won[0])
 			}
-			assert.InDelta(t, 1, mean, 1e-9, "q=%g n=%d", q, n)
+			assert.LessOrEqual(t, mean, 1+1e-9, "q=%g n=%d", q, n)
+			assert.InDelta(t, shareAbsolute, fair, 1e-9, "q=%g n=%d", q, n)
+			if q <= 0.01 {
+				assert.Greater(t, mean, 0.9, "q=%g n=%d", q, n)
+			}
 		}
 	}
 }
 
-// What is known now is also the mean over what the next request may tell.
-func TestEvidenceIsAMartingale(t *testing.T) {
+// The mean over what the next request may tell is at most what is known now.
+func TestEvidenceIsASupermartingale(t *testing.T) {
 	for _, q := range []float64{0.001, 0.2} {
 		for _, counts := range [][2]float64{{0, 0}, {0, 7}, {3, 40}, {12, 100_000}, {1e6, 1e9}} {
-			now := newSide(counts[0], counts[1]).against(q)
+			var now float64 // with nothing known, the whole stake
+			if counts != [2]float64{} {
+				now = newSide(counts[0], counts[1]).against(q)
+			}
 			failed, succeeded := newSide(counts[0]+1, counts[1]).against(q), newSide(counts[0], counts[1]+1).against(q)
-			next := logSum(math.Log(q)+failed, math.Log1p(-q)+succeeded)
-			assert.InDelta(t, now, next, 1e-6, "q=%g after %v", q, counts)
+			next := logSum([]float64{math.Log(q) + failed, math.Log1p(-q) + succeeded})
+			assert.LessOrEqual(t, next, now+1e-9*max(1, math.Abs(now)), "q=%g after %v", q, counts)
 		}
 	}
 }
 
-func logSum(a, b float64) float64 { return max(a, b) + math.Log1p(math.Exp(-math.Abs(a-b))) }
+// The slope is that of the evidence.
+func TestSlope(t *testing.T) {
+	for _, s := range []side{newSide(0, 40), newSide(30, 1000), newSide(1e6, 1e9), newSide(7, 0)} {
+		for _, q := range []float64{0.0001, 0.02, 0.5, 0.97} {
+			const h = 1e-7
+			_, slope := s.rising(q)
+			assert.InEpsilon(t, 1, slope/((s.against(q+h)-s.against(q-h))/(2*h)), 1e-3, "%v at %g", s, q)
+		}
+	}
+}
 
 // Requests that fail together in clumps of at most Dispersion leave the evidence
 // at 1 or less on average, also if clumps are smaller or fail only in part.
@@ -153,8 +173,8 @@ func TestLikelihoodOfManyRequests(t *testing.T) {
 	for _, n := range []float64{1e6, 1e9, 1e12, 1e15, 1e19} {
 		// Under Jeffreys' prior the logarithm tends to ½·ln(2/(π·n)) at any rate.
 		assert.InDelta(t, 0.5*math.Log(2/(math.Pi*n)), newPrior(0.5, 0.5).likelihood(0.01*n, 0.99*n), 1e-4, "n=%g", n)
-		s := newSide(0.01*n, 0.99*n)
-		// Three standard deviations away, the evidence grows by 4.5.
-		assert.InDelta(t, 4.5, s.against(0.01+3*math.Sqrt(0.01*0.99/n))-s.mixture, 0.1, "n=%g", n)
+		// Three standard deviations away, the likelihood has fallen by 4.5.
+		s, q := newSide(0.01*n, 0.99*n), 0.01+3*math.Sqrt(0.01*0.99/n)
+		assert.InDelta(t, 4.5, s.winnings(q)[0]-s.least[0], 0.1, "n=%g", n)
 	}
 }

@@ -21,8 +21,8 @@ func (p pair) times(factor float64) pair {
 // the evidence of the pair. The product is best where both have about as many
 // requests; the canary's own where the baseline is as good as known.
 const (
-	shareBoth = 0.5
-	shareOne  = 0.25
+	shareBoth = 0.8
+	shareOne  = 0.1
 )
 
 var (
@@ -50,7 +50,7 @@ func blend(canary, baseline float64) (evidence, byCanary, byBaseline float64) {
 }
 
 // precision is how exact the logarithm of an evidence is.
-const precision = 1e-7
+const precision = 1e-5
 
 // least returns the least evidence against any pair of rates on the line, which
 // is also the least on its far side, seen from the observed rates. The evidence
@@ -78,12 +78,15 @@ func (p pair) least(on line) float64 {
 		}
 		evidence, slope := p.along(on, x)
 		// The Illinois rule: halve the height of the end that stays.
+		width := hi - x
 		if slope < 0 {
-			bound = max(bound, evidence+slope*(hi-x))
 			lo, slopeLo, slopeHi = x, slope, slopeHi/2
 		} else {
-			bound = max(bound, evidence-slope*(x-lo))
+			width = lo - x
 			hi, slopeHi, slopeLo = x, slope, slopeLo/2
+		}
+		if !math.IsInf(evidence, 1) {
+			bound = max(bound, evidence+slope*width)
 		}
 		if evidence-bound <= precision*max(1, math.Abs(bound)) || hi-lo <= 0x1p-52*hi {
 			break
@@ -96,13 +99,10 @@ func (p pair) least(on line) float64 {
 func (p pair) along(on line, baseline float64) (evidence, slope float64) {
 	baseline = clamp(baseline)
 	canary := clamp(on.at(baseline))
-	evidence, byCanary, byBaseline := blend(p.canary.against(canary), p.baseline.against(baseline))
-	slope = byCanary*on.slope*p.canary.slope(canary) + byBaseline*p.baseline.slope(baseline)
-	if math.IsInf(evidence, 1) {
-		// Impossible at a corner: only the direction away from it is known.
-		slope = math.Copysign(math.MaxFloat64, slope)
-	}
-	return evidence, slope
+	ofCanary, canarySlope := p.canary.rising(canary)
+	ofBaseline, baselineSlope := p.baseline.rising(baseline)
+	evidence, byCanary, byBaseline := blend(ofCanary, ofBaseline)
+	return evidence, min(max(byCanary*on.slope*canarySlope+byBaseline*baselineSlope, -math.MaxFloat64), math.MaxFloat64)
 }
 
 // interval returns the differences between which neither end is refuted, below

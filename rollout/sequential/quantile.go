@@ -132,7 +132,7 @@ func (r ranks) times(factor, quantile float64) ranks {
 	share := 1 - quantile
 	for i := range r.bounds {
 		s := newSide(r.slower[i]*factor, r.faster[i]*factor)
-		out.beyond[i], out.notBeyond[i] = s.mixture, s.mixture
+		out.beyond[i], out.notBeyond[i] = s.lowest(), s.lowest()
 		if s.rate() > share {
 			out.beyond[i] = s.against(share)
 		} else {

@@ -1,19 +1,42 @@
 package sequential
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // side is what one side's counts say about its rate. Its numbers needn't be whole.
 type side struct {
 	failures, successes, n float64
-	// mixture is the logarithm of the likelihood averaged over the prior, divided
-	// by the greatest likelihood: at most 0.
-	mixture float64
+	// least are the logarithms of each bet's winnings at the observed rate, with
+	// its share: what it wins at another rate is more by a deviance.
+	least [1 + len(relative)]float64
 }
 
-// The prior is an equal mixture of these beta distributions. The first is
-// Jeffreys'; the others expect rates of about a tenth, a hundredth and a
-// thousandth, so that rare failures cost less than under any one of them.
-var priors = [...]prior{newPrior(0.5, 0.5), newPrior(0.5, 5), newPrior(0.5, 50), newPrior(0.5, 500)}
+// The evidence is what one would have won by betting against a rate at fair odds
+// or worse. The stake is shared among bets of two kinds.
+//
+// A fifth is on the rate being drawn from an equal mixture of the absolute
+// priors. The first is Jeffreys'; the others expect rates of about a tenth, a
+// hundredth and a thousandth.
+//
+// The rest is on the rate being a multiple of the one it is tested against: drawn
+// from gamma distributions with mean 1 and these shapes, of which the first
+// expects it to be some times as much, and the last to differ by a few percent, as
+// can only be seen after thousands of failures. Their odds are those of a Poisson
+// distribution, which are worse than fair, as 1+x is at most e^x. They cost less
+// than an absolute prior where a rate is known well already.
+var (
+	absolute = [...]prior{newPrior(0.5, 0.5), newPrior(0.5, 5), newPrior(0.5, 50), newPrior(0.5, 500)}
+	relative = [...]float64{1, 16, 1024}
+)
+
+const shareAbsolute = 0.2
+
+var (
+	logAbsolute = math.Log(shareAbsolute / float64(len(absolute)))
+	logRelative = math.Log((1 - shareAbsolute) / float64(len(relative)))
+)
 
 // prior is a beta distribution.
 type prior struct{ a, b, constant float64 }
@@ -41,17 +64,14 @@ func newSide(failures, successes float64) side {
 	if s.n == 0 {
 		return s
 	}
-	var terms [len(priors)]float64
-	top := math.Inf(-1)
-	for i, p := range priors {
-		terms[i] = p.likelihood(failures, successes)
-		top = max(top, terms[i])
+	var terms [len(absolute)]float64
+	for i, p := range absolute {
+		terms[i] = logAbsolute + p.likelihood(failures, successes)
 	}
-	var sum float64
-	for _, term := range terms {
-		sum += math.Exp(term - top)
+	s.least[0] = logSum(terms[:])
+	for i, shape := range relative {
+		s.least[i+1] = logRelative + 0.5*math.Log(shape/(failures+shape)) + remainder(failures+shape) - remainder(shape)
 	}
-	s.mixture = min(0, top+math.Log(sum/float64(len(priors))))
 	return s
 }
 
@@ -65,26 +85,59 @@ func (s side) rate() float64 {
 	return s.failures / s.n
 }
 
+// lowest is the evidence against the observed rate: the least there is.
+func (s side) lowest() float64 {
+	if s.n == 0 {
+		return 0
+	}
+	return logSum(s.least[:])
+}
+
 // against returns the logarithm of the evidence against the rate q: of a
-// martingale that begins at 1 if q is the true rate. It is convex in q and has
-// its minimum at the observed rate.
+// supermartingale that begins at 1 if q is the true rate. It is convex in q and
+// has its minimum at the observed rate.
 func (s side) against(q float64) float64 {
 	if s.n == 0 {
 		return 0
 	}
-	return s.mixture + deviance(s.failures, s.n*q) + deviance(s.successes, s.n*(1-q))
+	won := s.winnings(q)
+	return logSum(won[:])
 }
 
-// slope is the derivative of against.
-func (s side) slope(q float64) float64 {
-	var slope float64
+// winnings returns the logarithms of what each bet wins, with its share.
+func (s side) winnings(q float64) [1 + len(relative)]float64 {
+	won := s.least
+	won[0] += deviance(s.failures, s.n*q) + deviance(s.successes, s.n*(1-q))
+	for i, shape := range relative {
+		won[i+1] += deviance(s.failures+shape, s.n*q+shape)
+	}
+	return won
+}
+
+// rising returns the evidence and its derivative.
+func (s side) rising(q float64) (evidence, slope float64) {
+	if s.n == 0 {
+		return 0, 0
+	}
+	won := s.winnings(q)
+	evidence = logSum(won[:])
+	if math.IsInf(evidence, 1) {
+		if q < s.rate() {
+			return evidence, -math.MaxFloat64
+		}
+		return evidence, math.MaxFloat64
+	}
 	if s.successes > 0 {
 		slope += s.successes / (1 - q)
 	}
 	if s.failures > 0 {
 		slope -= s.failures / q
 	}
-	return slope
+	slope *= math.Exp(won[0] - evidence)
+	for i, shape := range relative {
+		slope += math.Exp(won[i+1]-evidence) * s.n * (s.n*q - s.failures) / (s.n*q + shape)
+	}
+	return evidence, slope
 }
 
 // interval returns the rates between which neither end is refuted, below with
@@ -148,4 +201,20 @@ func remainder(x float64) float64 {
 	}
 	x2 := x * x
 	return (1.0/12 - (1.0/360-(1.0/1260-1/(1680*x2))/x2)/x2) / x
+}
+
+// logSum returns the logarithm of the sum of what the terms are logarithms of.
+func logSum(terms []float64) float64 {
+	top := slices.Max(terms)
+	if math.IsInf(top, 0) {
+		return top
+	}
+	var sum float64
+	for _, term := range terms {
+		// Less than that doesn't change a digit.
+		if top-term < 40 {
+			sum += math.Exp(term - top)
+		}
+	}
+	return top + math.Log(sum)
 }
