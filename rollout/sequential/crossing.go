@@ -13,8 +13,12 @@ type limits struct{ inside, outside, spread float64 }
 func crossing(in limits, threshold float64, evidence func(float64) float64) float64 {
 	inside, outside := in.inside, in.outside
 	least := evidence(inside)
-	if least >= threshold {
-		return inside // too many requests for the digits of a rate
+	switch {
+	// More requests than a rate has digits for.
+	case least >= threshold:
+		return inside
+	case math.IsInf(least, -1):
+		return outside
 	}
 	goal := math.Sqrt(threshold - least)
 	height := func(x float64) float64 { return math.Sqrt(max(0, evidence(x)-least)) - goal }
