@@ -172,7 +172,7 @@ func TestLeastEvidence(t *testing.T) {
 func TestLikelihoodOfManyRequests(t *testing.T) {
 	for _, n := range []float64{1e6, 1e9, 1e12, 1e15, 1e19} {
 		// Under Jeffreys' prior the logarithm tends to ½·ln(2/(π·n)) at any rate.
-		assert.InDelta(t, 0.5*math.Log(2/(math.Pi*n)), newPrior(0.5, 0.5).likelihood(0.01*n, 0.99*n), 1e-4, "n=%g", n)
+		assert.InDelta(t, 0.5*math.Log(2/(math.Pi*n)), newPrior(0.5).likelihood(0.01*n, 0.99*n), 1e-4, "n=%g", n)
 		// Three standard deviations away, the likelihood has fallen by 4.5.
 		s, q := newSide(0.01*n, 0.99*n), 0.01+3*math.Sqrt(0.01*0.99/n)
 		assert.InDelta(t, 4.5, s.winnings(q)[0]-s.least[0], 0.1, "n=%g", n)

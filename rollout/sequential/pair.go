@@ -53,11 +53,22 @@ func blend(canary, baseline float64) (evidence, byCanary, byBaseline float64) {
 const precision = 1e-5
 
 // least returns the least evidence against any pair of rates on the line, which
-// is also the least on its far side, seen from the observed rates. The evidence
-// is convex along the line; its minimum lies between the observed baseline rate
-// and the one at which the canary's is the observed one. A tangent bounds it from
-// below, so that what is returned is never too much.
-func (p pair) least(on line) float64 {
+// is also the least on its far side, seen from the observed rates. What it
+// returns is never too much.
+func (p pair) least(on line) float64 { return p.search(on, math.NaN()) }
+
+// refutes reports whether the evidence against every pair of rates on the line is
+// at least 1/err.
+func (p pair) refutes(on line, err float64) bool {
+	threshold := -math.Log(err)
+	return p.search(on, threshold) >= threshold
+}
+
+// search finds the least evidence along the line, or some evidence on the same
+// side of the threshold. The evidence is convex along the line; its minimum lies
+// between the observed baseline rate and the one at which the canary's is the
+// observed one. A tangent bounds it from below.
+func (p pair) search(on line, threshold float64) float64 {
 	first, last := max(0, on.inverse(0)), min(1, on.inverse(1))
 	here, there := p.baseline.rate(), on.inverse(p.canary.rate())
 	lo := min(max(min(here, there), first), last)
@@ -65,9 +76,9 @@ func (p pair) least(on line) float64 {
 	low, slopeLo := p.along(on, lo)
 	high, slopeHi := p.along(on, hi)
 	switch {
-	case slopeLo >= 0 || lo >= hi:
+	case slopeLo >= 0 || lo >= hi || low < threshold:
 		return low
-	case slopeHi <= 0:
+	case slopeHi <= 0 || high < threshold:
 		return high
 	}
 	bound := math.Inf(-1)
@@ -88,7 +99,10 @@ func (p pair) least(on line) float64 {
 		if !math.IsInf(evidence, 1) {
 			bound = max(bound, evidence+slope*width)
 		}
-		if evidence-bound <= precision*max(1, math.Abs(bound)) || hi-lo <= 0x1p-52*hi {
+		if evidence < threshold {
+			return evidence
+		}
+		if bound >= threshold || evidence-bound <= precision*max(1, math.Abs(bound)) || hi-lo <= 0x1p-52*hi {
 			break
 		}
 	}

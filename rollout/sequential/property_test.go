@@ -237,6 +237,6 @@ func TestQuantileOfExtremeHistograms(t *testing.T) {
 	result, err := quantile.Compare(slow, slow)
 	require.NoError(t, err)
 	assert.Equal(t, Undecided, result.Outcome)
-	assert.EqualValues(t, uint64(Never), result.Needed)
+	assert.Equal(t, uint64(Never), result.Needed)
 	assert.Contains(t, result.String(), "buckets are too wide")
 }

@@ -27,7 +27,7 @@ type side struct {
 // distribution, which are worse than fair, as 1+x is at most e^x. They cost less
 // than an absolute prior where a rate is known well already.
 var (
-	absolute = [...]prior{newPrior(0.5, 0.5), newPrior(0.5, 5), newPrior(0.5, 50), newPrior(0.5, 500)}
+	absolute = [...]prior{newPrior(0.5), newPrior(5), newPrior(50), newPrior(500)}
 	relative = [...]float64{1, 16, 1024}
 )
 
@@ -41,7 +41,8 @@ var (
 // prior is a beta distribution.
 type prior struct{ a, b, constant float64 }
 
-func newPrior(a, b float64) prior {
+func newPrior(b float64) prior {
+	const a = 0.5
 	la, _ := math.Lgamma(a)
 	lb, _ := math.Lgamma(b)
 	lab, _ := math.Lgamma(a + b)

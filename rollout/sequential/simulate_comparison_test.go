@@ -54,9 +54,9 @@ func (c *cell) see(look func(minute int) Outcome) {
 	}
 }
 
-// String gives the share of alarms and the median number of canary requests
+// alarmed gives the share of alarms and the median number of canary requests
 // until them.
-func (c cell) String() string {
+func (c *cell) alarmed() string {
 	text := fmt.Sprintf("%d %%", int(math.Round(100*float64(c.alarms)/float64(c.streams))))
 	if c.alarms > 0 {
 		slices.Sort(c.delays)
@@ -66,7 +66,7 @@ func (c cell) String() string {
 }
 
 // calm is the share of streams that were called safe.
-func (c cell) calm() string {
+func (c *cell) calm() string {
 	return fmt.Sprintf("%d %%", int(math.Round(100*float64(c.safe)/float64(c.streams))))
 }
 
@@ -252,11 +252,11 @@ func comparison(rows, latencies []contest) string {
 	fmt.Fprintf(&out, comparisonHead, minutes, perMinute, int(canaryRequests), rows[0].cells[0].streams, latencies[0].cells[0].streams)
 	out.WriteString("## Failure rates\n\n| stream | harm? | this package, tolerance 0.2 points | called safe | Flagger, at most 1 % | PipeCD | Kayenta |\n|---|---|---|---|---|---|---|\n")
 	for _, row := range rows {
-		fmt.Fprintf(&out, "| %s | %s | %s | %s | %s | %s | %s |\n", row.stream, yes(row.harm), row.cells[0], row.cells[0].calm(), row.cells[1], row.cells[2], row.cells[3])
+		fmt.Fprintf(&out, "| %s | %s | %s | %s | %s | %s | %s |\n", row.stream, yes(row.harm), row.cells[0].alarmed(), row.cells[0].calm(), row.cells[1].alarmed(), row.cells[2].alarmed(), row.cells[3].alarmed())
 	}
 	out.WriteString("\n## 99th percentile of the latency\n\n| stream | harm? | this package, quantile, tolerance 25 % | called safe | this package, share slower than 0.25 s, tolerance 1 point | called safe | Flagger, at most 0.25 s | PipeCD | Kayenta |\n|---|---|---|---|---|---|---|---|---|\n")
 	for _, row := range latencies {
-		fmt.Fprintf(&out, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", row.stream, yes(row.harm), row.cells[0], row.cells[0].calm(), row.cells[1], row.cells[1].calm(), row.cells[2], row.cells[3], row.cells[4])
+		fmt.Fprintf(&out, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", row.stream, yes(row.harm), row.cells[0].alarmed(), row.cells[0].calm(), row.cells[1].alarmed(), row.cells[1].calm(), row.cells[2].alarmed(), row.cells[3].alarmed(), row.cells[4].alarmed())
 	}
 	out.WriteString(comparisonFoot)
 	return out.String()
