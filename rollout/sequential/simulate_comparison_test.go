@@ -150,7 +150,7 @@ func contestOfLatencies(t *testing.T, name string, harm bool, canary, baseline f
 	bounds[slices.IndexFunc(bounds, func(x float64) bool { return x > 0.2499 })] = latencyLimit
 	slow, usual := bucketed(bounds, canary), bucketed(bounds, baseline)
 	rng := rand.New(rand.NewPCG(13, uint64(len(name))))
-	for range streams(t, 40) {
+	for range streams(t, 30) {
 		var points, others []float64
 		var histories [2][]Histogram
 		c, b := slow.empty(), usual.empty()

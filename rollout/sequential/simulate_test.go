@@ -125,7 +125,7 @@ func count(b bool) int {
 // missed intervals stay within their bounds, whatever the rate and the split.
 func TestRateErrorsStayWithinBounds(t *testing.T) {
 	const alpha, beta, tolerance = 0.1, 0.1, 0.002
-	n := streams(t, 40)
+	n := streams(t, 20)
 	rate, err := NewRate(RateConfig{Alpha: alpha, Beta: beta, Tolerance: tolerance})
 	require.NoError(t, err)
 	for split, next := range map[string]look{"1:99": steady(0.01), "10:90": steady(0.1), "50:50": steady(0.5), "greedy": greedy} {
@@ -222,7 +222,7 @@ func stretched(cdf func(float64) float64, factor float64) func(float64) float64 
 
 func TestQuantileErrorsStayWithinBounds(t *testing.T) {
 	const alpha, beta = 0.1, 0.1
-	n := streams(t, 40)
+	n := streams(t, 16)
 	classic := []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, math.Inf(1)}
 	point := func(x float64) float64 { return float64(count(x >= 0.05)) }
 	for name, test := range map[string]struct {
@@ -250,8 +250,8 @@ func TestQuantileErrorsStayWithinBounds(t *testing.T) {
 					c, b := canary.empty(), baseline.empty()
 					said := map[Outcome]bool{}
 					miss := false
-					for step := range 40 {
-						more, others := steady(0.2)(rng, 2*step, pair{})
+					for step := range 32 {
+						more, others := steady(0.2)(rng, 3*step, pair{})
 						scatter(rng, more, canary.probabilities, c.Counts)
 						scatter(rng, others, baseline.probabilities, b.Counts)
 						lower, upper := quantile.ratio(quantile.ranks(c).times(1, q), quantile.ranks(b).times(1, q))
