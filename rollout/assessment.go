@@ -70,6 +70,9 @@ func (a assessment) count() string {
 	state := "ready"
 	if a.object.Kind == "Job" {
 		state = "completed"
+		if a.done && a.ready < a.desired { // by its success policy, or not counted yet
+			return state
+		}
 	}
 	return fmt.Sprintf("%d of %d %s", a.ready, a.desired, state)
 }

@@ -14,11 +14,13 @@ import (
 func (in *inspector) job(o stages.Object, now time.Time) assessment {
 	a := assessment{object: o}
 	job, ok := object[*batchv1.Job](in.world, jobs.name, o.Namespace, o.Name)
-	if !ok {
-		if completed, seen := in.completed[o]; seen {
-			return completed // its ttlSecondsAfterFinished is over
+	if !ok { // its ttlSecondsAfterFinished may be over
+		if seen, ok := in.completed[o]; ok {
+			return seen
 		}
-		return a.missing()
+		if job, ok = in.world.endedJob(o.Namespace, o.Name); !ok {
+			return a.missing()
+		}
 	}
 	owner := subjectOf("Job", job)
 	a.template, a.desired, a.ready = &job.Spec.Template.Spec, replicasOf(job.Spec.Completions), int(job.Status.Succeeded)
@@ -50,6 +52,15 @@ func (in *inspector) job(o stages.Object, now time.Time) assessment {
 		in.completed[o] = a
 	}
 	return a
+}
+
+func completed(job *batchv1.Job) bool {
+	for _, c := range job.Status.Conditions {
+		if c.Type == batchv1.JobComplete && c.Status == corev1.ConditionTrue {
+			return true
+		}
+	}
+	return false
 }
 
 // jobFailed points at the job's last failed pod, which says why.

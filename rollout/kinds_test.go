@@ -271,9 +271,10 @@ func TestCustomResourceBeforeItsKind(t *testing.T) {
 		served := l.served
 		l.served = nil
 		v := l.verifier()
+		rel := release(t, widgetObject)
 		done := make(chan error, 1)
 		go func() {
-			_, err := v.Verify(t.Context(), release(t, widgetObject))
+			_, err := v.Verify(t.Context(), rel)
 			done <- err
 		}()
 		time.Sleep(3 * time.Second)
@@ -361,10 +362,10 @@ func TestObjectsThatMayNotBeWatched(t *testing.T) {
 		require.NoError(t, metav1.AddMetaToScheme(scheme))
 		gets := metadatafake.NewSimpleMetadataClient(scheme, there)
 		v.cluster.metadata = gets
-		ctx := t.Context()
+		rel := release(t, serviceObject, claimObject)
 		done := make(chan stages.Verification, 1)
 		go func() {
-			verified, err := v.Verify(ctx, release(t, serviceObject, claimObject))
+			verified, err := v.Verify(t.Context(), rel)
 			assert.NoError(t, err)
 			done <- verified
 		}()

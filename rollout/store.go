@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -26,6 +27,9 @@ type store struct {
 	owned   map[types.UID]map[types.NamespacedName]metav1.Object // by controller
 	events  eventLog
 	pulls   pullCounts
+	// ended are the jobs that were deleted after they had completed, which may be
+	// so soon that nobody has looked in between.
+	ended   map[types.NamespacedName]*batchv1.Job
 	readers map[*world]struct{}
 }
 
@@ -35,6 +39,7 @@ func newStore() store {
 		owned:   map[types.UID]map[types.NamespacedName]metav1.Object{},
 		events:  eventLog{byUID: map[types.UID][]*corev1.Event{}},
 		pulls:   pullCounts{},
+		ended:   map[types.NamespacedName]*batchv1.Job{},
 		readers: map[*world]struct{}{},
 	}
 }
@@ -118,11 +123,15 @@ func (s *store) remove(o metav1.Object) {
 		s.drop(old)
 	}
 	delete(s.pulls, o.GetUID())
+	if job, ok := o.(*batchv1.Job); ok && metav1.GetControllerOfNoCopy(o) == nil && completed(job) {
+		s.ended[nameOf(o)] = job
+	}
 	s.wakeAbout(o)
 }
 
 func (s *store) insert(o metav1.Object) {
 	s.objects[nameOf(o)] = o
+	delete(s.ended, nameOf(o))
 	if ref := metav1.GetControllerOfNoCopy(o); ref != nil {
 		group := s.owned[ref.UID]
 		if group == nil {

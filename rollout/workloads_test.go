@@ -371,8 +371,9 @@ func TestJobThatCleansUpAfterItself(t *testing.T) {
 		j := job()
 		l := newLab(t, d, old, updated, oldPod, newPod, j)
 		r := l.start(t.Context(), release(t, stages.Object{APIVersion: "apps/v1", Kind: "Deployment", Name: "shop"}, stages.Object{APIVersion: "batch/v1", Kind: "Job", Name: "migrate"}))
-		l.put(job(batchv1.JobCondition{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}))
-		l.remove(j)
+		finished := job(batchv1.JobCondition{Type: batchv1.JobComplete, Status: corev1.ConditionTrue})
+		l.write(finished) // nobody looks before it is gone
+		l.remove(finished)
 		time.Sleep(time.Minute)
 		require.False(t, r.over(), "it is not missing: %v", r.err)
 		l.put(as(newPod, ready(pinnedTo(digestA))), complete(d))

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -200,6 +201,19 @@ func allIn[T metav1.Object](w *world, resource, namespace string) []T {
 	}
 	slices.SortFunc(out, func(a, b T) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return out
+}
+
+// endedJob returns a job that was deleted after it had completed.
+func (w *world) endedJob(namespace, name string) (job *batchv1.Job, ok bool) {
+	for _, m := range w.feedsOf(jobs.name) {
+		m.mu.RLock()
+		job, ok = m.ended[types.NamespacedName{Namespace: namespace, Name: name}]
+		m.mu.RUnlock()
+		if ok {
+			break
+		}
+	}
+	return job, ok
 }
 
 // byUID returns the object, or nil, for evidence: the session isn't woken when
