@@ -69,7 +69,7 @@ type expectation struct {
 	// noErrors refuses HTTP's statuses of errors, where none is expected.
 	noErrors bool
 	matches  *regexp.Regexp
-	paths   []path
+	paths    []path
 }
 
 // compile checks and completes e.
