@@ -120,7 +120,7 @@ func TestSmokePasses(t *testing.T) {
 		"HTTP, secret header":   {l.http(t, "/private", smoke.Expect{Contains: "welcome"}, secretly), "status 200"},
 		"HTTP, deployment":      {l.http(t, "/ok", fine, func(c *smoke.HTTPConfig) { c.Target.Name = "deployment/shop" }), "status 200"},
 		"job":                   {l.job(t, "pass", smoke.Expect{Matches: `(?m)^all \d+ checks passed$`}), "bytes"},
-		"job, 2 of 3":           {l.job(t, "second", smoke.Expect{Attempts: 3, Successes: 2}), "2 of 3 requests passed"},
+		"job, 2 of 3":           {l.job(t, "second", smoke.Expect{Attempts: 3, Successes: 2}), "2 of 3 runs passed"},
 		"job, environment of Secret": {l.job(t, "secret", smoke.Expect{Contains: "15 characters"}, func(c *smoke.JobConfig) {
 			c.Env = []corev1.EnvVar{{Name: "SECRET", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "access"}, Key: "word"}}}}
 		}), "bytes"},
@@ -164,7 +164,7 @@ func TestSmokeFails(t *testing.T) {
 		"pod, JSON":          {l.pod(t, "/ok", json("ok")), l.rel, `JSON path {.checks[*].status} is "stale", expected "ok"`},
 		"pod, latency":       {l.pod(t, "/slow", smoke.Expect{MaxLatency: 100 * time.Millisecond}), l.rel, "more than 100ms"},
 		"pod, no such name":  {l.pod(t, "/", none, func(c *smoke.PodConfig) { c.URL = "http://nobody.invalid/" }), l.rel, "the host's name doesn't resolve"},
-		"pod, refused":       {l.pod(t, "/", none, func(c *smoke.PodConfig) { c.URL = "http://{{.Release}}:9090/" }), l.rel, "exit code"},
+		"pod, no HTTP":       {l.pod(t, "/", none, func(c *smoke.PodConfig) { c.URL = "http://{{.Release}}:9090/" }), l.rel, "exit code"},
 		"pod, flaky":         {l.pod(t, "/flaky", smoke.Expect{Attempts: 10}), l.rel, "of 10 requests passed, 10 required; request"},
 		"HTTP, status":       {l.http(t, "/ok", smoke.Expect{Status: 204}), l.rel, "GET /ok: returned status 200, expected 204"},
 		"HTTP, server error": {l.http(t, "/broken", none), l.rel, "returned status 500, expected one below 400"},
@@ -176,8 +176,8 @@ func TestSmokeFails(t *testing.T) {
 		"HTTP, old pods":     {l.http(t, "/ok", none), other, "no ready pod that runs " + foreign.String()},
 		"job, exit code":     {l.job(t, "fail", smoke.Expect{}), l.rel, "container smoke ended with exit code 3"},
 		"job, output":        {l.job(t, "pass", smoke.Expect{Contains: "4 checks"}), l.rel, `doesn't contain "4 checks"`},
-		"job, 3 of 3":        {l.job(t, "second", smoke.Expect{Attempts: 3}), l.rel, "3 required; request 2: container smoke ended with exit code 3"},
-		"job, deadline":      {l.job(t, "hang", smoke.Expect{}, func(c *smoke.JobConfig) { c.Timeout = 4 * time.Second }), l.rel, ""},
+		"job, 3 of 3":        {l.job(t, "second", smoke.Expect{Attempts: 3}), l.rel, "3 required; run 2: container smoke ended with exit code 3"},
+		"job, deadline":      {l.job(t, "hang", smoke.Expect{}, func(c *smoke.JobConfig) { c.Timeout = 4 * time.Second }), l.rel, "job /answerer hang: did not end: "},
 		"TCP, closed":        {made(t)(smoke.NewTCP(smoke.TCPConfig{REST: l.w.rest, Target: smoke.Target{Name: "deployment/shop", Port: "9999"}, Expect: none})), l.rel, "refused"},
 		"gRPC, not serving":  {made(t)(grpcprobe.New(grpcprobe.Config{REST: l.w.rest, Target: smoke.Target{Port: "grpc"}, Service: "shop.Returns"})), l.rel, "the health is NOT_SERVING"},
 		"gRPC, no service":   {made(t)(grpcprobe.New(grpcprobe.Config{REST: l.w.rest, Target: smoke.Target{Port: "grpc"}, Service: "shop.None"})), l.rel, `doesn't know the service "shop.None"`},

@@ -23,6 +23,8 @@ type attempt struct {
 type tally struct {
 	expect   expectation
 	what     string // what was asked, such as "GET /healthz"
+	unit     string // "request" or "run"
+	remedy   string
 	clean    cleaner
 	attempts []attempt
 	passed   int
@@ -33,6 +35,15 @@ type problem struct {
 	number  int
 	text    string
 	attempt attempt
+}
+
+// requests is a tally of requests, runs one of runs of a program.
+func requests(e expectation, what string, clean cleaner) *tally {
+	return &tally{expect: e, what: what, unit: "request", remedy: "see the response: service, port, path and network policies", clean: clean}
+}
+
+func runs(e expectation, what string, clean cleaner) *tally {
+	return &tally{expect: e, what: what, unit: "run", remedy: "see what the program wrote", clean: clean}
 }
 
 // add judges one more request.
@@ -60,12 +71,12 @@ func (t *tally) decided() bool {
 func (t *tally) pass() bool { return t.passed >= t.expect.Successes }
 
 // check says what was observed of a test that has passed.
-func (t *tally) check(kind string) stages.Check {
+func (t *tally) check() stages.Check {
 	last := t.attempts[len(t.attempts)-1]
 	slowest := slices.MaxFunc(t.attempts, func(a, b attempt) int { return int(a.Latency - b.Latency) }).Latency
 	var parts []string
 	if t.expect.Attempts > 1 {
-		parts = append(parts, fmt.Sprintf("%d of %d requests passed", t.passed, len(t.attempts)))
+		parts = append(parts, fmt.Sprintf("%d of %d %ss passed", t.passed, len(t.attempts), t.unit))
 	}
 	if last.Status != 0 {
 		parts = append(parts, fmt.Sprintf("status %d", last.Status))
@@ -76,10 +87,12 @@ func (t *tally) check(kind string) stages.Check {
 	if len(last.Body) > 0 {
 		parts = append(parts, fmt.Sprintf("%d bytes", len(last.Body)))
 	}
-	parts = append(parts, rounded(slowest).String())
-	c := stages.Check{Name: "smoke " + kind + " " + t.what, Message: strings.Join(parts, ", ")}
+	if slowest > 0 {
+		parts = append(parts, rounded(slowest).String())
+	}
+	c := stages.Check{Name: "smoke " + t.what, Message: strings.Join(parts, ", ")}
 	if n := len(t.problems); n > 0 {
-		c.Message += fmt.Sprintf("; request %d failed: %s", t.problems[n-1].number, t.problems[n-1].text)
+		c.Message += fmt.Sprintf("; %s %d failed: %s", t.unit, t.problems[n-1].number, t.problems[n-1].text)
 	}
 	return c
 }
@@ -89,9 +102,8 @@ const (
 	maxBodyExcerpt = 300
 )
 
-// failure tells which requests failed, and how. Extra are lines that belong to no
-// request, such as what a program wrote.
-func (t *tally) failure(rel stages.Release, extra []string) error {
+// failure tells which requests failed, and how.
+func (t *tally) failure(rel stages.Release) error {
 	var message string
 	var logs []string
 	var causes []error
@@ -103,14 +115,14 @@ func (t *tally) failure(rel stages.Release, extra []string) error {
 			logs = append(logs, t.describe(p)...)
 		}
 	}
-	evidence := stages.Evidence{Subject: workload(rel).String(), Remedy: "see the response: service, port, path and network policies"}
+	evidence := stages.Evidence{Subject: workload(rel).String(), Remedy: t.remedy}
 	if n := len(t.problems); n > 0 {
 		p := t.problems[n-1]
 		if t.expect.Attempts == 1 {
 			message = t.what + ": " + p.text
 		} else {
-			message = fmt.Sprintf("%s: %d of %d requests passed, %d required; request %d: %s",
-				t.what, t.passed, len(t.attempts), t.expect.Successes, p.number, p.text)
+			message = fmt.Sprintf("%s: %d of %d %ss passed, %d required; %s %d: %s",
+				t.what, t.passed, len(t.attempts), t.unit, t.expect.Successes, t.unit, p.number, p.text)
 		}
 		if p.attempt.subject != "" {
 			evidence.Subject = p.attempt.subject
@@ -119,21 +131,21 @@ func (t *tally) failure(rel stages.Release, extra []string) error {
 			logs = append(logs, fmt.Sprintf("(%d more failed)", hidden))
 		}
 	}
-	evidence.Message, evidence.Logs = t.clean.line(message), append(logs, extra...)
+	evidence.Message, evidence.Logs = t.clean.line(message), logs
 	return &failed{failure(rel, evidence), errors.Join(causes...)}
 }
 
 // describe tells one request that failed, in a line or two.
 func (t *tally) describe(p problem) []string {
 	a := p.attempt
-	line := fmt.Sprintf("request %d", p.number)
+	line := fmt.Sprintf("%s %d", t.unit, p.number)
 	if a.subject != "" {
 		line += " to " + a.subject
 	}
 	if a.Status != 0 {
 		line += fmt.Sprintf(": status %d", a.Status)
 	}
-	if a.err == nil || a.Latency > 0 {
+	if a.Latency > 0 {
 		line += fmt.Sprintf(" after %s", rounded(a.Latency))
 	}
 	lines := []string{t.clean.line(line + ": " + p.text)}
@@ -191,7 +203,7 @@ func (t *tally) repeat(ctx context.Context, once func(context.Context) (a attemp
 		reached = true
 		t.add(a)
 		if t.expect.Attempts > 1 {
-			t.progress(ctx, fmt.Sprintf("%d of %d requests passed", t.passed, len(t.attempts)))
+			t.progress(ctx, fmt.Sprintf("%d of %d %ss passed", t.passed, len(t.attempts), t.unit))
 		}
 		if t.decided() {
 			return nil

@@ -20,8 +20,8 @@ import (
 type DialConfig struct {
 	// REST is how to reach the cluster, required. It is copied.
 	REST *rest.Config
-	// Name says what is asked, such as "redis PING", required. It is no place for
-	// secrets.
+	// Name says what is asked, such as "redis PING", required; {{.Release}} and the
+	// like are filled in. It is no place for secrets.
 	Name string
 	// Target is whom to ask.
 	Target Target
@@ -54,7 +54,7 @@ type Endpoint struct {
 // dialTest asks the release by port-forward.
 type dialTest struct {
 	DialConfig
-	kind    string // for the check's name
+	what    pattern
 	cluster cluster
 	target  target
 	expect  expectation
@@ -70,11 +70,7 @@ type dialTest struct {
 // pod of the release, for protocols that this package doesn't speak. It asks the
 // cluster nothing yet. Its error matches [stages.ErrInvalid].
 func NewDial(config DialConfig) (*Test, error) {
-	return newDialTest("dial", config)
-}
-
-func newDialTest(kind string, config DialConfig) (*Test, error) {
-	d, err := prepareDial(kind, config)
+	d, err := prepareDial(config)
 	if err != nil {
 		return nil, fmt.Errorf("smoke test by port-forward: %w", err)
 	}
@@ -102,11 +98,11 @@ func (d *dialTest) connect() (err error) {
 }
 
 func (d *dialTest) test() *Test {
-	return &Test{name: "smoke test " + d.Name, timeout: d.Timeout, run: d.run, close: d.cluster.close}
+	return &Test{name: "smoke test by port-forward", timeout: d.Timeout, run: d.run, close: d.cluster.close}
 }
 
 // prepareDial checks and completes everything but the connection.
-func prepareDial(kind string, c DialConfig) (*dialTest, error) {
+func prepareDial(c DialConfig) (*dialTest, error) {
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, DefaultRequestTimeout)
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
 	switch {
@@ -117,9 +113,12 @@ func prepareDial(kind string, c DialConfig) (*dialTest, error) {
 	case c.RequestTimeout < 0 || c.Timeout < 0:
 		return nil, fmt.Errorf("%w: RequestTimeout and Timeout can't be negative", stages.ErrInvalid)
 	}
-	d := &dialTest{DialConfig: c, kind: kind, clean: cleaner{extra: c.Redact}}
+	d := &dialTest{DialConfig: c, clean: cleaner{extra: c.Redact}}
 	var err error
 	if d.expect, err = c.Expect.compile(); err != nil {
+		return nil, err
+	}
+	if d.what, err = parsePattern("Name", c.Name); err != nil {
 		return nil, err
 	}
 	d.target, err = c.Target.compile()
@@ -127,10 +126,13 @@ func prepareDial(kind string, c DialConfig) (*dialTest, error) {
 }
 
 func (d *dialTest) run(ctx context.Context, rel stages.Release) (stages.Check, error) {
-	t := tally{expect: d.expect, what: d.Name, clean: d.clean}
-	turn := 0
-	err := t.repeat(ctx, func(ctx context.Context) (attempt, bool) {
-		a, gone := d.once(ctx, rel, turn, &t)
+	what, err := d.what.fill(rel)
+	if err != nil {
+		return stages.Check{}, err
+	}
+	t, turn := requests(d.expect, what, d.clean), 0
+	err = t.repeat(ctx, func(ctx context.Context) (attempt, bool) {
+		a, gone := d.once(ctx, rel, turn, t)
 		turn++
 		return a, gone
 	})
@@ -138,9 +140,9 @@ func (d *dialTest) run(ctx context.Context, rel stages.Release) (stages.Check, e
 	case err != nil:
 		return stages.Check{}, err
 	case !t.pass():
-		return stages.Check{}, t.failure(rel, nil)
+		return stages.Check{}, t.failure(rel)
 	}
-	return t.check(d.kind), nil
+	return t.check(), nil
 }
 
 // once makes one request, to the pod whose turn it is, and reports whether that

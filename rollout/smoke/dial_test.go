@@ -137,7 +137,7 @@ func TestSecretsAreMasked(t *testing.T) {
 func TestRequestsGoToEachPod(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var asked []string
-		d, err := prepareDial("dial", DialConfig{Name: "x", Expect: Expect{Attempts: 4}, Try: func(_ context.Context, to Endpoint) (Answer, error) {
+		d, err := prepareDial(DialConfig{Name: "x", Expect: Expect{Attempts: 4}, Try: func(_ context.Context, to Endpoint) (Answer, error) {
 			asked = append(asked, to.Pod)
 			return Answer{}, nil
 		}})
@@ -151,7 +151,7 @@ func TestRequestsGoToEachPod(t *testing.T) {
 func TestAPodThatGoesAwayIsNoFailure(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		pods := []string{"a", "b"}
-		d, err := prepareDial("dial", DialConfig{Name: "x", Expect: Expect{Attempts: 3}, Try: func(_ context.Context, to Endpoint) (Answer, error) {
+		d, err := prepareDial(DialConfig{Name: "x", Expect: Expect{Attempts: 3}, Try: func(_ context.Context, to Endpoint) (Answer, error) {
 			if to.Pod == "b" {
 				pods = []string{"a", "c"}
 				return Answer{}, errors.New("connection reset")
@@ -176,7 +176,7 @@ func TestAPodThatGoesAwayIsNoFailure(t *testing.T) {
 func TestAClusterThatDoesNotAnswerIsIndeterminate(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		away := &unreachable{errors.New("connection refused")}
-		d, err := prepareDial("dial", DialConfig{Name: "x", Try: func(context.Context, Endpoint) (Answer, error) { return Answer{}, nil }})
+		d, err := prepareDial(DialConfig{Name: "x", Try: func(context.Context, Endpoint) (Answer, error) { return Answer{}, nil }})
 		require.NoError(t, err)
 		test := dialled(t, d, nil)
 		d.endpoints = func(context.Context, stages.Release) ([]endpoint, error) { return nil, away }
@@ -199,7 +199,7 @@ func TestTry(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
-				d, err := prepareDial("dial", DialConfig{Name: "x", Try: test.try})
+				d, err := prepareDial(DialConfig{Name: "x", Try: test.try})
 				require.NoError(t, err)
 				_, err = dialled(t, d, nil, "a").Verify(t.Context(), release(t))
 				requireFailure(t, err)

@@ -130,7 +130,7 @@ func prepareHTTP(c HTTPConfig) (*dialTest, error) {
 	if err := errors.Join(c.Expect.forHTTP(), checkHeaders(c.Headers, "SecretHeaders")); err != nil {
 		return nil, err
 	}
-	d, err := prepareDial("HTTP", DialConfig{
+	d, err := prepareDial(DialConfig{
 		REST: c.REST, Name: "GET " + c.Path, Target: c.Target, Try: h.try, Expect: c.Expect,
 		RequestTimeout: c.RequestTimeout, Timeout: c.Timeout, Redact: c.Redact,
 	})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -184,17 +185,16 @@ func (j *jobTest) run(ctx context.Context, rel stages.Release) (check stages.Che
 	}
 	defer func() { check, err = cleanUp(ctx, made, j.CleanupTimeout, j.clean, check, err) }()
 	j.cluster.sweepJobs(ctx, rel, job)
-	t := tally{expect: j.expect, what: "job " + labelledName(rel, job), clean: j.clean}
+	t := runs(j.expect, "job "+program(rel, job), j.clean)
 	t.progress(ctx, "running "+job.Name)
-	return j.judge(ctx, rel, job, &t)
+	return j.judge(ctx, rel, job, t)
 }
 
-// labelledName is what a job is called in a check: by its program, because its
-// own name is made up.
-func labelledName(rel stages.Release, job *batchv1.Job) string {
+// program is what a job is called in a check, because its own name is made up.
+func program(rel stages.Release, job *batchv1.Job) string {
 	c := job.Spec.Template.Spec.Containers[0]
 	if words := slices.Concat(c.Command, c.Args); len(words) > 0 {
-		return shorten(words[0], 60)
+		return shorten(strings.Join(words, " "), 60)
 	}
 	return "of " + rel.Name
 }
@@ -219,22 +219,25 @@ func (j *jobTest) judge(ctx context.Context, rel stages.Release, job *batchv1.Jo
 			return stages.Check{}, ending
 		}
 	}
-	runs, err := j.runs(ctx, job)
+	attempts, err := j.attempts(ctx, job)
 	if err != nil {
 		return stages.Check{}, err
 	}
-	for _, r := range runs {
-		t.add(r)
+	for _, a := range attempts {
+		if a.unfinished && failed {
+			a.err = fmt.Errorf("did not end: %s: %s", f.Decisive.Reason, f.Decisive.Message)
+		}
+		t.add(a.attempt)
 	}
 	switch {
 	case t.pass():
-		return t.check("job"), nil
+		return t.check(), nil
 	case len(t.problems) == 0 && failed:
 		return stages.Check{}, ending // no pod of it has ended: its deadline, say
 	case !t.decided():
 		t.add(attempt{err: errors.New("no pod has run for it")})
 	}
-	err = t.failure(rel, nil)
+	err = t.failure(rel)
 	if failure, ok := errors.AsType[*rollout.Failure](err); ok && failed {
 		// What the watch has seen of the last pod tells most.
 		failure.Decisive.ExitCode, failure.Decisive.Events, failure.Decisive.Container = f.Decisive.ExitCode, f.Decisive.Events, f.Decisive.Container
@@ -242,8 +245,14 @@ func (j *jobTest) judge(ctx context.Context, rel stages.Release, job *batchv1.Jo
 	return stages.Check{}, err
 }
 
-// runs returns what the job's pods came to, in the order of their start.
-func (j *jobTest) runs(ctx context.Context, job *batchv1.Job) ([]attempt, error) {
+// podAttempt is what a job's pod came to.
+type podAttempt struct {
+	attempt
+	unfinished bool
+}
+
+// attempts returns what the job's pods came to, in the order of their start.
+func (j *jobTest) attempts(ctx context.Context, job *batchv1.Job) ([]podAttempt, error) {
 	list, err := j.cluster.client.CoreV1().Pods(job.Namespace).List(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job.Name})
 	if err != nil {
 		return nil, denied(err, "list", "pods", job.Namespace, "")
@@ -251,7 +260,7 @@ func (j *jobTest) runs(ctx context.Context, job *batchv1.Job) ([]attempt, error)
 	slices.SortFunc(list.Items, func(a, b corev1.Pod) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Annotations[batchv1.JobCompletionIndexAnnotation], b.Annotations[batchv1.JobCompletionIndexAnnotation]), cmp.Compare(a.Name, b.Name))
 	})
-	var out []attempt
+	var out []podAttempt
 	for i := range list.Items {
 		pod := &list.Items[i]
 		if ref := metav1.GetControllerOf(pod); ref == nil || ref.UID != job.UID {
@@ -267,9 +276,9 @@ func (j *jobTest) runs(ctx context.Context, job *batchv1.Job) ([]attempt, error)
 }
 
 // attempt judges how a pod has ended.
-func (j *jobTest) attempt(ctx context.Context, pod *corev1.Pod) (attempt, error) {
+func (j *jobTest) attempt(ctx context.Context, pod *corev1.Pod) (podAttempt, error) {
 	first := pod.Spec.Containers[0].Name
-	a := attempt{subject: "pod " + pod.Namespace + "/" + pod.Name}
+	a := podAttempt{attempt: attempt{subject: "pod " + pod.Namespace + "/" + pod.Name}}
 	ended := false
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		t := s.State.Terminated
@@ -284,7 +293,8 @@ func (j *jobTest) attempt(ctx context.Context, pod *corev1.Pod) (attempt, error)
 		}
 	}
 	if a.err == nil && pod.Status.Phase != corev1.PodSucceeded {
-		a.err = fmt.Errorf("the pod is %s: %s %s", pod.Status.Phase, pod.Status.Reason, pod.Status.Message)
+		a.unfinished = !ended
+		a.err = fmt.Errorf("the pod is %s", strings.Join(strings.Fields(string(pod.Status.Phase)+" "+pod.Status.Reason+" "+pod.Status.Message), " "))
 	}
 	if !ended {
 		return a, nil

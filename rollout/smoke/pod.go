@@ -193,9 +193,9 @@ func (p *podTest) run(ctx context.Context, rel stages.Release) (check stages.Che
 	}
 	defer func() { check, err = cleanUp(ctx, made, p.CleanupTimeout, p.clean, check, err) }()
 	p.cluster.sweepPods(ctx, rel, pod)
-	t := tally{expect: p.expect, what: "GET " + address, clean: p.clean}
+	t := requests(p.expect, "GET "+address, p.clean)
 	t.progress(ctx, "fetching with pod "+pod.Name)
-	return p.judge(ctx, rel, pod, script, &t)
+	return p.judge(ctx, rel, pod, script, t)
 }
 
 // cleanUp deletes what a test made. Where that fails for another reason than want
@@ -241,9 +241,9 @@ func (p *podTest) judge(ctx context.Context, rel stages.Release, pod *corev1.Pod
 	}
 	switch {
 	case t.pass():
-		return t.check("pod"), nil
+		return t.check(), nil
 	case t.decided():
-		return stages.Check{}, t.failure(rel, nil)
+		return stages.Check{}, t.failure(rel)
 	case failed && len(fetched) == 0:
 		// The program is not what it should be: what it wrote says why.
 		f.Workload = workload(rel)
@@ -254,7 +254,7 @@ func (p *podTest) judge(ctx context.Context, rel stages.Release, pod *corev1.Pod
 		lost.err = fmt.Errorf("the pod ended before: %s: %s", f.Decisive.Reason, f.Decisive.Message)
 	}
 	t.add(lost)
-	return stages.Check{}, t.failure(rel, nil)
+	return stages.Check{}, t.failure(rel)
 }
 
 // silent keeps the watcher's progress to itself.

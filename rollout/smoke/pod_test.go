@@ -105,7 +105,7 @@ func TestCurl(t *testing.T) {
 			output, _ := exec.CommandContext(t.Context(), curl, s.arguments...).Output()
 			fetched := s.parse(string(output))
 			require.Len(t, fetched, len(test.statuses), "%s", output)
-			tally := tally{expect: p.expect}
+			tally := requests(p.expect, "GET", p.clean)
 			for i, a := range fetched {
 				tally.add(a)
 				assert.Equal(t, test.statuses[i], a.Status)

@@ -67,7 +67,7 @@ func prepareTCP(c TCPConfig) (*dialTest, error) {
 		name += ":" + c.Target.Port
 	}
 	t := &tcpTest{send: c.Send}
-	d, err := prepareDial("TCP", DialConfig{
+	d, err := prepareDial(DialConfig{
 		REST: c.REST, Name: name, Target: c.Target, Try: t.try, Expect: c.Expect,
 		RequestTimeout: c.RequestTimeout, Timeout: c.Timeout, Redact: c.Redact,
 	})

@@ -102,11 +102,21 @@ func (t *tunnel) refused() error {
 	select {
 	case <-t.told:
 		if t.trouble != "" {
-			return fmt.Errorf("port-forward: %s", t.trouble)
+			return fmt.Errorf("port-forward: %s", essence(t.trouble))
 		}
 	default:
 	}
 	return nil
+}
+
+// essence leaves out of a runtime's message the sandbox and its network namespace.
+func essence(message string) string {
+	for _, mark := range []string{"dial tcp4 ", "dial tcp "} {
+		if i := strings.Index(message, mark); i >= 0 {
+			return message[i:]
+		}
+	}
+	return message
 }
 
 // settle waits for as long as given to hear whether the port was refused.
