@@ -49,11 +49,9 @@ func runs(e expectation, what string, clean cleaner) *tally {
 // add judges one more request.
 func (t *tally) add(a attempt) {
 	t.attempts = append(t.attempts, a)
-	text := ""
+	text := t.expect.judge(a.Answer)
 	if a.err != nil {
 		text = a.err.Error()
-	} else {
-		text = t.expect.judge(a.Answer)
 	}
 	if text == "" {
 		t.passed++

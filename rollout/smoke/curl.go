@@ -55,10 +55,10 @@ func (p *podTest) options() []string {
 		out = append(out, "--header", name+": "+p.Headers[name])
 	}
 	if !p.HeadersFrom.isZero() {
-		out = append(out, "--header", "@"+secretFiles+"/headers")
+		out = append(out, "--header", "@"+headerPath+"/headers")
 	}
 	if !p.CAFrom.isZero() {
-		out = append(out, "--cacert", caFiles+"/ca.pem")
+		out = append(out, "--cacert", caPath+"/ca.pem")
 	}
 	if p.DangerouslyTrustAnyCertificate {
 		out = append(out, "--insecure")

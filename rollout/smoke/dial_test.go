@@ -39,6 +39,11 @@ func overHTTP(t *testing.T, change func(*HTTPConfig), handler http.HandlerFunc, 
 	return dialled(t, d, handler, append(pods, "shop-1")...)
 }
 
+// say answers with a text.
+func say(w io.Writer, format string, args ...any) {
+	_, _ = fmt.Fprintf(w, format, args...) // who has gone away doesn't mind
+}
+
 func expecting(e Expect) func(*HTTPConfig) { return func(c *HTTPConfig) { c.Expect = e } }
 
 func TestHTTPPasses(t *testing.T) {
@@ -55,7 +60,7 @@ func TestHTTPPasses(t *testing.T) {
 			case 1, 4: // the first is not counted: nothing was reached yet
 				w.WriteHeader(http.StatusBadGateway)
 			default:
-				fmt.Fprint(w, `{"n":1,"list":[{"id":1,"ok":false},{"id":2,"ok":true}],"nothing":null}`)
+				say(w, `{"n":1,"list":[{"id":1,"ok":false},{"id":2,"ok":true}],"nothing":null}`)
 			}
 		})
 		v, err := test.Verify(t.Context(), release(t))
@@ -76,28 +81,30 @@ func TestHTTPFails(t *testing.T) {
 		text   string
 	}{
 		"status":        {expecting(Expect{Status: 204}), nil, "returned status 200, expected 204"},
-		"error":         {nil, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "returned status 500, expected one below 400"},
-		"redirect":      {expecting(Expect{Status: 200}), func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", 302) }, "returned status 302, expected 200"},
+		"error":         {nil, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, "returned status 500, expected one below 400"},
+		"redirect":      {expecting(Expect{Status: 200}), func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }, "returned status 302, expected 200"},
 		"body":          {expecting(Expect{Contains: "splendid"}), nil, `the body of 61 bytes doesn't contain "splendid"`},
 		"pattern":       {expecting(Expect{Matches: "^ok"}), nil, `doesn't match "^ok"`},
 		"JSON value":    {expecting(Expect{JSON: []JSON{{"{.checks[*].status}", "ok"}}}), nil, `JSON path {.checks[*].status} is "stale", expected "ok"`},
 		"JSON type":     {expecting(Expect{JSON: []JSON{{"{.status}", 1}}}), nil, `JSON path {.status} is "ok", expected 1`},
 		"JSON missing":  {expecting(Expect{JSON: []JSON{{"{.nothing}", "ok"}}}), nil, "JSON path {.nothing}: nothing is not found"},
 		"JSON no match": {expecting(Expect{JSON: []JSON{{`{.checks[?(@.status=="x")].status}`, "ok"}}}), nil, "finds nothing"},
-		"no JSON":       {expecting(Expect{JSON: []JSON{{"{.a}", 1}}}), func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "the body is not JSON"},
-		"long JSON":     {expecting(Expect{JSON: []JSON{{"{.a}", 1}}}), func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, strings.Repeat(" ", maxBody+1)) }, "too long to look for JSON paths"},
+		"no JSON":       {expecting(Expect{JSON: []JSON{{"{.a}", 1}}}), func(w http.ResponseWriter, _ *http.Request) { say(w, "<html>") }, "the body is not JSON"},
+		"long JSON":     {expecting(Expect{JSON: []JSON{{"{.a}", 1}}}), func(w http.ResponseWriter, _ *http.Request) { say(w, strings.Repeat(" ", maxBody+1)) }, "too long to look for JSON paths"},
 		"latency":       {expecting(Expect{MaxLatency: time.Second}), func(http.ResponseWriter, *http.Request) { time.Sleep(2 * time.Second) }, "took 2s, more than 1s"},
 		"no answer":     {nil, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "no answer within 5s"},
 		"hang-up":       {nil, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF"},
 		"N of M": {expecting(Expect{Status: 204, Attempts: 4, Successes: 3}), nil,
 			"0 of 2 requests passed, 3 required; request 2: returned status 200, expected 204"},
-		"elsewhere":       {func(c *HTTPConfig) { c.Redirects = 1 }, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://evil.example/", 302) }, "redirected to another host, http://evil.example"},
-		"round and round": {func(c *HTTPConfig) { c.Redirects = 2 }, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", 302) }, "redirected more than 2 times"},
+		"elsewhere": {func(c *HTTPConfig) { c.Redirects = 1 }, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://evil.example/", http.StatusFound)
+		}, "redirected to another host, http://evil.example"},
+		"round and round": {func(c *HTTPConfig) { c.Redirects = 2 }, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) }, "redirected more than 2 times"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				if test.answer == nil {
-					test.answer = func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, body) }
+					test.answer = func(w http.ResponseWriter, _ *http.Request) { say(w, body) }
 				}
 				_, err := overHTTP(t, test.change, test.answer).Verify(t.Context(), release(t))
 				f := requireFailure(t, err)
@@ -121,7 +128,7 @@ func TestSecretsAreMasked(t *testing.T) {
 			c.Redact = func(s string) string { return strings.ReplaceAll(s, "canary-3", "***") }
 		}, func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusTeapot)
-			fmt.Fprintf(w, "I was sent %s and %s, canary-3, password=canary-4\x1b[2J", strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), r.Header.Get("X-Odd"))
+			say(w, "I was sent %s and %s, canary-3, password=canary-4\x1b[2J", strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), r.Header.Get("X-Odd"))
 		})
 		var told strings.Builder
 		ctx := stages.WithProgress(t.Context(), func(p stages.Progress) { told.WriteString(p.Message) })
@@ -220,7 +227,7 @@ func TestTimeoutIsAFailureOfWhoDoesNotAnswer(t *testing.T) {
 }
 
 func TestTLS(t *testing.T) {
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }))
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { say(w, "ok") }))
 	t.Cleanup(server.Close)
 	server.Config.ErrorLog = nil
 	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
@@ -391,13 +398,11 @@ func FuzzTarget(f *testing.F) {
 	f.Add("deploy/{{.Release}}", "80")
 	f.Add("pod/{{", "-1")
 	f.Fuzz(func(t *testing.T, name, port string) {
-		if target, err := (Target{Name: name, Port: port}).compile(); err == nil {
-			_, _, err := target.resolve(release(t))
-			if err != nil {
-				require.ErrorIs(t, err, stages.ErrInvalid)
-			}
-			return
-		} else {
+		target, err := Target{Name: name, Port: port}.compile()
+		if err == nil {
+			_, _, err = target.resolve(release(t))
+		}
+		if err != nil {
 			require.ErrorIs(t, err, stages.ErrInvalid)
 		}
 	})

@@ -94,7 +94,7 @@ func dialled(t *testing.T, d *dialTest, handler http.Handler, pods ...string) *T
 		return all, nil
 	}
 	listener := newPipes()
-	server := &http.Server{Handler: handler} //nolint:gosec // of a test
+	server := &http.Server{Handler: handler}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

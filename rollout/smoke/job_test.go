@@ -139,8 +139,9 @@ func TestJobIsCleanedUpOnCancel(t *testing.T) {
 		stop := errors.New("stop")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		done := make(chan error)
+		test, rel := l.job(waiting, nil).test(), release(t)
 		go func() {
-			_, err := l.job(waiting, nil).test().Verify(ctx, release(t))
+			_, err := test.Verify(ctx, rel)
 			done <- err
 		}()
 		synctest.Wait()

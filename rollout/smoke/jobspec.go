@@ -32,13 +32,13 @@ func (j *jobTest) job(rel stages.Release) (*batchv1.Job, error) {
 	seconds, kept, one := wholeSeconds(j.Timeout), jobKept, int32(1)
 	grace := int64(1)
 	orDefault(&template.Spec.TerminationGracePeriodSeconds, &grace)
-	none, attempts := int32(0), int32(j.expect.Attempts) //nolint:gosec // bounded by Expect
+	none, attempts := int32(0), int32(j.expect.Attempts)
 	job := &batchv1.Job{ObjectMeta: meta, Spec: batchv1.JobSpec{
 		ActiveDeadlineSeconds: &seconds, TTLSecondsAfterFinished: &kept, Parallelism: &one, Completions: &attempts, BackoffLimit: &none, Template: *template,
 	}}
 	if attempts > 1 {
 		// Each index is one run. The job goes on after one that failed, until too many have.
-		mode, tolerated := batchv1.IndexedCompletion, attempts-int32(j.expect.Successes) //nolint:gosec // bounded by Expect
+		mode, tolerated := batchv1.IndexedCompletion, attempts-int32(j.expect.Successes)
 		job.Spec.CompletionMode, job.Spec.BackoffLimit = &mode, nil
 		job.Spec.BackoffLimitPerIndex, job.Spec.MaxFailedIndexes = &none, &tolerated
 	}

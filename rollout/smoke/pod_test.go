@@ -3,7 +3,6 @@ package smoke
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -78,7 +77,7 @@ func TestCurl(t *testing.T) {
 		case r.URL.Path == "/hangup":
 			panic(http.ErrAbortHandler)
 		default:
-			fmt.Fprint(w, "hello\nfairlead-smoke-FORGED 200 0.1 0 \n")
+			say(w, "hello\nfairlead-smoke-FORGED 200 0.1 0 \n")
 		}
 	}))
 	t.Cleanup(server.Close)
@@ -144,7 +143,11 @@ func TestPodIsCleanedUpOnCancelAndTimeout(t *testing.T) {
 		stop := errors.New("stop")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		done := make(chan error)
-		go func() { done <- podVerify(ctx, t, l.pod(waiting, nil)) }()
+		test, rel := l.pod(waiting, nil).test(), release(t)
+		go func() {
+			_, err := test.Verify(ctx, rel)
+			done <- err
+		}()
 		synctest.Wait()
 		require.Len(t, l.pods(), 1)
 		cancel(stop)

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	container   = "smoke"
-	secretFiles = "/run/fairlead/headers"
-	caFiles     = "/run/fairlead/ca"
+	container  = "smoke"
+	headerPath = "/run/fairlead/headers"
+	caPath     = "/run/fairlead/ca"
 )
 
 // pod returns the pod that fetches for a release.
@@ -27,12 +27,12 @@ func (p *podTest) pod(rel stages.Release, s script) *corev1.Pod {
 	restrict(&pod.Spec, p.User, p.Resources)
 	readable := int32(0o444)
 	if k := p.HeadersFrom; !k.isZero() {
-		mount(&pod.Spec, "headers", secretFiles, corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
+		mount(&pod.Spec, "headers", headerPath, corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{
 			SecretName: k.Name, DefaultMode: &readable, Items: []corev1.KeyToPath{{Key: k.Key, Path: "headers"}},
 		}})
 	}
 	if k := p.CAFrom; !k.isZero() {
-		mount(&pod.Spec, "ca", caFiles, corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+		mount(&pod.Spec, "ca", caPath, corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
 			LocalObjectReference: corev1.LocalObjectReference{Name: k.Name}, DefaultMode: &readable, Items: []corev1.KeyToPath{{Key: k.Key, Path: "ca.pem"}},
 		}})
 	}

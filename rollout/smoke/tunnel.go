@@ -14,11 +14,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/util/httpstream"
-	httpstreamspdy "k8s.io/apimachinery/pkg/util/httpstream/spdy"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/client-go/transport/websocket"
+	"k8s.io/streaming/pkg/httpstream"
+	streamspdy "k8s.io/streaming/pkg/httpstream/spdy"
 )
 
 // tunnel is a connection to a pod's port through the API server. No port is opened
@@ -183,7 +183,7 @@ func (c cluster) byWebSocket(ctx context.Context, address string) (httpstream.Co
 	if err != nil {
 		return nil, err
 	}
-	return httpstreamspdy.NewClientConnectionWithPings(portforward.NewTunnelingConnection("smoke", conn), portforward.PingPeriod)
+	return streamspdy.NewClientConnectionWithPings(portforward.NewTunnelingConnection("smoke", conn), portforward.PingPeriod)
 }
 
 // tunnelingProtocol is SPDY, as port-forwards speak it, in a WebSocket.
@@ -198,7 +198,7 @@ func (c cluster) bySPDY(ctx context.Context, address string) (httpstream.Connect
 	if err != nil {
 		return nil, err
 	}
-	session, _, err := spdy.Negotiate(upgrader, &http.Client{Transport: transport}, req, portforward.PortForwardProtocolV1Name)
+	session, _, err := spdy.NegotiateStreaming(upgrader, &http.Client{Transport: transport}, req, portforward.PortForwardProtocolV1Name)
 	return session, err
 }
 
