@@ -129,6 +129,7 @@ const (
 	ruleStale     = "stale"
 	rulePartial   = "partial-answer"
 	ruleUnfit     = "unfit-data"
+	ruleTemplate  = "bad-template"
 	ruleQuery     = "query-"
 )
 
@@ -139,7 +140,7 @@ func ruleOf(err error) string {
 		}
 		return ruleQuery + string(Failed)
 	}
-	for rule, kind := range map[string]error{ruleNoData: ErrNoData, ruleNotFinite: ErrNotFinite, ruleStale: ErrStale, rulePartial: ErrPartial, ruleUnfit: ErrUnfit} {
+	for rule, kind := range map[string]error{ruleNoData: ErrNoData, ruleNotFinite: ErrNotFinite, ruleStale: ErrStale, rulePartial: ErrPartial, ruleUnfit: ErrUnfit, ruleTemplate: errTemplate} {
 		if errors.Is(err, kind) {
 			return rule
 		}

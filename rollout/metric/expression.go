@@ -48,6 +48,9 @@ type expression struct {
 	vars map[string]Value
 }
 
+// errTemplate classes an expression that can't be filled in with a release.
+var errTemplate = errors.New("bad template")
+
 // errMarked refuses the functions that would take a value out of its marks.
 func errMarked(...any) (string, error) {
 	return "", errors.New("this function is not available in an expression")
@@ -116,11 +119,11 @@ func (e *expression) render(rel stages.Release, window time.Duration) (string, e
 		Window: Value(prometheusDuration(window)), Vars: e.vars,
 	})
 	if err != nil {
-		return "", fmt.Errorf("fill in %s: %w", short(e.text), err)
+		return "", errors.Join(errTemplate, fmt.Errorf("fill in %s: %w", short(e.text), err))
 	}
 	text, err := placeValues(out.String())
 	if err != nil {
-		return "", fmt.Errorf("fill in %s: %w", short(e.text), err)
+		return "", errors.Join(errTemplate, fmt.Errorf("fill in %s: %w", short(e.text), err))
 	}
 	return text, nil
 }

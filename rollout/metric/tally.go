@@ -27,6 +27,7 @@ type tally struct {
 
 // reading is the value of one series' counters.
 type reading struct {
+	time   time.Time
 	start  time.Time
 	counts map[float64]Bucket
 }
@@ -34,6 +35,7 @@ type reading struct {
 // point is a series with what it counts; a plain counter is one bucket up to +Inf.
 type point struct {
 	series  string
+	time    time.Time
 	start   time.Time
 	buckets []Bucket
 }
@@ -45,11 +47,14 @@ func (t *tally) add(points []point) (lost []string) {
 		t.last, t.buckets = map[string]reading{}, map[float64]Bucket{}
 	}
 	for _, p := range points {
-		now := reading{start: p.start, counts: make(map[float64]Bucket, len(p.buckets))}
+		now := reading{time: p.time, start: p.start, counts: make(map[float64]Bucket, len(p.buckets))}
 		for _, b := range p.buckets {
 			now.counts[b.Upper] = b
 		}
 		before, known := t.last[p.series]
+		if known && now.time.Before(before.time) {
+			continue // from a replica of the source that lags behind: nothing was reset
+		}
 		t.last[p.series] = now
 		switch {
 		case !known && !t.began:
@@ -149,7 +154,7 @@ func counters(samples []Sample) ([]point, error) {
 		if value < 0 {
 			return nil, unusable(ErrUnfit, "%s is %v, which no counter can be", s.series(), value)
 		}
-		points = append(points, point{series: s.series(), start: s.Start, buckets: []Bucket{{Lower: math.Inf(-1), Upper: math.Inf(1), Count: value}}})
+		points = append(points, point{series: s.series(), time: s.Time, start: s.Start, buckets: []Bucket{{Lower: math.Inf(-1), Upper: math.Inf(1), Count: value}}})
 	}
 	return points, nil
 }
@@ -162,10 +167,10 @@ const boundLabel = "le"
 func histograms(samples []Sample) ([]point, error) {
 	var points []point
 	classic := map[string][]Bucket{}
-	starts := map[string]time.Time{}
+	latest := map[string]Sample{}
 	for _, s := range samples {
 		if s.Histogram != nil {
-			points = append(points, point{series: s.series(), start: s.Start, buckets: s.Histogram.Buckets})
+			points = append(points, point{series: s.series(), time: s.Time, start: s.Start, buckets: s.Histogram.Buckets})
 			continue
 		}
 		bound, err := strconv.ParseFloat(s.Labels[boundLabel], 64)
@@ -176,14 +181,14 @@ func histograms(samples []Sample) ([]point, error) {
 		delete(rest, boundLabel)
 		series := Sample{Labels: rest}.series()
 		classic[series] = append(classic[series], Bucket{Upper: bound, Count: s.Value})
-		starts[series] = s.Start
+		latest[series] = s
 	}
 	for _, series := range slices.Sorted(maps.Keys(classic)) {
 		buckets, err := apart(series, classic[series])
 		if err != nil {
 			return nil, err
 		}
-		points = append(points, point{series: series, start: starts[series], buckets: buckets})
+		points = append(points, point{series: series, time: latest[series].Time, start: latest[series].Start, buckets: buckets})
 	}
 	return points, nil
 }
@@ -205,4 +210,3 @@ func apart(series string, buckets []Bucket) ([]Bucket, error) {
 	}
 	return buckets, nil
 }
-

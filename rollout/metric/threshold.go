@@ -143,7 +143,7 @@ func (r *thresholdRun) look(ctx context.Context) look {
 	}
 	text, err := r.expression.render(r.rel, past)
 	if err != nil {
-		return unrenderable(err)
+		return failedLook("", err)
 	}
 	a := r.asker.ask(ctx, question{expression: text, since: r.rel.Deployed})
 	l := r.judge(a)
@@ -155,7 +155,7 @@ func (r *thresholdRun) look(ctx context.Context) look {
 func (r *thresholdRun) lookAtTraffic(ctx context.Context, past time.Duration) (look, bool) {
 	text, err := r.traffic.render(r.rel, past)
 	if err != nil {
-		return unrenderable(err), false
+		return failedLook("", err), false
 	}
 	a := r.asker.ask(ctx, question{expression: text, since: r.rel.Deployed})
 	if a.problem != nil {

@@ -68,14 +68,9 @@ func failedLook(subject string, err error) look {
 	failed, ok := errors.AsType[*QueryError](err)
 	return look{
 		reasons: []stages.Reason{{Rule: ruleOf(err), Subject: subject, Message: err.Error()}},
-		final:   ok && failed.Class.lasting(),
+		final:   ok && failed.Class.lasting() || errors.Is(err, errTemplate),
 		status:  err.Error(),
 	}
-}
-
-// unrenderable is a look with an expression that can't be filled in.
-func unrenderable(err error) look {
-	return look{reasons: []stages.Reason{{Rule: "bad-template", Message: err.Error()}}, final: true, status: err.Error()}
 }
 
 // maxWarnings bounds the warnings of a decision.
