@@ -187,6 +187,9 @@ func statusClass(status int) metric.Class {
 }
 
 func apiClass(e *v1.Error) metric.Class {
+	if e.Type == v1.ErrBadResponse && strings.Contains(e.Msg, "unexpected value type") {
+		return metric.BadExpression // it gives a string, which the client can't read
+	}
 	switch e.Type {
 	case v1.ErrBadData:
 		return metric.BadExpression

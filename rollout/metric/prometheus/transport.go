@@ -2,6 +2,7 @@ package prometheus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/api"
+	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
 )
 
 // errTooLarge is an answer over the limit.
@@ -103,6 +105,15 @@ func (c statusClient) Do(ctx context.Context, req *http.Request) (*http.Response
 		return resp, body, err
 	}
 	switch code := resp.StatusCode; {
+	case code/100 == 5:
+		// The client reads Prometheus' own account of an error with 400 and 422 only.
+		var account struct {
+			ErrorType v1.ErrorType `json:"errorType"`
+			Error     string       `json:"error"`
+		}
+		if json.Unmarshal(body, &account) == nil && account.ErrorType != "" {
+			return resp, nil, &v1.Error{Type: account.ErrorType, Msg: account.Error}
+		}
 	case code/100 == 3, code == http.StatusUnauthorized, code == http.StatusForbidden, code == http.StatusNotFound, code == http.StatusTooManyRequests, code == http.StatusRequestEntityTooLarge:
 		return resp, nil, &statusError{status: code}
 	}
