@@ -19,7 +19,7 @@ func Example() {
 		if strings.Contains(r.FormValue("query"), "timestamp(") {
 			value = fmt.Sprint(now) // scraped just now
 		}
-		fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":%s,"value":[%d,%q]}]}}`, labels, now, value)
+		_, _ = fmt.Fprintf(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":%s,"value":[%d,%q]}]}}`, labels, now, value)
 	}))
 	defer server.Close()
 

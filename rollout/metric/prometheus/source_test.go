@@ -268,7 +268,7 @@ func TestNoSecretInErrors(t *testing.T) {
 			w.WriteHeader(status)
 			_, pw, _ := r.BasicAuth()
 			text := r.Header.Get("Authorization") + " " + pw + " " + r.Header.Get("X-Api-Key")
-			fmt.Fprintf(w, `{"status":"error","errorType":"execution","error":%q,"warnings":[%q]}`, text, text)
+			_, _ = fmt.Fprintf(w, `{"status":"error","errorType":"execution","error":%q,"warnings":[%q]}`, text, text)
 		}
 	}
 	for _, status := range []int{400, 401, 403, 422, 500, 503} {
