@@ -41,7 +41,7 @@ func (a *all) Decide(ctx context.Context, rel stages.Release) (stages.Decision, 
 	var wg sync.WaitGroup
 	for i, gate := range a.gates {
 		wg.Go(func() {
-			decisions[i], errs[i] = gate.Decide(bounded, rel)
+			decisions[i], errs[i] = protected(bounded, gate, rel)
 			if errs[i] == nil && decisions[i].Verdict == stages.Fail {
 				cancel(errOtherFailed)
 			}
@@ -52,6 +52,16 @@ func (a *all) Decide(ctx context.Context, rel stages.Release) (stages.Decision, 
 		return stages.Decision{Gate: a.name}, fmt.Errorf("metric gate %s: %w", a.name, context.Cause(ctx))
 	}
 	return a.join(decisions, errs)
+}
+
+// protected asks a gate, and makes an error of a panic.
+func protected(ctx context.Context, gate stages.Gate[stages.Release], rel stages.Release) (d stages.Decision, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			d, err = stages.Decision{}, fmt.Errorf("%w: %v", stages.ErrPanicked, p)
+		}
+	}()
+	return gate.Decide(ctx, rel)
 }
 
 func (a *all) join(decisions []stages.Decision, errs []error) (stages.Decision, error) {

@@ -12,7 +12,9 @@ import (
 type answer struct {
 	Result
 	expression string
-	// sound are the samples that are finite and fresh.
+	// fit are the samples that are finite, however old.
+	fit []Sample
+	// sound are those of them that are fresh.
 	sound []Sample
 	// problem is why the answer as a whole can't pass; nil if every sample of it is
 	// sound and there is one at least.
@@ -76,7 +78,13 @@ func (a asker) ask(ctx context.Context, q question) answer {
 		now = asked
 	}
 	for _, s := range result.Samples {
-		if err := a.check(s, q, now); err == nil {
+		where := short(q.expression) + " " + s.series()
+		err := checkValue(s, q.histograms, where)
+		if err == nil {
+			out.fit = append(out.fit, s)
+			err = a.checkAge(s, q, now, where)
+		}
+		if err == nil {
 			out.sound = append(out.sound, s)
 		} else if out.problem == nil {
 			out.problem = err // the first stands for the others, which mostly repeat it
@@ -91,11 +99,7 @@ func (a asker) ask(ctx context.Context, q question) answer {
 	return out
 }
 
-func (a asker) check(s Sample, q question, now time.Time) error {
-	where := short(q.expression) + " " + s.series()
-	if err := checkValue(s, q.histograms, where); err != nil {
-		return err
-	}
+func (a asker) checkAge(s Sample, q question, now time.Time, where string) error {
 	switch age := now.Sub(s.Time); {
 	case s.Time.IsZero():
 		return unusable(ErrStale, "%s: nothing behind it was observed lately", where)

@@ -190,6 +190,7 @@ func TestAll(t *testing.T) {
 		})
 	}
 	broken := errors.New("broken")
+	panics := stages.GateFunc[stages.Release](func(context.Context, stages.Release) (stages.Decision, error) { panic("boom") })
 	for name, test := range map[string]struct {
 		gates   []stages.Gate[stages.Release]
 		verdict stages.Verdict
@@ -203,6 +204,7 @@ func TestAll(t *testing.T) {
 		"harm beats doubt":    {[]stages.Gate[stages.Release]{says(stages.Inconclusive, 0, nil), says(stages.Fail, time.Second, nil)}, stages.Fail, time.Second, nil, []string{"inconclusive", "fail"}},
 		"a broken gate":       {[]stages.Gate[stages.Release]{says(stages.Pass, 0, broken), says(stages.Pass, time.Second, nil)}, stages.Inconclusive, time.Second, broken, nil},
 		"harm beats a broken": {[]stages.Gate[stages.Release]{says(stages.Pass, 0, broken), says(stages.Fail, time.Second, nil)}, stages.Fail, time.Second, nil, []string{"fail"}},
+		"a gate that panics":  {[]stages.Gate[stages.Release]{panics, says(stages.Pass, 0, nil)}, stages.Inconclusive, 0, stages.ErrPanicked, nil},
 		"no verdict":          {[]stages.Gate[stages.Release]{says(stages.Verdict(9), 0, nil)}, stages.Inconclusive, 0, nil, []string{"verdict(9)"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/rollout/sequential"
@@ -32,7 +33,10 @@ type comparisonRun struct {
 }
 
 // sideTally is what one side has counted.
-type sideTally struct{ requests, failures, latency tally }
+type sideTally struct {
+	requests, failures, latency tally
+	began                       bool
+}
 
 func (s *sideTally) counts() sequential.Counts {
 	requests, failures := s.requests.requests(), s.failures.requests()
@@ -59,58 +63,83 @@ func (r *comparisonRun) look(ctx context.Context) look {
 // read takes in what one side has counted. All of it is evaluated at one time,
 // which it returns.
 func (r *comparisonRun) read(ctx context.Context, side string, from sideExpressions, into *sideTally, at time.Time) (time.Time, error) {
-	if from.requests != nil {
-		a, err := r.ask(ctx, side, from.requests, at, false)
-		if err != nil {
-			return at, err
-		}
-		at = orTime(at, a.Evaluated)
-		if err := r.readCounts(ctx, side, from, into, a, at); err != nil {
+	now, at, err := r.reading(ctx, side, from, at)
+	if err != nil {
+		return at, err
+	}
+	if !into.began && !at.IsZero() {
+		if err := r.remember(ctx, side, from, into, at); err != nil {
 			return at, err
 		}
 	}
-	if from.latency != nil {
-		a, err := r.ask(ctx, side, from.latency, at, false)
-		if err != nil {
-			return at, err
-		}
-		at = orTime(at, a.Evaluated)
-		points, err := histograms(a.sound)
-		if err != nil {
-			return at, err
-		}
-		r.lost(side, into.latency.add(points))
-	}
+	// The first failure may come later: then it is counted from zero.
+	into.failures.began = into.requests.began
+	r.lost(side, into.requests.add(now.requests))
+	r.lost(side, into.failures.add(now.failures))
+	r.lost(side, into.latency.add(now.latency))
+	into.began = true
 	return at, nil
 }
 
-// readCounts takes in requests and failures together, or neither.
-func (r *comparisonRun) readCounts(ctx context.Context, side string, from sideExpressions, into *sideTally, requests answer, at time.Time) error {
-	failed, err := r.failures(ctx, side, from, requests, at)
+// remember takes in the series that there were before. Those that lapsed since
+// may come back with all that they had ever counted.
+func (r *comparisonRun) remember(ctx context.Context, side string, from sideExpressions, into *sideTally, at time.Time) error {
+	past, _, err := r.reading(ctx, side, from, at.Add(-r.config.Watch.MaxAge), ErrNoData, ErrStale, ErrNotFinite)
 	if err != nil {
-		return err
+		return fmt.Errorf("before the beginning: %w", err)
 	}
-	all, err := counters(requests.sound)
-	if err != nil {
-		return err
-	}
-	bad, err := counters(failed)
-	if err != nil {
-		return err
-	}
-	into.failures.began = into.requests.began // the first failure may come later
-	r.lost(side, into.requests.add(all))
-	r.lost(side, into.failures.add(bad))
+	into.requests.remember(past.requests)
+	into.failures.remember(past.failures)
+	into.latency.remember(past.latency)
 	return nil
 }
 
-func (r *comparisonRun) failures(ctx context.Context, side string, from sideExpressions, requests answer, at time.Time) ([]Sample, error) {
+// sidePoints is what one side's counters say at one time.
+type sidePoints struct{ requests, failures, latency []point }
+
+// reading asks for what one side's counters say. Problems with the data that are
+// accepted are passed over.
+func (r *comparisonRun) reading(ctx context.Context, side string, from sideExpressions, at time.Time, accept ...error) (p sidePoints, _ time.Time, err error) {
+	if from.requests != nil {
+		a, err := r.ask(ctx, side, from.requests, at, accept)
+		if err != nil {
+			return p, at, err
+		}
+		at = orTime(at, a.Evaluated)
+		failed, err := r.failures(ctx, side, from, a, at, accept)
+		if err != nil {
+			return p, at, err
+		}
+		if p.requests, err = counters(a.fit); err != nil {
+			return p, at, err
+		}
+		if p.failures, err = counters(failed); err != nil {
+			return p, at, err
+		}
+	}
+	if from.latency != nil {
+		a, err := r.ask(ctx, side, from.latency, at, accept)
+		if err != nil {
+			return p, at, err
+		}
+		at = orTime(at, a.Evaluated)
+		if p.latency, err = histograms(a.fit); err != nil {
+			return p, at, err
+		}
+	}
+	return p, at, nil
+}
+
+func (r *comparisonRun) failures(ctx context.Context, side string, from sideExpressions, requests answer, at time.Time, accept []error) ([]Sample, error) {
 	if from.failures != nil {
-		a, err := r.ask(ctx, side, from.failures, at, r.config.AbsentFailuresAreNone)
-		return a.sound, err
+		if r.config.AbsentFailuresAreNone {
+			accept = append(accept[:len(accept):len(accept)], ErrNoData)
+		}
+		a, err := r.ask(ctx, side, from.failures, at, accept)
+		return a.fit, err
 	}
 	var failed []Sample
-	for _, s := range requests.sound {
+	for _, s := range requests.fit {
 		value, ok := s.Labels[r.config.FailureLabel]
 		if !ok {
 			return nil, unusable(ErrUnfit, "%s: %s has no label %s to tell failures by", side, s.series(), r.config.FailureLabel)
@@ -123,8 +152,9 @@ func (r *comparisonRun) failures(ctx context.Context, side string, from sideExpr
 }
 
 // ask asks for series of counters. Some of them may be stale as long as others
-// are fresh: what they had counted stays counted.
-func (r *comparisonRun) ask(ctx context.Context, side string, e *expression, at time.Time, maybeNone bool) (answer, error) {
+// are fresh: what they had counted stays counted. Other problems have to be
+// accepted by the caller.
+func (r *comparisonRun) ask(ctx context.Context, side string, e *expression, at time.Time, accept []error) (answer, error) {
 	text, err := e.render(r.rel, window(r.rel, r.began))
 	if err != nil {
 		return answer{}, err
@@ -133,7 +163,7 @@ func (r *comparisonRun) ask(ctx context.Context, side string, e *expression, at 
 	r.source = nameOf(a.Result)
 	r.warnings = addWarnings(r.warnings, a.warnings())
 	switch {
-	case a.problem == nil, maybeNone && errors.Is(a.problem, ErrNoData):
+	case a.problem == nil, slices.ContainsFunc(accept, func(kind error) bool { return errors.Is(a.problem, kind) }):
 		return a, nil
 	case errors.Is(a.problem, ErrStale) && len(a.sound) > 0:
 		r.warnings = addWarnings(r.warnings, []stages.Reason{{Rule: ruleStale, Subject: side, Message: a.problem.Error()}})

@@ -20,8 +20,9 @@ import (
 
 // fleet is a source of counters that grow with time, as those of pods do.
 type fleet struct {
-	mu   sync.Mutex
-	pods []pod
+	mu    sync.Mutex
+	began time.Time
+	pods  []pod
 }
 
 // pod serves requests from a time on, and may be gone or start again.
@@ -29,6 +30,7 @@ type pod struct {
 	name, track string
 	from        time.Time
 	until       time.Time     // zero: it stays
+	missing     time.Duration // it is not scraped for so long, from the first question on
 	restarts    time.Duration // it begins again from zero this often; zero for never
 	offset      float64       // what it had counted before
 	rate        float64       // requests a second
@@ -36,9 +38,10 @@ type pod struct {
 	slow        float64       // share of them that takes longer than 0.5 s
 }
 
-func (p pod) served() (float64, bool) {
-	age := time.Since(p.from)
-	if age < 0 || !p.until.IsZero() && time.Now().After(p.until) {
+func (p pod) served(at, began time.Time) (float64, bool) {
+	age := at.Sub(p.from)
+	hidden := !at.Before(began) && at.Sub(began) < p.missing
+	if age < 0 || hidden || !p.until.IsZero() && at.After(p.until) {
 		return 0, false
 	}
 	offset := p.offset
@@ -56,16 +59,23 @@ func (f *fleet) Query(ctx context.Context, q metric.Query) (metric.Result, error
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	kind, track, _ := strings.Cut(strings.TrimSuffix(q.Expression, "}"), "{")
-	r := metric.Result{Source: "fleet", Evaluated: time.Now()}
+	at := time.Now()
+	if f.began.IsZero() {
+		f.began = at
+	}
+	if !q.At.IsZero() {
+		at = q.At
+	}
+	r := metric.Result{Source: "fleet", Evaluated: at}
 	add := func(p pod, value float64, labels ...string) {
-		s := metric.Sample{Labels: map[string]string{"pod": p.name}, Time: time.Now(), Value: math.Floor(value)}
+		s := metric.Sample{Labels: map[string]string{"pod": p.name}, Time: at, Value: math.Floor(value)}
 		for i := 0; i < len(labels); i += 2 {
 			s.Labels[labels[i]] = labels[i+1]
 		}
 		r.Samples = append(r.Samples, s)
 	}
 	for _, p := range f.pods {
-		served, up := p.served()
+		served, up := p.served(at, f.began)
 		if p.track != track || !up {
 			continue
 		}
@@ -165,6 +175,23 @@ func TestComparisonOfFailures(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestComparisonRemembersWhatLapsed: a pod that isn't scraped when the comparison
+// begins is no new one when it is back, with millions of requests.
+func TestComparisonRemembersWhatLapsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		lapsed := pod{name: "stable-2", track: "stable", from: now.Add(-time.Hour), offset: 5e7, missing: 12 * time.Second, rate: 10, failing: 0.5}
+		c := metric.ComparisonConfig{
+			Source:       &fleet{pods: []pod{{name: "canary-1", track: "canary", from: now, rate: 50, failing: 0.2}, stable(now), lapsed}},
+			FailureLabel: "code", FailurePattern: "5..", Rate: sequential.RateConfig{MinRequests: 2000},
+		}
+		c.Canary, c.Baseline = sides("coded")
+		d := decide(t, comparison(t, c), release())
+		assert.Equal(t, stages.Fail, d.Verdict, "its old failures would hide the canary's: %+v", d)
+		assert.Less(t, time.Since(now), time.Minute)
+	})
 }
 
 func TestComparisonOfLatencies(t *testing.T) {

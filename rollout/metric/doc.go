@@ -51,6 +51,9 @@
 //	unfit-data       a histogram for a number, or no bounds     [ErrUnfit]
 //	query-…          a failing query, by [Class]                [ErrQuery]
 //
+// A sample's age is reckoned by the source's clock, and the time of the deployment
+// is this machine's: they should agree to a second or two.
+//
 // None of them ever passes, whatever the configuration. A wrong expression and
 // refused credentials end the decision at once, because no look mends them.
 //

@@ -16,36 +16,36 @@ import (
 // Vars are values of the caller's own for an expression, as {{.Vars.name}}.
 type Vars map[string]string
 
-// Value is what an expression's template may insert. How it is written depends
-// on where it stands; see the package comment.
-type Value string
+// term is what an expression's template may insert. How it is written depends on
+// where it stands.
+type term string
 
-// A value leaves the template between these two, so that its place is known.
+// A term leaves the template between these two, so that its place is known.
 const (
 	valueBegins = '\x00'
 	valueEnds   = '\x01'
 )
 
-// String marks the value for the renderer.
-func (v Value) String() string { return string(valueBegins) + string(v) + string(valueEnds) }
+// String marks the term for the renderer.
+func (v term) String() string { return string(valueBegins) + string(v) + string(valueEnds) }
 
 // fields are what a template sees.
 type fields struct {
-	Release   Value
-	Namespace Value
-	Revision  Value
-	Previous  Value
-	Image     Value
-	Digest    Value
-	Window    Value
-	Vars      map[string]Value
+	Release   term
+	Namespace term
+	Revision  term
+	Previous  term
+	Image     term
+	Digest    term
+	Window    term
+	Vars      map[string]term
 }
 
 // expression is a checked template.
 type expression struct {
 	text string
 	tmpl *template.Template
-	vars map[string]Value
+	vars map[string]term
 }
 
 // errTemplate classes an expression that can't be filled in with a release.
@@ -57,7 +57,7 @@ func errMarked(...any) (string, error) {
 }
 
 var templateFuncs = template.FuncMap{
-	"regex": func(v Value) Value { return Value(regexp.QuoteMeta(string(v))) },
+	"regex": func(v term) term { return term(regexp.QuoteMeta(string(v))) },
 	"print": errMarked, "printf": errMarked, "println": errMarked,
 	"html": errMarked, "js": errMarked, "urlquery": errMarked, "call": errMarked,
 }
@@ -75,9 +75,9 @@ func newExpression(what, text string, vars Vars) (*expression, error) {
 	if err != nil {
 		return nil, errors.Join(stages.ErrInvalid, fmt.Errorf("parse %s: %w", what, err))
 	}
-	e := &expression{text: text, tmpl: tmpl, vars: make(map[string]Value, len(vars))}
+	e := &expression{text: text, tmpl: tmpl, vars: make(map[string]term, len(vars))}
 	for name, value := range vars {
-		e.vars[name] = Value(value)
+		e.vars[name] = term(value)
 	}
 	rel, err := trialRelease()
 	if err != nil {
@@ -113,10 +113,10 @@ func (e *expression) usesWindow() bool {
 func (e *expression) render(rel stages.Release, window time.Duration) (string, error) {
 	var out strings.Builder
 	err := e.tmpl.Execute(&out, fields{
-		Release: Value(rel.Name), Namespace: Value(rel.Namespace),
-		Revision: Value(strconv.Itoa(rel.Revision)), Previous: Value(strconv.Itoa(rel.Previous)),
-		Image: Value(rel.Image.String()), Digest: Value(rel.Image.Digest().String()),
-		Window: Value(prometheusDuration(window)), Vars: e.vars,
+		Release: term(rel.Name), Namespace: term(rel.Namespace),
+		Revision: term(strconv.Itoa(rel.Revision)), Previous: term(strconv.Itoa(rel.Previous)),
+		Image: term(rel.Image.String()), Digest: term(rel.Image.Digest().String()),
+		Window: term(prometheusDuration(window)), Vars: e.vars,
 	})
 	if err != nil {
 		return "", errors.Join(errTemplate, fmt.Errorf("fill in %s: %w", short(e.text), err))

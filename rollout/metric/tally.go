@@ -40,24 +40,41 @@ type point struct {
 	buckets []Bucket
 }
 
+// remember takes in points from before the beginning: of series that are missing
+// when it begins and come back later, with all that they had counted long ago.
+func (t *tally) remember(points []point) {
+	t.last = map[string]reading{}
+	for _, p := range points {
+		t.last[p.series] = p.reading()
+	}
+}
+
+func (p point) reading() reading {
+	r := reading{time: p.time, start: p.start, counts: make(map[float64]Bucket, len(p.buckets))}
+	for _, b := range p.buckets {
+		r.counts[b.Upper] = b
+	}
+	return r
+}
+
 // add takes in one look's points. It returns the series whose buckets changed
 // meanwhile: what they counted since the last look is not known.
 func (t *tally) add(points []point) (lost []string) {
 	if t.last == nil {
-		t.last, t.buckets = map[string]reading{}, map[float64]Bucket{}
+		t.last = map[string]reading{}
+	}
+	if t.buckets == nil {
+		t.buckets = map[float64]Bucket{}
 	}
 	for _, p := range points {
-		now := reading{time: p.time, start: p.start, counts: make(map[float64]Bucket, len(p.buckets))}
-		for _, b := range p.buckets {
-			now.counts[b.Upper] = b
-		}
+		now := p.reading()
 		before, known := t.last[p.series]
 		if known && now.time.Before(before.time) {
 			continue // from a replica of the source that lags behind: nothing was reset
 		}
 		t.last[p.series] = now
 		switch {
-		case !known && !t.began:
+		case !t.began:
 			t.count(now, now) // nothing yet, but the bounds are known
 		case !known || wasReset(before, now):
 			t.count(reading{}, now)

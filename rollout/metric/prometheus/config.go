@@ -42,6 +42,10 @@ type Config struct {
 	// Proxy returns the proxy for a request, as [http.ProxyFromEnvironment] does; no
 	// proxy by default.
 	Proxy func(*http.Request) (*url.URL, error)
+	// Transport sends the requests in place of one with the certificates and the
+	// proxy above: for example that of a cluster's REST config, to reach a server
+	// through the API server. It authenticates by itself, or leaves it to the rest.
+	Transport http.RoundTripper
 	// Timeout bounds one query, with what belongs to it. Default 10 seconds.
 	Timeout time.Duration
 	// MaxSeries bounds the series of an answer, and MaxBytes its size. Default 10000
@@ -79,6 +83,8 @@ func (c Config) complete() (Config, *url.URL, error) {
 		return c, nil, fmt.Errorf("%w: URL must have no query and no fragment", stages.ErrInvalid)
 	case c.BearerToken != nil && (c.Username != "" || c.Password != nil):
 		return c, nil, fmt.Errorf("%w: there is both a BearerToken and a Username or Password", stages.ErrInvalid)
+	case c.Transport != nil && (len(c.CA)+len(c.Certificate)+len(c.Key) > 0 || c.ServerName != "" || c.Proxy != nil):
+		return c, nil, fmt.Errorf("%w: with Transport, certificates and Proxy are its own affair", stages.ErrInvalid)
 	case (c.Username != "") != (c.Password != nil):
 		return c, nil, fmt.Errorf("%w: Username and Password go together", stages.ErrInvalid)
 	case c.Timeout < 0 || c.MaxSeries < 0 || c.MaxBytes < 0:
@@ -99,8 +105,11 @@ func (c Config) checkHeaders() error {
 	return nil
 }
 
-// transport returns what the requests go through, without authentication.
-func (c Config) transport() (*http.Transport, error) {
+// transport returns what the requests go through.
+func (c Config) transport() (http.RoundTripper, error) {
+	if c.Transport != nil {
+		return c.Transport, nil
+	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
 	if len(c.CA) > 0 {
 		config.RootCAs = x509.NewCertPool()

@@ -22,7 +22,7 @@ type Source struct {
 	config    Config
 	name      string
 	api       v1.API
-	transport *http.Transport
+	transport http.RoundTripper
 	secrets   *secrets
 }
 
@@ -57,9 +57,11 @@ func New(config Config) (*Source, error) {
 	return s, nil
 }
 
-// Close lets go of idle connections.
+// Close lets go of idle connections, unless the transport is the caller's.
 func (s *Source) Close() error {
-	s.transport.CloseIdleConnections()
+	if own, ok := s.transport.(*http.Transport); ok && s.config.Transport == nil {
+		own.CloseIdleConnections()
+	}
 	return nil
 }
 

@@ -315,6 +315,25 @@ func TestCredentialsThatCanNotBeHad(t *testing.T) {
 	require.ErrorIs(t, err, metric.ErrQuery)
 }
 
+// roundTripper is a transport of the caller's own.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestTransport(t *testing.T) {
+	url := server(t, says(200, success(vector("1")))).URL
+	used := 0
+	s := source(t, url, func(c *prometheus.Config) {
+		c.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+			used++
+			return http.DefaultTransport.RoundTrip(r)
+		})
+	})
+	_, err := s.Query(t.Context(), metric.Query{Expression: "x"})
+	require.NoError(t, err)
+	assert.Equal(t, 2, used)
+}
+
 func TestTLS(t *testing.T) {
 	certificate, key := clientCertificate(t)
 	s := httptest.NewUnstartedServer(handler(says(200, success(vector("1")))))
@@ -383,6 +402,7 @@ func TestNewRefuses(t *testing.T) {
 		"authorization aside": {URL: "http://p", Headers: map[string]string{"authorization": canary}},
 		"no authority":        {URL: "https://p", CA: []byte(canary)},
 		"no key":              {URL: "https://p", Certificate: []byte(canary)},
+		"two transports":      {URL: "https://p", ServerName: "q", Transport: http.DefaultTransport},
 		"negative":            {URL: "http://p", Timeout: -1},
 	} {
 		_, err := prometheus.New(c)

@@ -36,7 +36,7 @@ func (e *statusError) Error() string {
 // answer.
 type authorizer struct {
 	config Config
-	next   *http.Transport
+	next   http.RoundTripper
 	seen   *secrets
 }
 
