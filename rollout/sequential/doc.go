@@ -10,7 +10,7 @@
 //		sequential.Counts{Requests: 1200, Failures: 35},  // the canary's since the start
 //		sequential.Counts{Requests: 10800, Failures: 51}, // the baseline's since the start
 //	)
-//	fmt.Println(result) // harm: …, or safe: …, or undecided: … about 2391 more canary requests are needed
+//	fmt.Println(result) // harm: …, or safe: …, or undecided: … about 2100 more canary requests are needed
 //
 // # What the answer means
 //
@@ -44,29 +44,37 @@
 // Dispersion to the largest number of requests that hang together. If rates rise
 // and fall over the day and the split is changed meanwhile, the sides saw
 // different hours, and their totals differ without any harm: begin a new
-// comparison with each traffic step, and share Alpha out over the steps. Counters
+// comparison with each traffic step, and share Alpha out over the steps, as over
+// failures and latency where both are compared: errors add up. Counters
 // that start again from zero, or extrapolated numbers such as those of PromQL's
 // increase, aren't counts: sum up raw differences with [Counts.Since].
 //
 // # How it works
 //
-// For each side, the likelihood of what was observed, averaged over a fixed
-// prior of rates, divided by its likelihood at the rate q is a martingale that
-// begins at 1 if q is the true rate (Robbins 1970). A martingale exceeds 1/Alpha
-// with a probability of at most Alpha over all time (Ville 1939), so the rates at
-// which it never did form a confidence sequence (Howard, Ramdas, McAuliffe and
-// Sekhon, arXiv:1810.08240; Lindon and Malek, arXiv:2011.03567). Two sides have
-// a martingale each, and so has their product, because which side the next
-// request goes to is fixed before it is known to fail; the weighted mean of all
-// three is one too. A claim such as "worse by more than the tolerance" is made
-// when that mean is at least 1/Alpha at every pair of rates that contradicts it
-// (Wasserman, Ramdas and Balakrishnan, arXiv:1912.11436). Its logarithm is convex
-// in the two rates, so that the least one is found exactly.
+// For each side, and each rate that it may have, imagine bets against that rate:
+// on another rate, drawn from a fixed prior, at the odds of the one tested. What
+// they win is the likelihood of what was observed, averaged over the prior,
+// divided by its likelihood at the rate tested. If that is the true rate, the
+// winnings are a martingale that begins at 1 (Robbins 1970), and exceed 1/Alpha
+// with a probability of at most Alpha over all time (Ville 1939); so the rates
+// against which they never did are a confidence sequence (Howard, Ramdas,
+// McAuliffe and Sekhon, arXiv:1810.08240; Lindon and Malek, arXiv:2011.03567).
+// Part of the stake is bet at the odds of a Poisson distribution, which for
+// requests that fail or don't are worse than fair: a supermartingale, for which
+// the same holds.
+//
+// Two sides have such winnings each, and so has their product, because which side
+// the next request goes to is settled before it fails; the weighted mean of all
+// three is a supermartingale too. A claim such as "worse by more than the
+// tolerance" is made when that mean is at least 1/Alpha at every pair of rates
+// that contradicts it (the idea of Wasserman, Ramdas and Balakrishnan,
+// arXiv:1912.11436). Its logarithm is convex in the two rates, so that the least
+// one is found, and bounded from below by a tangent.
 //
 // With Dispersion m, the likelihoods are taken to the power 1/m. By Hölder's
-// inequality what was a martingale becomes a supermartingale, whichever way the
-// outcomes of up to m requests depend on each other, if the size of a clump
-// doesn't depend on its outcome. (Retries are such a case: count calls instead.)
+// inequality what was a supermartingale remains one, whichever way the outcomes of
+// up to m requests depend on each other, if the size of a clump doesn't depend on
+// its outcome. (That of retries does: count calls instead.)
 //
 // A quantile is compared at the bounds of the histogram's buckets, where the
 // number of faster requests is a count like any other (Howard and Ramdas,

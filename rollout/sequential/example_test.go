@@ -26,8 +26,8 @@ func Example() {
 		fmt.Println(result)
 	}
 	// Output:
-	// undecided: failure rate +1.56 percentage points (-0.877 to +8.26), tolerated +0.5, on 200 canary and 1800 baseline requests; about 2391 more canary requests are needed
-	// harm: failure rate +2.44 percentage points (+0.698 to +5.08), tolerated +0.5, on 1200 canary and 10800 baseline requests
+	// undecided: failure rate +1.56 percentage points (-0.937 to +8.27), tolerated +0.5, on 200 canary and 1800 baseline requests; about 2100 more canary requests are needed
+	// harm: failure rate +2.44 percentage points (+0.769 to +4.93), tolerated +0.5, on 1200 canary and 10800 baseline requests
 }
 
 func ExampleRate_Against() {
@@ -38,7 +38,7 @@ func ExampleRate_Against() {
 	}
 	result, err := rate.Against(sequential.Counts{Requests: 2000, Failures: 1}, 0.01)
 	fmt.Println(result, err)
-	// Output: safe: failure rate 0.05% (3.57e-05% to 0.474%), limit 1%, on 2000 canary requests <nil>
+	// Output: safe: failure rate 0.05% (7.19e-06% to 0.511%), limit 1%, on 2000 canary requests <nil>
 }
 
 func ExampleQuantile_Compare() {

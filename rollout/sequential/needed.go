@@ -8,7 +8,7 @@ type shortfall struct{ canary, baseline, required uint64 }
 func (s shortfall) any() bool { return s.canary < s.required || s.baseline < s.required }
 
 // mostProjected is as many requests as a projection looks ahead.
-const mostProjected = 1e13
+const mostProjected = 1e12
 
 // needed returns how many more requests the canary has to serve until its counts
 // multiplied by a factor decide and the minimum is reached. unit is how many
@@ -20,10 +20,10 @@ func (s shortfall) needed(have uint64, unit float64, decides func(factor float64
 		if high >= most {
 			return Never
 		}
-		high *= 2
+		high *= 4
 	}
-	low := high / 2
-	for high > 1 && high/low > 1.01 {
+	low := high / 4
+	for high > 1 && high/low > 1.02 {
 		if mid := math.Sqrt(low * high); decides(mid) {
 			high = mid
 		} else {

@@ -21,62 +21,102 @@ func (p pair) times(factor float64) pair {
 // the evidence of the pair. The product is best where both have about as many
 // requests; the canary's own where the baseline is as good as known.
 const (
-	shareBoth = 0.5
-	shareOne  = 0.25
+	shareBoth = 0.8
+	shareOne  = 0.1
+)
+
+var (
+	logShareBoth = math.Log(shareBoth)
+	logShareOne  = math.Log(shareOne)
 )
 
 // combine returns the logarithm of the weighted mean of the evidence of both
 // sides, each given as a logarithm.
 func combine(canary, baseline float64) float64 {
-	return logSumExp([]float64{math.Log(shareBoth) + canary + baseline, math.Log(shareOne) + canary, math.Log(shareOne) + baseline})
-}
-
-// least returns the least evidence against any pair of rates on the line, which
-// is also the least on its far side, seen from the observed rates: the evidence
-// is convex.
-func (p pair) least(on line) float64 {
-	evidence, _ := p.minimum(on)
+	evidence, _, _ := blend(canary, baseline)
 	return evidence
 }
 
-// minimum also returns the baseline rate of the minimum, which lies between the
-// observed one and the one at which the canary's is the observed one.
-func (p pair) minimum(on line) (evidence, at float64) {
-	first, last := max(0, on.inverse(0)), min(1, on.inverse(1))
-	here, there := p.baseline.rate(), on.inverse(p.canary.rate())
-	lo, hi := min(max(min(here, there), first), last), max(min(max(here, there), last), first)
-	value := func(baseline float64) float64 {
-		return combine(p.canary.against(clamp(on.at(baseline))), p.baseline.against(clamp(baseline)))
+// blend also returns by how much the mean grows with either side's evidence.
+func blend(canary, baseline float64) (evidence, byCanary, byBaseline float64) {
+	both, onlyCanary, onlyBaseline := logShareBoth+canary+baseline, logShareOne+canary, logShareOne+baseline
+	top := max(both, onlyCanary, onlyBaseline)
+	if math.IsInf(top, 0) {
+		return top, 1, 1
 	}
-	evidence, at = value(lo), lo
-	if v := value(hi); v < evidence {
-		evidence, at = v, hi
-	}
-	for range 64 {
-		mid := lo + (hi-lo)/2
-		if mid <= lo || mid >= hi {
-			break
-		}
-		if p.slope(mid, on) > 0 {
-			hi = mid
-		} else {
-			lo = mid
-		}
-	}
-	if v := value(lo); v < evidence {
-		evidence, at = v, lo
-	}
-	return evidence, at
+	both, onlyCanary, onlyBaseline = math.Exp(both-top), math.Exp(onlyCanary-top), math.Exp(onlyBaseline-top)
+	sum := both + onlyCanary + onlyBaseline
+	return top + math.Log(sum), (both + onlyCanary) / sum, (both + onlyBaseline) / sum
 }
 
-// slope is the derivative of the evidence along the line, of which only the sign
-// and the relative size matter.
-func (p pair) slope(baseline float64, on line) float64 {
+// precision is how exact the logarithm of an evidence is.
+const precision = 1e-5
+
+// least returns the least evidence against any pair of rates on the line, which
+// is also the least on its far side, seen from the observed rates. What it
+// returns is never too much.
+func (p pair) least(on line) float64 { return p.search(on, math.NaN()) }
+
+// refutes reports whether the evidence against every pair of rates on the line is
+// at least 1/err.
+func (p pair) refutes(on line, err float64) bool {
+	threshold := -math.Log(err)
+	return p.search(on, threshold) >= threshold
+}
+
+// search finds the least evidence along the line, or some evidence on the same
+// side of the threshold. The evidence is convex along the line; its minimum lies
+// between the observed baseline rate and the one at which the canary's is the
+// observed one. A tangent bounds it from below.
+func (p pair) search(on line, threshold float64) float64 {
+	first, last := max(0, on.inverse(0)), min(1, on.inverse(1))
+	here, there := p.baseline.rate(), on.inverse(p.canary.rate())
+	lo := min(max(min(here, there), first), last)
+	hi := max(min(max(here, there), last), first)
+	low, slopeLo := p.along(on, lo)
+	high, slopeHi := p.along(on, hi)
+	switch {
+	case slopeLo >= 0 || lo >= hi || low < threshold:
+		return low
+	case slopeHi <= 0 || high < threshold:
+		return high
+	}
+	bound := math.Inf(-1)
+	for step := range 200 {
+		x := lo + (hi-lo)/2
+		if secant := lo - slopeLo*(hi-lo)/(slopeHi-slopeLo); step%3 != 2 && secant > lo && secant < hi {
+			x = secant
+		}
+		evidence, slope := p.along(on, x)
+		// The Illinois rule: halve the height of the end that stays.
+		width := hi - x
+		if slope < 0 {
+			lo, slopeLo, slopeHi = x, slope, slopeHi/2
+		} else {
+			width = lo - x
+			hi, slopeHi, slopeLo = x, slope, slopeLo/2
+		}
+		if !math.IsInf(evidence, 1) {
+			bound = max(bound, evidence+slope*width)
+		}
+		if evidence < threshold {
+			return evidence
+		}
+		if bound >= threshold || evidence-bound <= precision*max(1, math.Abs(bound)) || hi-lo <= 0x1p-52*hi {
+			break
+		}
+	}
+	return bound
+}
+
+// along returns the evidence and its derivative at a baseline rate on the line.
+func (p pair) along(on line, baseline float64) (evidence, slope float64) {
+	baseline = clamp(baseline)
 	canary := clamp(on.at(baseline))
-	c, b := p.canary.against(canary), p.baseline.against(baseline)
-	top := max(c+b, c, b)
-	both, onlyC, onlyB := shareBoth*math.Exp(c+b-top), shareOne*math.Exp(c-top), shareOne*math.Exp(b-top)
-	return (both+onlyC)*on.slope*p.canary.slope(canary) + (both+onlyB)*p.baseline.slope(baseline)
+	ofCanary, canarySlope := p.canary.rising(canary)
+	ofBaseline, baselineSlope := p.baseline.rising(baseline)
+	evidence, byCanary, byBaseline := blend(ofCanary, ofBaseline)
+	return evidence, min(max(byCanary*on.slope*canarySlope+byBaseline*baselineSlope, -math.MaxFloat64), math.MaxFloat64)
 }
 
 // interval returns the differences between which neither end is refuted, below
@@ -86,8 +126,11 @@ func (p pair) interval(alpha, beta float64) (lower, upper float64) {
 		return -1, 1
 	}
 	observed := p.canary.rate() - p.baseline.rate()
+	spread := math.Hypot(p.canary.spread(), p.baseline.spread())
 	evidence := func(difference float64) float64 { return p.least(line{slope: 1, offset: difference}) }
-	return crossing(observed, -1, -math.Log(alpha), evidence), crossing(observed, 1, -math.Log(beta), evidence)
+	lower = crossing(reach{observed, -1, spread}, -math.Log(alpha), evidence)
+	upper = crossing(reach{observed, 1, spread}, -math.Log(beta), evidence)
+	return lower, upper
 }
 
 // projectable replaces a side without requests by the likeness of the other,
@@ -106,36 +149,3 @@ func (p pair) projectable() (_ pair, unit float64) {
 }
 
 func clamp(rate float64) float64 { return min(max(rate, 0), 1) }
-
-// crossing returns where evidence, convex with its minimum at inside, reaches the
-// threshold on the way to outside: the end of the last step that is beyond, or
-// outside if it never does. Evidence grows about with the square of the
-// distance, so that its root is nearly straight.
-func crossing(inside, outside, threshold float64, evidence func(float64) float64) float64 {
-	least := evidence(inside)
-	goal := math.Sqrt(threshold - least)
-	height := func(x float64) float64 { return math.Sqrt(max(0, evidence(x)-least)) - goal }
-	from, to := -goal, height(outside)
-	if to < 0 {
-		return outside
-	}
-	for range 200 {
-		if math.Abs(outside-inside) <= 1e-9*max(math.Abs(outside), 1e-12) {
-			break
-		}
-		x := inside + (outside-inside)/2
-		if !math.IsInf(to, 1) {
-			x = inside + (outside-inside)*from/(from-to)
-		}
-		if x == inside || x == outside {
-			break
-		}
-		// The Illinois rule: halve the height of the end that stays.
-		if at := height(x); at < 0 {
-			inside, from, to = x, at, to/2
-		} else {
-			outside, to, from = x, at, from/2
-		}
-	}
-	return outside
-}

@@ -3,7 +3,7 @@ package sequential
 import (
 	"fmt"
 	"math"
-	"slices"
+	"sort"
 )
 
 // Quantile compares a quantile of the latency. Make one with [NewQuantile].
@@ -42,7 +42,9 @@ func (q *Quantile) Compare(canary, baseline Histogram) (Result, error) {
 	result := Result{Measure: QuantileRatio, Canary: canary.Requests(), Baseline: baseline.Requests(), Tolerated: 1 + q.config.Tolerance, Estimate: 1, Upper: Unbounded}
 	if result.Canary > 0 && result.Baseline > 0 {
 		result.Lower, result.Upper = limits(1)
-		result.Estimate = canary.quantile(q.config.Quantile) / baseline.quantile(q.config.Quantile)
+		if b := baseline.quantile(q.config.Quantile); b > 0 {
+			result.Estimate = canary.quantile(q.config.Quantile) / b
+		}
 	}
 	lacking := shortfall{canary: result.Canary, baseline: result.Baseline, required: q.config.MinRequests}
 	return q.conclude(result, lacking, c.n, limits), nil
@@ -71,20 +73,9 @@ func (q *Quantile) Against(canary Histogram, limit float64) (Result, error) {
 
 // conclude fills in what follows from the limits.
 func (q *Quantile) conclude(result Result, lacking shortfall, unit float64, limits func(factor float64) (lower, upper float64)) Result {
-	decide := func(lower, upper float64) Outcome {
-		// Bounds such as 0.3 and 0.25 are to have exactly the ratio 1.2.
-		const rounding = 1e-9
-		switch {
-		case lower >= result.Tolerated*(1-rounding):
-			return Harm
-		case upper <= result.Tolerated*(1+rounding):
-			return Safe
-		}
-		return Undecided
-	}
 	result.Estimate = min(max(result.Estimate, result.Lower), result.Upper)
 	if !lacking.any() {
-		result.Outcome = decide(result.Lower, result.Upper)
+		result.Outcome = outcome(result.Lower, result.Upper, result.Tolerated)
 	}
 	switch {
 	case result.Outcome != Undecided:
@@ -92,10 +83,24 @@ func (q *Quantile) conclude(result Result, lacking shortfall, unit float64, limi
 		result.Needed = Never
 	default:
 		result.Needed = lacking.needed(result.Canary, unit*q.config.Dispersion, func(factor float64) bool {
-			return decide(limits(factor)) != Undecided
+			lower, upper := limits(factor)
+			return outcome(lower, upper, result.Tolerated) != Undecided
 		})
 	}
 	return result
+}
+
+// outcome compares what lies between two bounds with what is tolerated.
+func outcome(lower, upper, tolerated float64) Outcome {
+	// Bounds such as 0.3 and 0.25 are to have exactly the ratio 1.2.
+	const rounding = 1e-9
+	switch {
+	case lower >= tolerated*(1-rounding):
+		return Harm
+	case upper <= tolerated*(1+rounding):
+		return Safe
+	}
+	return Undecided
 }
 
 // ranks is what a histogram says about where a quantile lies: at each finite
@@ -127,7 +132,7 @@ func (r ranks) times(factor, quantile float64) ranks {
 	share := 1 - quantile
 	for i := range r.bounds {
 		s := newSide(r.slower[i]*factor, r.faster[i]*factor)
-		out.beyond[i], out.notBeyond[i] = s.mixture, s.mixture
+		out.beyond[i], out.notBeyond[i] = s.lowest(), s.lowest()
 		if s.rate() > share {
 			out.beyond[i] = s.against(share)
 		} else {
@@ -145,18 +150,29 @@ func (r ranks) times(factor, quantile float64) ranks {
 
 // seconds returns the bounds between which the quantile lies.
 func (q *Quantile) seconds(r ranks) (lower, upper float64) {
-	lower, upper = 0, Unbounded
-	for i, bound := range r.bounds {
-		if r.beyond[i] >= -math.Log(q.config.Alpha) {
-			lower = bound
-		}
+	lower = r.lower(func(evidence float64) bool { return evidence >= -math.Log(q.config.Alpha) })
+	upper = r.upper(func(evidence float64) bool { return evidence >= -math.Log(q.config.Beta) })
+	return lower, min(upper, Unbounded)
+}
+
+// lower returns the last bound that the quantile is beyond with enough evidence,
+// or 0.
+func (r ranks) lower(enough func(evidence float64) bool) float64 {
+	i := sort.Search(len(r.bounds), func(i int) bool { return !enough(r.beyond[i]) })
+	if i == 0 {
+		return 0
 	}
-	for i, bound := range slices.Backward(r.bounds) {
-		if r.notBeyond[i] >= -math.Log(q.config.Beta) {
-			upper = bound
-		}
+	return r.bounds[i-1]
+}
+
+// upper returns the first bound that the quantile is not beyond with enough
+// evidence, or infinity.
+func (r ranks) upper(enough func(evidence float64) bool) float64 {
+	i := sort.Search(len(r.bounds), func(i int) bool { return enough(r.notBeyond[i]) })
+	if i == len(r.bounds) {
+		return math.Inf(1)
 	}
-	return lower, upper
+	return r.bounds[i]
 }
 
 // ratio bounds the ratio of the canary's quantile to the baseline's. It goes
@@ -176,24 +192,17 @@ func (q *Quantile) ratio(canary, baseline ranks) (lower, upper float64) {
 		if i < len(baseline.bounds) {
 			to, contradictsTo = baseline.bounds[i], baseline.beyond[i]
 		}
-		if combine(math.Inf(-1), contradictsFrom) < harm {
-			beyond := 0.0
-			for j, bound := range canary.bounds {
-				if combine(canary.beyond[j], contradictsFrom) >= harm {
-					beyond = bound
-				}
-			}
+		if !refuted(contradictsFrom, harm) {
+			beyond := canary.lower(func(evidence float64) bool { return combine(evidence, contradictsFrom) >= harm })
 			lower = min(lower, beyond/to)
 		}
-		if combine(math.Inf(-1), contradictsTo) < safe {
-			within := math.Inf(1)
-			for j, bound := range slices.Backward(canary.bounds) {
-				if combine(canary.notBeyond[j], contradictsTo) >= safe {
-					within = bound
-				}
-			}
+		if !refuted(contradictsTo, safe) {
+			within := canary.upper(func(evidence float64) bool { return combine(evidence, contradictsTo) >= safe })
 			upper = max(upper, within/from)
 		}
 	}
 	return min(lower, Unbounded), min(upper, Unbounded)
 }
+
+// refuted tells whether the baseline's evidence suffices whatever the canary's is.
+func refuted(baseline, threshold float64) bool { return logShareOne+baseline >= threshold }

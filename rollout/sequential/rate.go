@@ -108,10 +108,10 @@ func (r *Rate) decide(p pair) Outcome {
 	harm := true
 	for _, tolerated := range r.lines {
 		excess := p.canary.rate() - tolerated.at(p.baseline.rate())
-		if excess < 0 && p.least(tolerated) >= -math.Log(r.config.Beta) {
+		if excess < 0 && p.refutes(tolerated, r.config.Beta) {
 			return Safe
 		}
-		harm = harm && excess > 0 && p.least(tolerated) >= -math.Log(r.config.Alpha)
+		harm = harm && excess > 0 && p.refutes(tolerated, r.config.Alpha)
 	}
 	if harm {
 		return Harm

@@ -93,7 +93,19 @@ func (r Result) String() string {
 	case r.Needed == Never:
 		return text + "; more requests like these won't decide it: the rate is just at the limit"
 	}
-	return text + fmt.Sprintf("; about %d more canary requests are needed", r.Needed)
+	return text + fmt.Sprintf("; about %d more canary requests are needed", about(r.Needed))
+}
+
+// about rounds up to two digits.
+func about(n uint64) uint64 {
+	unit := uint64(1)
+	for n/unit >= 100 {
+		unit *= 10
+	}
+	if n%unit == 0 || n > Never-unit {
+		return n
+	}
+	return (n/unit + 1) * unit
 }
 
 func (r Result) value() string {
