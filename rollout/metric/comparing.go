@@ -44,7 +44,7 @@ func (s *sideTally) counts() sequential.Counts {
 
 func (r *comparisonRun) look(ctx context.Context) look {
 	r.warnings = nil
-	l := look{}
+	var l look
 	if err := r.count(ctx); err != nil {
 		l = failedLook(r.source, err)
 	} else {
