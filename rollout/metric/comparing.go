@@ -263,13 +263,6 @@ func comparisonError(rule string, err error) error {
 	return unusable(ErrUnfit, "%s: %v", rule, err)
 }
 
-func orTime(t, otherwise time.Time) time.Time {
-	if t.IsZero() {
-		return otherwise
-	}
-	return t
-}
-
 func joinStatus(have, more string) string {
 	if have == "" {
 		return more
