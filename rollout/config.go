@@ -45,6 +45,9 @@ type Config struct {
 	// are missing as its own maxUnavailable permits, but not all of them: one
 	// broken node then doesn't fail a DaemonSet. By default every pod must be ready.
 	AllowUnavailable bool
+	// Completion waits for a pod of its own until it has succeeded, not only until it
+	// is ready. A pod that restarts its containers whenever they end never does.
+	Completion bool
 	// LogLines and LogBytes bound the log lines collected from each failing
 	// container. Default 20 lines and 8 KiB.
 	LogLines int

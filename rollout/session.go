@@ -26,8 +26,6 @@ type session struct {
 	namespace string
 	// only narrows the feeds of pods to one name; empty for all.
 	only string
-	// toEnd waits until a bare pod has succeeded, not until it is ready.
-	toEnd bool
 	// others must exist; the check runs beside the watches.
 	others func(context.Context) (objectsFound, error)
 	// progress tells of a workload's changes.
@@ -68,7 +66,7 @@ func (s *session) run(ctx context.Context) (outcome, error) {
 	s.began = time.Now()
 	s.world = newWorld(s.cluster.hub)
 	s.inspector = &inspector{
-		world: s.world, image: s.image, strict: s.settings.StrictImageID, settle: s.settings.Settle, toEnd: s.toEnd,
+		world: s.world, image: s.image, strict: s.settings.StrictImageID, settle: s.settings.Settle, toEnd: s.settings.Completion,
 		spare: s.settings.AllowUnavailable, ready: map[readyKey]time.Time{}, completed: map[stages.Object]assessment{},
 	}
 	s.patience = &patience{rules: s.settings.rules, seen: map[string]*sighting{}}

@@ -26,6 +26,11 @@ var imports = []row{
 	{folder: "helmx/sops/cloudkms", may: []string{"stages", "helmx"}},
 	{folder: "rollout", may: []string{"stages"}},
 	{folder: "rollout/celrule", may: []string{"stages", "rollout"}},
+	{folder: "rollout/sequential"},
+	{folder: "rollout/metric", may: []string{"stages", "rollout/sequential"}},
+	{folder: "rollout/metric/metrictest", may: []string{"rollout/metric"}},
+	{folder: "rollout/metric/prometheus", may: []string{"stages", "rollout/metric"}},
+	{folder: "rollout/metric/otlp", may: []string{"stages", "rollout/metric"}},
 	{folder: "notify", may: []string{"stages", "pipeline"}},
 	{folder: "examples", may: everything},
 	{folder: "e2e", may: everything},
@@ -44,6 +49,9 @@ var (
 	buildkit   = []string{"github.com/moby/buildkit"}
 	cosign     = []string{"github.com/sigstore/cosign"}
 	cel        = []string{"github.com/google/cel-go"}
+	prometheus = []string{"github.com/prometheus"}
+	otlp       = []string{"go.opentelemetry.io/proto"}
+	grpc       = []string{"google.golang.org/grpc"}
 	clouds     = []string{"cloud.google.com/go", "github.com/aws", "github.com/Azure/azure-sdk-for-go"}
 )
 
@@ -60,8 +68,12 @@ var budgets = []budget{
 	{folder: "stages/buildkit", never: join(kubernetes, helm, trivy, opa, cosign, clouds)},
 	{folder: "helmx", never: join(trivy, opa, buildkit, cosign, clouds)},
 	{folder: "rollout/sequential", only: []string{}},
-	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds, cel)},
-	{folder: "rollout/celrule", never: join(helm, trivy, opa, buildkit, cosign, clouds)},
+	{folder: "rollout/celrule", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc)},
+	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc, cel)},
+	{folder: "rollout/smoke/grpcprobe", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp)},
+	{folder: "rollout/metric", only: []string{}},
+	{folder: "rollout/metric/prometheus", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, otlp)},
+	{folder: "rollout/metric/otlp", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, prometheus)},
 }
 
 // owners are the only folders whose production code may name a module, so that
@@ -72,10 +84,12 @@ var owners = []owner{
 	{of: trivy, folder: "scan/trivy"},
 	{of: opa, folder: "stages/policy"},
 	{of: buildkit, folder: "stages/buildkit"},
+	{of: prometheus, folder: "rollout/metric/prometheus"},
+	{of: otlp, folder: "rollout/metric/otlp"},
 }
 
 // testingAllowed are the folders whose production code is made for tests.
-var testingAllowed = []string{"stages/stagestest", "e2e"}
+var testingAllowed = []string{"stages/stagestest", "rollout/metric/metrictest", "e2e"}
 
 // rootNever are the modules whose version floors must not reach someone who
 // requires the root module.
