@@ -26,6 +26,7 @@ var imports = []row{
 	{folder: "helmx/sops/cloudkms", may: []string{"stages", "helmx"}},
 	{folder: "rollout", may: []string{"stages"}},
 	{folder: "rollout/celrule", may: []string{"stages", "rollout"}},
+	{folder: "rollout/smoke/grpcprobe", may: []string{"stages", "rollout"}},
 	{folder: "rollout/sequential"},
 	{folder: "rollout/metric", may: []string{"stages", "rollout/sequential"}},
 	{folder: "rollout/metric/metrictest", may: []string{"rollout/metric"}},
