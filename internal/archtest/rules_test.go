@@ -25,14 +25,18 @@ var imports = []row{
 	{folder: "helmx", may: []string{"stages"}},
 	{folder: "helmx/sops/cloudkms", may: []string{"stages", "helmx"}},
 	{folder: "rollout", may: []string{"stages"}},
+	{folder: "rollout/traffic/traffictest", may: []string{"stages", "stages/stagestest", "rollout"}},
 	{folder: "notify", may: []string{"stages", "pipeline"}},
 	{folder: "examples", may: everything},
 	{folder: "e2e", may: everything},
 }
 
 // testEdgesIgnored are the imports that tests may have although they point back:
-// the contract's own tests use the suite made for it.
-var testEdgesIgnored = []edge{{from: "stages", to: "stages/stagestest"}}
+// the tests of whatever declares an interface use the suite made for it.
+var testEdgesIgnored = []edge{
+	{from: "stages", to: "stages/stagestest"},
+	{from: "rollout", to: "rollout/traffic/traffictest"},
+}
 
 // The third-party families that budgets speak of, as import path prefixes.
 var (
@@ -58,6 +62,7 @@ var budgets = []budget{
 	{folder: "stages/buildkit", never: join(kubernetes, helm, trivy, opa, cosign, clouds)},
 	{folder: "helmx", never: join(trivy, opa, buildkit, cosign, clouds)},
 	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds)},
+	{folder: "rollout/traffic/traffictest", never: join(helm, trivy, opa, buildkit, cosign, clouds)},
 }
 
 // owners are the only folders whose production code may name a module, so that
@@ -71,7 +76,7 @@ var owners = []owner{
 }
 
 // testingAllowed are the folders whose production code is made for tests.
-var testingAllowed = []string{"stages/stagestest", "e2e"}
+var testingAllowed = []string{"stages/stagestest", "rollout/traffic/traffictest", "e2e"}
 
 // rootNever are the modules whose version floors must not reach someone who
 // requires the root module.
