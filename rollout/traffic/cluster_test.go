@@ -177,7 +177,6 @@ func (p *process) gate(verdicts ...stages.Verdict) stages.Gate[stages.Release] {
 			defer p.mu.Unlock()
 			verdict := verdicts[min(looks, len(verdicts)-1)]
 			looks++
-			p.breached = p.breached || verdict == stages.Fail
 			d = stages.Decision{Gate: "errors", Verdict: verdict}
 			if verdict != stages.Pass {
 				d.Reasons = []stages.Reason{{Rule: "rate", Message: "5% of the requests fail"}}
@@ -185,6 +184,9 @@ func (p *process) gate(verdicts ...stages.Verdict) stages.Gate[stages.Release] {
 			assert.Equal(p.t, "canary", rel.Name, "gates are about the canary")
 			return nil
 		})
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.breached = p.breached || err == nil && d.Verdict == stages.Fail
 		return d, err
 	})
 }

@@ -101,10 +101,10 @@ func (c *ConfigMap) Save(ctx context.Context, record Record, version string) (st
 		cm, err = c.api.Update(ctx, cm, metav1.UpdateOptions{FieldManager: FieldManager})
 	}
 	switch {
-	case err == nil:
-		return cm.ResourceVersion, nil
 	case ctx.Err() != nil:
 		return "", context.Cause(ctx)
+	case err == nil:
+		return cm.ResourceVersion, nil
 	case version == "" && apierrors.IsAlreadyExists(err), version != "" && (apierrors.IsConflict(err) || apierrors.IsNotFound(err)):
 		return "", fmt.Errorf("write the canary's state: %w: %w", ErrStateChanged, err)
 	}
@@ -115,10 +115,10 @@ func (c *ConfigMap) Save(ctx context.Context, record Record, version string) (st
 func (c *ConfigMap) Delete(ctx context.Context, version string) error {
 	err := c.api.Delete(ctx, c.name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &version}})
 	switch {
-	case err == nil, apierrors.IsNotFound(err):
-		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
+	case err == nil, apierrors.IsNotFound(err):
+		return nil
 	case apierrors.IsConflict(err):
 		return fmt.Errorf("delete the canary's state: %w: %w", ErrStateChanged, err)
 	}

@@ -185,7 +185,7 @@ func (r *HTTPRoute) checkOthers(ctx context.Context) error {
 	if r.config.AllowOthers {
 		return nil
 	}
-	all, err := r.routes.list(ctx, metav1.ListOptions{})
+	all, err := r.routes.list(ctx)
 	if err != nil {
 		return err
 	}

@@ -68,27 +68,17 @@ func (k kind) object(name string) stages.Object {
 // get returns a [*RouteError] if the object doesn't exist.
 func (k kind) get(ctx context.Context, name string) (*unstructured.Unstructured, error) {
 	o, err := k.api.Get(ctx, name, metav1.GetOptions{})
-	switch {
-	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
-	case apierrors.IsNotFound(err):
+	if apierrors.IsNotFound(err) {
 		return nil, &RouteError{Object: k.object(name), Problem: "doesn't exist", Missing: true}
-	case err != nil:
-		return nil, fmt.Errorf("read %s: %w", k.object(name), err)
 	}
-	return o, nil
+	return o, orCause(ctx, explain(err, "read", k.object(name)))
 }
 
-// list returns the objects of this kind; none if the cluster doesn't know it.
-func (k kind) list(ctx context.Context, options metav1.ListOptions) ([]unstructured.Unstructured, error) {
-	all, err := k.api.List(ctx, options)
-	switch {
-	case ctx.Err() != nil:
-		return nil, context.Cause(ctx)
-	case apierrors.IsNotFound(err):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("list %s in namespace %s: %w", k.gvk.Kind, k.namespace, err)
+// list returns all objects of this kind.
+func (k kind) list(ctx context.Context) ([]unstructured.Unstructured, error) {
+	all, err := k.api.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, orCause(ctx, explain(err, "list", stages.Object{Kind: k.gvk.Kind, Namespace: k.namespace, Name: "*"}))
 	}
 	return all.Items, nil
 }
@@ -97,7 +87,7 @@ func (k kind) list(ctx context.Context, options metav1.ListOptions) ([]unstructu
 type operation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
-	Value any    `json:"value,omitempty"`
+	Value any    `json:"value"`
 }
 
 // pointer makes a JSON pointer of the path's elements.
@@ -112,19 +102,29 @@ func pointer(elements ...any) string {
 // patch writes nothing but these fields, if the object still is the one that was
 // read. Its error is worth another try if somebody was faster.
 func (k kind) patch(ctx context.Context, o *unstructured.Unstructured, operations []operation) error {
-	guard := operation{Op: "test", Path: pointer("metadata", "resourceVersion"), Value: o.GetResourceVersion()}
-	data, err := json.Marshal(append([]operation{guard}, operations...))
-	if err != nil {
-		return fmt.Errorf("patch %s: %w", k.object(o.GetName()), err)
+	data, err := jsonPatch(o, operations)
+	if err == nil {
+		_, err = k.api.Patch(ctx, o.GetName(), types.JSONPatchType, data, metav1.PatchOptions{FieldManager: FieldManager})
 	}
-	_, err = k.api.Patch(ctx, o.GetName(), types.JSONPatchType, data, metav1.PatchOptions{FieldManager: FieldManager})
+	return orCause(ctx, explain(err, "patch", k.object(o.GetName())))
+}
+
+// jsonPatch is one that fails if the object isn't as it was read any more.
+func jsonPatch(o metav1.Object, operations []operation) ([]byte, error) {
+	var guarded []operation
+	if version := o.GetResourceVersion(); version != "" {
+		guarded = append(guarded, operation{Op: "test", Path: pointer("metadata", "resourceVersion"), Value: version})
+	}
+	return json.Marshal(append(guarded, operations...))
+}
+
+// explain says what failed, and marks what a retry can't mend.
+func explain(err error, verb string, o stages.Object) error {
 	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
 	case err == nil:
 		return nil
 	case apierrors.IsForbidden(err):
 		err = stages.Permanent(err)
 	}
-	return fmt.Errorf("patch %s: %w", k.object(o.GetName()), err)
+	return fmt.Errorf("%s %s: %w", verb, o, err)
 }
