@@ -27,6 +27,8 @@ var imports = []row{
 	{folder: "rollout", may: []string{"stages"}},
 	{folder: "rollout/celrule", may: []string{"stages", "rollout"}},
 	{folder: "rollout/smoke/grpcprobe", may: []string{"stages", "rollout"}},
+	{folder: "rollout/traffic", may: []string{"stages"}},
+	{folder: "rollout/traffic/traffictest", may: []string{"stages", "stages/stagestest", "rollout/traffic"}},
 	{folder: "rollout/sequential"},
 	{folder: "rollout/metric", may: []string{"stages", "rollout/sequential"}},
 	{folder: "rollout/metric/metrictest", may: []string{"rollout/metric"}},
@@ -38,8 +40,11 @@ var imports = []row{
 }
 
 // testEdgesIgnored are the imports that tests may have although they point back:
-// the contract's own tests use the suite made for it.
-var testEdgesIgnored = []edge{{from: "stages", to: "stages/stagestest"}}
+// the tests of whatever declares an interface use the suite made for it.
+var testEdgesIgnored = []edge{
+	{from: "stages", to: "stages/stagestest"},
+	{from: "rollout/traffic", to: "rollout/traffic/traffictest"},
+}
 
 // The third-party families that budgets speak of, as import path prefixes.
 var (
@@ -71,6 +76,8 @@ var budgets = []budget{
 	{folder: "rollout/sequential", only: []string{}},
 	{folder: "rollout/celrule", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc)},
 	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc, cel)},
+	{folder: "rollout/traffic", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc, cel)},
+	{folder: "rollout/traffic/traffictest", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc, cel)},
 	{folder: "rollout/smoke/grpcprobe", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp)},
 	{folder: "rollout/metric", only: []string{}},
 	{folder: "rollout/metric/prometheus", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, otlp)},
@@ -90,7 +97,7 @@ var owners = []owner{
 }
 
 // testingAllowed are the folders whose production code is made for tests.
-var testingAllowed = []string{"stages/stagestest", "rollout/metric/metrictest", "e2e"}
+var testingAllowed = []string{"stages/stagestest", "rollout/metric/metrictest", "rollout/traffic/traffictest", "e2e"}
 
 // rootNever are the modules whose version floors must not reach someone who
 // requires the root module.
