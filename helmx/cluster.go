@@ -37,6 +37,8 @@ type Cluster struct {
 
 	mu    sync.Mutex
 	known *knowledge
+	// holds are the locks that runs have, whichever Deployer took them.
+	holds map[holdKey]*hold
 }
 
 // knowledge is a filled discovery cache; nothing in it changes any more.

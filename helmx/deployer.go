@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
@@ -22,8 +21,6 @@ type Deployer struct {
 	// owned is whether the cluster is this Deployer's to close.
 	owned bool
 	plans planMemory
-	mu    sync.Mutex
-	holds map[string]*hold // by run
 }
 
 var (
@@ -57,11 +54,14 @@ func newDeployer(ctx context.Context, cfg Config, online bool) (*Deployer, error
 	if err := cfg.prepare(); err != nil {
 		return nil, err
 	}
-	src, err := loadSource(ctx, &cfg, online)
-	if err != nil {
-		return nil, invalidUnlessPassing(ctx, err)
+	src := &source{layers: &layers{}}
+	var err error
+	if !cfg.RemoveOnly {
+		if src, err = loadSource(ctx, &cfg, online); err != nil {
+			return nil, invalidUnlessPassing(ctx, err)
+		}
 	}
-	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster, holds: map[string]*hold{}}
+	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster}
 	if d.cluster == nil {
 		if d.cluster, err = Connect(cfg.Kubernetes); err != nil {
 			return nil, err
@@ -144,6 +144,8 @@ func (d *Deployer) DeployUnscanned(ctx context.Context, req UnscannedRequest) (s
 // be one.
 func (d *Deployer) checkImage(img stages.Image) error {
 	switch {
+	case d.cfg.RemoveOnly:
+		return nil
 	case d.cfg.Unscanned == "" && img.IsZero():
 		return fmt.Errorf("%w: there is no image", stages.ErrInvalid)
 	case d.cfg.Unscanned != "" && !img.IsZero():

@@ -27,6 +27,9 @@ type rendering struct {
 // render does what Helm will do when it installs or upgrades, and checks that
 // the outcome runs img and nothing else of its repository. It changes nothing.
 func (d *Deployer) render(s *session, img stages.Image, revision int, upgrade bool) (*rendering, error) {
+	if d.cfg.RemoveOnly {
+		return nil, fmt.Errorf("%w: it is for removing the release only; give a chart in the place of RemoveOnly", stages.ErrInvalid)
+	}
 	out, err := d.renderChart(s, img, revision, upgrade)
 	if err == nil {
 		return out, nil

@@ -95,6 +95,8 @@ const (
 	NoteWarning NoteKind = "warning"
 	// NoteAdopted: the object exists already and becomes part of the release.
 	NoteAdopted NoteKind = "adopted"
+	// NoteKept: the object stays when its release is removed.
+	NoteKept NoteKind = "kept"
 	// NoteVolatile: the object renders differently every time, so that the fields
 	// which do are not bound by the plan's digest.
 	NoteVolatile NoteKind = "volatile"

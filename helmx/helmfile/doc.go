@@ -15,7 +15,7 @@
 //
 // # What is read
 //
-// The common part: releases with chart, version, values, secrets, set, setString,
+// The common part: releases with chart, version, installed, values, secrets, set, setString,
 // needs, labels, condition, createNamespace, wait, timeout, historyMax and inherit;
 // environments; templates; bases; values; helmDefaults; commonLabels; repositories.
 // Every document of the file is rendered as a template with the values of the
