@@ -54,6 +54,10 @@ type Config struct {
 	Values Values
 	// Image says where the chart takes the image from.
 	Image ImageValues
+	// ImageFields are fields of custom resources that hold image references. They are
+	// held to the image as containers are. A plan notes fields that look like such and
+	// are not among them.
+	ImageFields []ImageField
 	// Unscanned is for a chart that brings nothing but images of its own, such as a
 	// database's, which nobody has built, scanned or signed here. It is the reason
 	// why it may be released all the same, ends up in the release record, and stands
@@ -123,6 +127,9 @@ func (c *Config) prepare() error {
 		problems = append(problems, err)
 	}
 	if err := c.Apply.validate(); err != nil {
+		problems = append(problems, err)
+	}
+	if err := validateImageFields(c.ImageFields); err != nil {
 		problems = append(problems, err)
 	}
 	if c.Cluster != nil && !c.Kubernetes.isZero() {

@@ -285,7 +285,7 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 	if err := d.cfg.Image.inject(values, img); err != nil {
 		return nil, err
 	}
-	if err := d.source.pin(chart, img); err != nil {
+	if err := d.source.pin(chart, img, d.cfg.ImageFields); err != nil {
 		return nil, err
 	}
 	cfg := s.actions(record, d.cfg.HistoryMax)
@@ -314,7 +314,7 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 // A deployment that is bound to a plan is held to what the gates have seen.
 func (d *Deployer) pinned(s *session, img stages.Image, bound *binding) func(*release.Release) error {
 	return func(rel *release.Release) error {
-		about, err := newRendering(rel.Manifest, rel.Hooks, d.cfg.Namespace, s.mapper, img)
+		about, err := d.newRendering(s, rel.Manifest, rel.Hooks, img)
 		if err != nil {
 			return err
 		}
