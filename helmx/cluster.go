@@ -34,6 +34,7 @@ type Cluster struct {
 	transport http.RoundTripper
 	limiter   flowcontrol.RateLimiter
 	calls     callCounter
+	plans     planMemory
 
 	mu    sync.Mutex
 	known *knowledge

@@ -20,7 +20,6 @@ type Deployer struct {
 	cluster *Cluster
 	// owned is whether the cluster is this Deployer's to close.
 	owned bool
-	plans planMemory
 }
 
 var (

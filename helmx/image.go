@@ -102,7 +102,7 @@ func checkPinned(img stages.Image, objects, hooks []object, fields []ImageField)
 		eachImage(obj.content, fields, func(r imageReference) {
 			repository, digest := splitReference(r.image)
 			switch {
-			case repository != familiar(img.Repository()):
+			case r.role == imageUnknown || repository != familiar(img.Repository()):
 			case digest != img.Digest().String():
 				others = append(others, fmt.Sprintf("%s, %s: %s", obj.id, r.where, r.image))
 			case r.role == imageRuns:

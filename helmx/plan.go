@@ -72,7 +72,7 @@ func (d *Deployer) plan(ctx context.Context, img stages.Image) (stages.Plan, err
 	}
 	notes := slices.Concat(plan.Notes, o.notes, uncheckedImages(o.rendered.objects, d.cfg.ImageFields))
 	plan.Notes = tidy(notes, v)
-	d.plans.remember(plan.Digest, trials)
+	d.cluster.plans.remember(plan.Digest, trials)
 	return plan, nil
 }
 
