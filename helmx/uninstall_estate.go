@@ -49,11 +49,11 @@ func (d *Deployer) appraise(s *session, history []*release.Release) (*estate, er
 		if err != nil {
 			return nil, s.explain(err)
 		}
-		if live == nil {
-			continue
-		}
 		_, isCurrent := current[o.identity()]
-		switch why := s.reasonToKeep(d.cfg.Release, o, live, made[first[o.identity()]], isCurrent); {
+		if live == nil || !isCurrent && !s.owns(d.cfg.Release, live) {
+			continue // It is gone, or somebody else's since a revision had it.
+		}
+		switch why := s.reasonToKeep(d.cfg.Release, o, live, made[first[o.identity()]]); {
 		case why != "":
 			e.kept, e.why[o.identity()] = append(e.kept, o), why
 		default:
@@ -92,7 +92,7 @@ func (s *session) everything(history []*release.Release) (first map[identity]int
 // reasonToKeep says why a live object of the release stays; empty if it goes. It has
 // been part of the release since a revision whose record was made at that time, by
 // the API server's clock, as which the object's age is told, too.
-func (s *session) reasonToKeep(name string, o object, live *unstructured.Unstructured, since metav1.Time, current bool) string {
+func (s *session) reasonToKeep(name string, o object, live *unstructured.Unstructured, since metav1.Time) string {
 	marks := live.GetAnnotations()
 	owner, namespace := marks["meta.helm.sh/release-name"], marks["meta.helm.sh/release-namespace"]
 	created := live.GetCreationTimestamp()
@@ -101,8 +101,6 @@ func (s *session) reasonToKeep(name string, o object, live *unstructured.Unstruc
 		return "it is marked to be kept"
 	case owner != "" && !s.owns(name, live):
 		return fmt.Sprintf("it belongs to release %s/%s", namespace, owner)
-	case owner == "" && !current:
-		return "it does not belong to the release any more"
 	case !since.IsZero() && created.Before(&since):
 		return "it was there before the release took it over"
 	}
