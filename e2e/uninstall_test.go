@@ -67,7 +67,7 @@ func TestUninstall(t *testing.T) {
 	assert.ElementsMatch(t, []stages.Object{
 		configMap("colours"), {APIVersion: "v1", Kind: "PersistentVolumeClaim", Namespace: ns, Name: "claim"},
 	}, removal.Removed)
-	assert.ElementsMatch(t, []stages.Object{configMap("policy"), configMap("adopted")}, removal.Kept)
+	assert.ElementsMatch(t, []stages.Object{configMap("policy"), configMap("adopted"), configMap("farewell")}, removal.Kept)
 	assert.Nil(t, w.configMap(t, ns, "colours"))
 	_, err = w.kube.CoreV1().PersistentVolumeClaims(ns).Get(ctx, "claim", metav1.GetOptions{})
 	assert.True(t, apierrors.IsNotFound(err), "it was waited for: %v", err)

@@ -18,8 +18,9 @@ type estate struct {
 	// doomed are the live objects to delete; stale are those of them that the newest
 	// revision doesn't have, which Helm doesn't know of.
 	doomed, stale []object
-	// kept stay.
-	kept []object
+	// kept stay, and so does what hooks have made and doesn't run to an end. That one
+	// is not spared what the hooks' own policies say.
+	kept, hooked []object
 	// why says for each of those why it stays.
 	why map[identity]string
 }
@@ -63,7 +64,7 @@ func (d *Deployer) appraise(s *session, history []*release.Release) (*estate, er
 			}
 		}
 	}
-	return e, e.keepHooked(s)
+	return e, e.findHooked(s)
 }
 
 // everything returns the objects of all revisions, each as the newest one that has
@@ -128,19 +129,21 @@ func (s *session) recorded(name string) (map[int]metav1.Time, error) {
 	return out, nil
 }
 
-// keepHooked adds what hooks have made and stays.
-func (e *estate) keepHooked(s *session) error {
+// findHooked looks for what hooks have made and stays.
+func (e *estate) findHooked(s *session) error {
 	made, err := s.ran(e.history)
 	if err != nil {
 		return err
 	}
-	for _, o := range made {
-		if !o.runs() || o.kept() {
-			e.kept, e.why[o.identity()] = append(e.kept, o), "a hook made it"
-		}
+	e.hooked = slices.DeleteFunc(made, func(o object) bool { return o.runs() && !o.kept() })
+	for _, o := range e.hooked {
+		e.why[o.identity()] = "a hook made it"
 	}
 	return nil
 }
+
+// left are the objects that stay.
+func (e *estate) left() []object { return slices.Concat(e.kept, e.hooked) }
 
 // runs reports whether a hook's object runs to an end.
 func (o object) runs() bool {

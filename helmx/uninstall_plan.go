@@ -56,11 +56,11 @@ func (d *Deployer) planRemoval(ctx context.Context) (stages.Plan, error) {
 		plan.Notes = append(plan.Notes, t.notes...)
 		trials = append(trials, t)
 	}
-	for _, o := range e.kept {
+	for _, o := range e.left() {
 		plan.Notes = append(plan.Notes, stages.Note{Kind: stages.NoteKept, Object: o.id, Message: "it stays: " + e.why[o.identity()]})
 	}
 	plan.Notes = tidy(plan.Notes, v)
-	about := []any{"uninstall", ids(e.kept)}
+	about := []any{"uninstall", ids(e.left())}
 	plan.Digest = planDigest{revisionOf(e.last()), hashContent(stages.Image{}, about), hashTrials(trials)}.String()
 	return plan, nil
 }

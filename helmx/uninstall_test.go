@@ -105,7 +105,7 @@ spec: {template: {spec: {restartPolicy: Never, containers: [{name: x, image: x}]
 ---
 apiVersion: v1
 kind: ConfigMap
-metadata: {name: outlives, annotations: {helm.sh/hook: pre-install}}
+metadata: {name: outlives, annotations: {helm.sh/hook: "pre-install,pre-delete,post-delete"}}
 `
 
 func TestUninstallRunsDeleteHooks(t *testing.T) {

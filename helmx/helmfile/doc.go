@@ -40,6 +40,10 @@
 //     [Config.AllowUnscanned].
 //   - But for charts, no file outside of [Config.Root] is read, by default the folder
 //     of the helmfile.
+//   - Releases with installed: false are removed after all others are deployed and
+//     verified, where helmfile begins with them: what can't be made again goes last.
+//   - A chart of a repository needs a version, which may be a constraint. It is fetched
+//     once to know its digest, and from then on by that.
 //   - kubeContext must be the one that [Config.KubeContext] says is connected to.
 //
 // # What it never does
