@@ -33,7 +33,8 @@ func (a *application) restoreLocked(ctx context.Context, d Deployer, i int, f fu
 	m := a.set.members[i]
 	cause := a.results[i].Err
 	if cause == nil {
-		cause = fmt.Errorf("another release of the set failed: %w", a.causes[0])
+		// In words only: the evidence is about the other one.
+		cause = errors.New("another release of the set failed: " + a.causes[0].Error())
 	}
 	return a.held(ctx, d, i, func() error {
 		if recorder, ok := d.(stages.FailureRecorder); ok && !m.Remove {
