@@ -82,14 +82,14 @@ func TestBranchesAndCanaryOfAJenkinsfile(t *testing.T) {
 	img := w.image(t, "jenkinsfile-canary", "3.1.0")
 	clearance, err := stages.BypassGates(img, "made by a test")
 	require.NoError(t, err)
-	declared := filepath.Join(t.TempDir(), "environments.yaml")
-	folder, err := filepath.Abs("testdata/seed/helm-chart")
-	require.NoError(t, err)
+	dir := t.TempDir()
+	declared, folder := filepath.Join(dir, "environments.yaml"), filepath.Join(dir, "helm-chart")
+	require.NoError(t, os.CopyFS(folder, os.DirFS("testdata/seed/helm-chart")))
 	staging, production := w.namespace(t), w.namespace(t)
 	require.NoError(t, os.WriteFile(declared, fmt.Appendf(nil, `environments:
-- {name: staging, branches: [develop], namespace: %s, values: [%[3]s/values-stg.yaml]}
-- {name: production, branches: [main], namespace: %s, values: [%[3]s/values-prod.yaml]}
-`, staging, production, folder), 0o600))
+- {name: staging, branches: [develop], namespace: %s, values: [helm-chart/values-stg.yaml]}
+- {name: production, branches: [main], namespace: %s, values: [helm-chart/values-prod.yaml]}
+`, staging, production), 0o600))
 	set, err := environment.Load(declared, environment.LoadOptions{})
 	require.NoError(t, err)
 	open := func(branch, name string, overrides ...helmx.Override) *environment.Deployer {
