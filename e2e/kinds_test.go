@@ -31,7 +31,7 @@ import (
 type kindLab struct {
 	*testing.T
 	w        *world
-	ctx      context.Context //nolint:containedctx // the test's own
+	ctx      context.Context
 	ns       string
 	dynamic  dynamic.Interface
 	verifier *rollout.Verifier
