@@ -35,7 +35,7 @@ func TestClassifyWaiting(t *testing.T) {
 		{"CreateContainerConfigError", "something else", CreateFailed},
 		{"CreateContainerError", "failed to reserve container name: name is reserved", CreateFailed},
 		{"RunContainerError", `exec: "/app": stat /app: no such file or directory: unknown`, CommandNotRunnable},
-		{"StartError", "exec /app: exec format error", CommandNotRunnable},
+		{"StartError", "exec /app: exec format error", ImageWrongPlatform},
 		{"RunContainerError", "failed to create shim task: context deadline exceeded", StartFailed},
 		{"CrashLoopBackOff", "", Crash},
 	}
@@ -72,7 +72,7 @@ func TestEveryCauseOfTheClassifierHasARuleAndARemedy(t *testing.T) {
 	}
 	for _, c := range Causes() {
 		assert.NotEmpty(t, c.remedy(), c)
-		assert.NoError(t, DefaultRule(c).validate(c))
+		assert.NoError(t, DefaultRule(c).validate(string(c)))
 	}
 }
 
@@ -83,10 +83,10 @@ func TestRules(t *testing.T) {
 	require.ErrorIs(t, err, stages.ErrInvalid)
 	_, err = New(Config{})
 	require.ErrorIs(t, err, stages.ErrInvalid)
-	rules, err := rulesWith(map[Cause]Rule{ImageNotFound: {Class: Transient}})
+	rules, err := rulesWith(map[Cause]Rule{ImageNotFound: {Class: Transient}}, nil)
 	require.NoError(t, err)
-	assert.Equal(t, Transient, rules[ImageNotFound].Class)
-	assert.Equal(t, Terminal, rules[ImageUnauthorized].Class)
+	assert.Equal(t, Transient, rules.causes[ImageNotFound].Class)
+	assert.Equal(t, Terminal, rules.causes[ImageNeverPulled].Class)
 }
 
 func TestProve(t *testing.T) {

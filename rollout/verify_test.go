@@ -99,7 +99,7 @@ func TestFailures(t *testing.T) {
 		"no such command": {[]func(*corev1.Pod){waiting("RunContainerError", `exec: "nope": executable file not found in $PATH`)},
 			CommandNotRunnable, "RunContainerError", 0, "command and args"},
 		"missing ConfigMap": {[]func(*corev1.Pod){waiting("CreateContainerConfigError", `configmap "settings" not found`)},
-			ConfigMissing, "CreateContainerConfigError", 10 * time.Second, `configmap "settings" not found`},
+			ConfigMissing, "CreateContainerConfigError", 30 * time.Second, `configmap "settings" not found`},
 		"runs as root": {[]func(*corev1.Pod){waiting("CreateContainerConfigError", "container has runAsNonRoot and image will run as root")},
 			RunsAsRoot, "CreateContainerConfigError", 0, "runAsUser"},
 		"no node": {[]func(*corev1.Pod){func(p *corev1.Pod) {

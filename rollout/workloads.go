@@ -89,7 +89,6 @@ func (a *assessment) missing() assessment {
 // revision looks at the pods of the revision being rolled out, of which want
 // are needed; terminating says that pods of another revision are still leaving.
 func (in *inspector) revision(a *assessment, revisionPods []*corev1.Pod, terminating bool, now time.Time) {
-	failed := 0
 	for _, pod := range revisionPods {
 		if pod.DeletionTimestamp != nil {
 			terminating = true
@@ -105,9 +104,8 @@ func (in *inspector) revision(a *assessment, revisionPods []*corev1.Pod, termina
 		}
 		a.recheck = sooner(a.recheck, l.recheck)
 		for _, f := range l.findings {
-			if f.cause == PodFailed {
-				failed++
-				f.count = failed
+			if f.shared { // one of many replicas may be unlucky more often than one of one
+				f.count /= max(a.desired, 1)
 			}
 			a.findings = append(a.findings, f)
 		}
@@ -288,7 +286,7 @@ func (in *inspector) job(o stages.Object, now time.Time) assessment {
 
 // jobFailed points at the job's last failed pod, which says why.
 func (in *inspector) jobFailed(a *assessment, owner subject, c batchv1.JobCondition) {
-	f := finding{cause: JobFailed, reason: orElse(c.Reason, "Failed"), message: c.Message, subject: owner}
+	f := finding{cause: jobCause(c.Reason), reason: orElse(c.Reason, "Failed"), message: c.Message, subject: owner}
 	for _, pod := range ownedBy[*corev1.Pod](in.world, pods.name, owner.uid) {
 		for _, s := range allStatuses(pod) {
 			t := s.State.Terminated

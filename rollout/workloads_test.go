@@ -148,7 +148,7 @@ func TestBarePod(t *testing.T) {
 	}{
 		"ready":     {ready(pinnedTo(digestA)), ""},
 		"succeeded": {func(p *corev1.Pod) { running(pinnedTo(digestA))(p); p.Status.Phase = corev1.PodSucceeded }, ""},
-		"evicted":   {func(p *corev1.Pod) { p.Status.Phase, p.Status.Reason = corev1.PodFailed, "Evicted" }, PodFailed},
+		"evicted":   {func(p *corev1.Pod) { p.Status.Phase, p.Status.Reason = corev1.PodFailed, "Evicted" }, Evicted},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
