@@ -47,17 +47,17 @@ const (
 
 // The causes that keep a pod from being placed or prepared.
 const (
-	Unschedulable     Cause = "Unschedulable"
-	SchedulingGated   Cause = "SchedulingGated"
-	VolumeUnbound     Cause = "VolumeUnbound"
-	VolumeMissing     Cause = "VolumeMissing"
-	VolumeLost        Cause = "VolumeLost"
-	VolumeAttach      Cause = "VolumeAttach"
-	VolumeMount       Cause = "VolumeMount"
-	DeviceUnprepared  Cause = "DeviceUnprepared"
-	SandboxFailed     Cause = "SandboxFailed"
-	UserNamespace     Cause = "UserNamespace"
-	ResizeImpossible  Cause = "ResizeImpossible"
+	Unschedulable    Cause = "Unschedulable"
+	SchedulingGated  Cause = "SchedulingGated"
+	VolumeUnbound    Cause = "VolumeUnbound"
+	VolumeMissing    Cause = "VolumeMissing"
+	VolumeLost       Cause = "VolumeLost"
+	VolumeAttach     Cause = "VolumeAttach"
+	VolumeMount      Cause = "VolumeMount"
+	DeviceUnprepared Cause = "DeviceUnprepared"
+	SandboxFailed    Cause = "SandboxFailed"
+	UserNamespace    Cause = "UserNamespace"
+	ResizeImpossible Cause = "ResizeImpossible"
 	NoRuntimeClass   Cause = "NoRuntimeClass"
 )
 

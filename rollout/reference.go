@@ -84,7 +84,9 @@ func (podFields) variable(c *corev1.Container, what missing) string {
 
 func variableName(name string) string { return "env[name=" + name + "]" }
 
-func (m missing) refersTo(name, key string) bool { return name == m.name && (m.key == "" || key == m.key) }
+func (m missing) refersTo(name, key string) bool {
+	return name == m.name && (m.key == "" || key == m.key)
+}
 
 // part is which half of a reference is wrong.
 func (m missing) part() string {
