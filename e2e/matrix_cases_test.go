@@ -164,7 +164,7 @@ func placeFaults() []fault {
 		{name: "no node with the label", kinds: placed, cause: rollout.Unschedulable, field: "nodeSelector", broken: func(_ *matrix, w *workload) {
 			w.pod.NodeSelector = map[string]string{"disk": "no-such"}
 		}},
-		{name: "taint", kinds: placed, cause: rollout.Unschedulable, field: "tolerations", broken: func(_ *matrix, w *workload) {
+		{name: "taint", kinds: placed, cause: rollout.Unschedulable, field: "affinity.nodeAffinity", broken: func(_ *matrix, w *workload) {
 			w.pod.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
 				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{taintedNode}}}}},
 			}}}
@@ -245,7 +245,9 @@ func controls() []fault {
 		{name: "registry answers 503 twice", kinds: []string{kindDeployment, kindPod}, broken: lie("down", 2)},
 		{name: "registry refuses once", kinds: []string{kindDeployment}, broken: lie("unauthorized", 2)},
 		{name: "old pods crash", kinds: restarting[:1], only: upgrade, before: func(_ *matrix, w *workload) { w.app().Command = shell("exit 1") }, broken: func(*matrix, *workload) {}},
-		{name: "another release's pods crash", kinds: restarting, around: stranger, broken: func(*matrix, *workload) {}},
+		{name: "another release's pods crash", kinds: restarting, around: stranger, broken: func(_ *matrix, w *workload) {
+			w.app().Env = []corev1.EnvVar{{Name: "VERSION", Value: "2"}}
+		}},
 		{name: "scaled meanwhile", kinds: []string{kindDeployment, kindStatefulSet}, broken: slowly, during: scaleUp},
 		{name: "a new pod is evicted meanwhile", kinds: []string{kindDeployment}, broken: slowly, during: evictOne},
 		{name: "node gets its label 8 s later", kinds: []string{kindDeployment, kindJob}, during: labelNode, broken: func(_ *matrix, w *workload) {

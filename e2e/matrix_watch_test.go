@@ -154,6 +154,9 @@ func (b *bystander) decidable(f *rollout.Failure, rule rollout.Rule) time.Time {
 	var first, counted time.Time
 	count := 0
 	for _, s := range b.seen {
+		if s.reason == runs && s.container == f.Decisive.Container && rule.Count > 0 && int(s.restarts) >= rule.Count && counted.IsZero() {
+			counted = s.at // its ends were never to be seen by themselves
+		}
 		if !sameReason(s.reason, f.Decisive.Reason) {
 			continue
 		}
@@ -182,7 +185,10 @@ func (b *bystander) decidable(f *rollout.Failure, rule rollout.Rule) time.Time {
 	if rule.After > 0 {
 		due = first.Add(rule.After)
 	}
-	if due.IsZero() || !counted.IsZero() && counted.Before(due) {
+	switch {
+	case due.IsZero() && counted.IsZero():
+		return first
+	case due.IsZero() || !counted.IsZero() && counted.Before(due):
 		return counted
 	}
 	return due

@@ -27,7 +27,7 @@ func (in *inspector) containers(pod *corev1.Pod, crashes bool) []finding {
 				continue
 			}
 			f.reason, f.message = t.Reason, t.Message
-			in.crashed(&f, pod, s, t)
+			in.crashed(&f, pod, s, t, int(s.RestartCount)+1)
 		default:
 			continue
 		}
@@ -53,7 +53,7 @@ func (in *inspector) waits(f *finding, pod *corev1.Pod, s corev1.ContainerStatus
 	f.cause = cause
 	switch {
 	case cause == Crash:
-		in.crashed(f, pod, s, s.LastTerminationState.Terminated)
+		in.crashed(f, pod, s, s.LastTerminationState.Terminated, int(s.RestartCount)+1)
 	case slices.Contains(pullReasons, f.reason):
 		f.count = in.world.pulls[pullKey{pod.UID, s.Name}]
 	default:
@@ -66,9 +66,28 @@ func (in *inspector) waits(f *finding, pod *corev1.Pod, s corev1.ContainerStatus
 // forgotten; the kubelet resets its back-off after the same time.
 const longRun = 10 * time.Minute
 
-// crashed fills in what the end of a container's process says.
-func (in *inspector) crashed(f *finding, pod *corev1.Pod, s corev1.ContainerStatus, t *corev1.ContainerStateTerminated) {
-	f.cause, f.count = Crash, int(s.RestartCount)+1
+// relapses reports containers that run, but that ended while we looked. The
+// kubelet may restart one at once, so that its end is never to be seen but in
+// the number of its restarts. It doesn't keep the pod from being ready.
+func (in *inspector) relapses(pod *corev1.Pod) []finding {
+	var out []finding
+	for i, s := range allStatuses(pod) {
+		ends := int(s.RestartCount - in.restarts[pullKey{pod.UID, s.Name}])
+		if s.State.Running == nil || s.LastTerminationState.Terminated == nil || ends < 1 {
+			continue
+		}
+		f := finding{subject: podSubject(pod), pod: pod, container: s.Name, role: roleOf(pod, i, s.Name), restarts: s.RestartCount}
+		f.reason = s.LastTerminationState.Terminated.Reason
+		in.crashed(&f, pod, s, s.LastTerminationState.Terminated, ends)
+		out = append(out, f)
+	}
+	return out
+}
+
+// crashed fills in what the end of a container's process says, the last of so
+// many.
+func (in *inspector) crashed(f *finding, pod *corev1.Pod, s corev1.ContainerStatus, t *corev1.ContainerStateTerminated, ends int) {
+	f.cause, f.count = Crash, ends
 	if f.role == initContainer {
 		f.cause = InitCrash
 	}

@@ -44,6 +44,37 @@ func TestProbeKillTellsTheProbe(t *testing.T) {
 	})
 }
 
+func TestARestartThatNobodySawCounts(t *testing.T) {
+	restarted := func(times int32) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			running(pinnedTo(digestA))(p)
+			p.Status.ContainerStatuses[0].RestartCount = times
+			p.Status.ContainerStatuses[0].LastTerminationState.Terminated = ended(1, "Error")
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		d, old, updated, oldPod, newPod := upgrade()
+		l := newLab(t, d, old, updated, oldPod, as(newPod, restarted(7)))
+		r := l.start(t.Context(), release(t))
+		time.Sleep(time.Second)
+		l.put(as(newPod, restarted(8)))
+		time.Sleep(time.Minute)
+		require.False(t, r.over(), "seven of them were before, and one is forgiven: %v", r.err)
+		l.put(as(newPod, restarted(9)))
+		f := r.failure(t)
+		assert.Equal(t, Crash, f.Cause)
+		assert.Contains(t, f.Error(), "exit code 1 after 1s, 2 times")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		d, old, updated, oldPod, newPod := upgrade()
+		l := newLab(t, d, old, updated, oldPod, newPod)
+		r := l.start(t.Context(), release(t))
+		l.put(as(newPod, func(p *corev1.Pod) { ready(pinnedTo(digestA))(p); restarted(1)(p); ready(pinnedTo(digestA))(p) }), complete(d))
+		require.True(t, r.over(), "it is ready all the same")
+		require.NoError(t, r.err)
+	})
+}
+
 func TestEventsOfOtherContainersAndRunsDecideNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, old, updated, oldPod, newPod := upgrade()
@@ -111,6 +142,7 @@ func TestPodsThatEndFromOutside(t *testing.T) {
 				}
 				l := newLab(t, d, old, updated, as(oldPod, endedAs(reason, "the old one")), gone("before-1"), gone("before-2"), gone("before-3"), newPod)
 				r := l.start(t.Context(), release(t))
+				time.Sleep(time.Second)
 				for _, name := range []string{"shop-2-1", "shop-2-2", "shop-2-3"} {
 					require.False(t, r.over(), "%v", r.err)
 					l.put(gone(name))

@@ -31,8 +31,15 @@
 // the cause means: terminal, terminal after a number of times or after a time,
 // or transient. An image that the registry doesn't have fails the verification
 // at once, a registry that can't be reached only after three attempts, a crash
-// the second time. [Config.Rules] changes that for each cause. Whatever is left
-// is reported at the timeout.
+// the second time. [Config.Rules] changes that for each cause, [Config.Reasons]
+// for each reason as Kubernetes names it. Whatever is left is reported at the
+// timeout.
+//
+// A [Failure] tells where it lies, down to the field of the manifest, what the
+// program wrote last, and the row of the troubleshooting table that it belongs
+// to: see [AdviceFor]. What can mend itself is given time to, so that a slow
+// start, a crash at the first attempt or a Secret that comes some seconds later
+// never fails a rollout.
 //
 // The verdict comes from watches; nothing is polled. While the API server is out
 // of reach nothing is decided, and if it still is at the timeout the outcome is

@@ -39,6 +39,7 @@ func (w witness) failure(ctx context.Context, a assessment, decisive finding, ot
 	ctx, cancel := context.WithTimeout(ctx, w.settings.EvidenceTimeout)
 	defer cancel()
 	w.template = a.template
+	w = w.knowing(decisive)
 	e, advice := w.evidence(ctx, a.object, decisive, true)
 	f := &Failure{
 		Workload: a.object, Cause: decisive.cause, Role: decisive.role, Restarts: decisive.restarts, Signal: signalOf(decisive.exit),
@@ -67,6 +68,14 @@ func (w witness) failure(ctx context.Context, a assessment, decisive finding, ot
 	return f
 }
 
+// knowing returns a witness that masks what is secret in the pod of a finding.
+func (w witness) knowing(f finding) witness {
+	if f.pod != nil {
+		w.settings.clean.known = append(slices.Clone(w.settings.clean.known), secretValues(&f.pod.Spec)...)
+	}
+	return w
+}
+
 // probe returns a probe without what is secret in it.
 func (w witness) probe(p *Probe) *Probe {
 	if p == nil {
@@ -79,9 +88,7 @@ func (w witness) probe(p *Probe) *Probe {
 // about one of the pods of released, unless the chain of its owners ends with
 // another object.
 func (w witness) evidence(ctx context.Context, released stages.Object, f finding, detailed bool) (stages.Evidence, Advice) {
-	if f.pod != nil {
-		w.settings.clean.known = append(slices.Clone(w.settings.clean.known), secretValues(&f.pod.Spec)...)
-	}
+	w = w.knowing(f)
 	e := stages.Evidence{
 		Subject: f.subject.String(), Container: f.container, Reason: f.reason,
 		Message: w.settings.clean.line(f.message), Remedy: f.cause.remedy(),

@@ -66,7 +66,11 @@ func objectField(kind string, f finding) string {
 	case ManualUpdate:
 		return "spec.updateStrategy.type"
 	case QuotaExceeded:
-		if strings.Contains(f.message, "requested: pods=") && kind != "Pod" && kind != "DaemonSet" {
+		switch tooMany := strings.Contains(f.message, "requested: pods="); {
+		case !tooMany || kind == "Pod" || kind == "DaemonSet":
+		case kind == "Job" || kind == "CronJob":
+			return job + "parallelism"
+		default:
 			return "spec.replicas"
 		}
 	}

@@ -5,7 +5,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
+	quantity "k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -27,7 +27,7 @@ func furnished() *corev1.PodSpec {
 				},
 				EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: local("common")}}, {SecretRef: &corev1.SecretEnvSource{LocalObjectReference: local("keys")}}},
 			},
-			{Name: "big", Command: []string{"big"}, Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("8")}}},
+			{Name: "big", Command: []string{"big"}, Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: quantity.MustParse("8")}}},
 		},
 		Volumes: []corev1.Volume{
 			{Name: "cfg", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: local("files")}}},
@@ -105,6 +105,7 @@ func TestFieldOfTheObject(t *testing.T) {
 		"spec.suspend":                                           {"Job", finding{cause: Paused}},
 		"spec.updateStrategy.type":                               {"DaemonSet", finding{cause: ManualUpdate}},
 		"spec.replicas":                                          {"Deployment", finding{cause: QuotaExceeded, message: "exceeded quota: q, requested: pods=1, used: pods=0"}},
+		"spec.parallelism":                                       {"Job", finding{cause: QuotaExceeded, message: "exceeded quota: q, requested: pods=1, used: pods=0"}},
 		"spec.containers[name=app].image":                        {"Pod", finding{cause: ImageNotFound, container: "app"}},
 		"":                                                       {"Widget", finding{cause: ImageNotFound, container: "app"}},
 	} {

@@ -50,6 +50,8 @@ type inspector struct {
 	// began is the time of the first look; what had failed then is history.
 	began   time.Time
 	history map[types.UID]bool
+	// restarts are how often containers had been restarted then.
+	restarts map[pullKey]int32
 	// failures are the pods that failed while we looked, by the place that a new
 	// pod takes: the owner, and the pod's name or node where that matters.
 	failures map[string]map[types.UID]bool
@@ -91,14 +93,23 @@ func (in *inspector) inspect(pod *corev1.Pod, crashes bool, now time.Time) look 
 		l.recheck = in.settled(pod, now)
 		l.ready = l.recheck.IsZero()
 	}
+	if crashes && !disrupted(pod) {
+		l.findings = append(l.findings, in.relapses(pod)...)
+	}
 	return l
 }
 
-// remember notes which pods had failed before the first look: they say nothing
-// about this rollout.
+// remember notes what had failed, and was restarted, before the first look: that
+// says nothing about this rollout.
 func (in *inspector) remember(pod *corev1.Pod, now time.Time) {
 	if in.began.IsZero() {
 		in.began, in.history, in.failures = now, map[types.UID]bool{}, map[string]map[types.UID]bool{}
+		in.restarts = map[pullKey]int32{}
+	}
+	if now.Equal(in.began) {
+		for _, s := range allStatuses(pod) {
+			in.restarts[pullKey{pod.UID, s.Name}] = s.RestartCount
+		}
 	}
 	if pod.Status.Phase == corev1.PodFailed && now.Equal(in.began) && metav1.GetControllerOf(pod) != nil {
 		in.history[pod.UID] = true

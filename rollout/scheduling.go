@@ -72,6 +72,17 @@ var predicateWords = []struct {
 	{"available disk", PredicateVolume},
 	{"resourceclaim", PredicateDevice},
 	{"cannot allocate all claims", PredicateDevice},
+	// Of nodes that were left out before they were looked at, the scheduler only
+	// says by which plug-in.
+	{"plugin(s) [noderesourcesfit", PredicateResource},
+	{"plugin(s) [nodeaffinity", PredicateNodeAffinity},
+	{"plugin(s) [tainttoleration", PredicateTaint},
+	{"plugin(s) [nodeunschedulable", PredicateCordoned},
+	{"plugin(s) [interpodaffinity", PredicatePodAffinity},
+	{"plugin(s) [podtopologyspread", PredicateTopologySpread},
+	{"plugin(s) [nodeports", PredicateHostPort},
+	{"plugin(s) [nodename", PredicateNodeName},
+	{"plugin(s) [dynamicresources", PredicateDevice},
 }
 
 var noNodes = regexp.MustCompile(`(?s)^\s*0/(\d+) nodes are available: ?(.*)`)

@@ -39,6 +39,12 @@ var schedulerMessages = map[string]Scheduling{
 	"0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports.": {
 		Nodes: 1, Predicates: []Predicate{{Kind: PredicateHostPort, Nodes: 1, Message: "node(s) didn't have free ports for the requested pod ports"}},
 	},
+	"0/2 nodes are available: 1 node(s) didn't satisfy plugin(s) [NodeAffinity], 1 node(s) had untolerated taint(s).": {
+		Nodes: 2, Predicates: []Predicate{
+			{Kind: PredicateNodeAffinity, Nodes: 1, Message: "node(s) didn't satisfy plugin(s) [NodeAffinity]"},
+			{Kind: PredicateTaint, Nodes: 1, Message: "node(s) had untolerated taint(s)"},
+		},
+	},
 	"0/0 nodes are available: ": {},
 }
 
