@@ -125,7 +125,7 @@ func (m *matrix) refused(ctx context.Context, namespace string) error {
 	probe := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "probe"}, Spec: healthy(kindPod, "probe", m.world.box.Base.Base).pod}
 	for pause(ctx, 200*time.Millisecond) {
 		if _, err := m.world.kube.CoreV1().Pods(namespace).Create(ctx, probe, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}); err != nil {
-			return nil
+			return nil //nolint:nilerr // that is what is waited for
 		}
 	}
 	return fmt.Errorf("namespace %s never refused a pod: %w", namespace, context.Cause(ctx))

@@ -96,7 +96,7 @@ func (l *liar) answer(w http.ResponseWriter, r *http.Request, lie string) bool {
 	refuse := func(status int, code, message string) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
-		fmt.Fprintf(w, `{"errors":[{"code":%q,"message":%q}]}`, code, message)
+		_, _ = fmt.Fprintf(w, `{"errors":[{"code":%q,"message":%q}]}`, code, message)
 	}
 	switch lie {
 	case "unauthorized":

@@ -75,6 +75,24 @@ func TestARestartThatNobodySawCounts(t *testing.T) {
 	})
 }
 
+func TestAFailingLivenessProbeIsWaitedForOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, old, updated, oldPod, newPod := upgrade()
+		newPod.Spec.Containers[0].LivenessProbe = &corev1.Probe{PeriodSeconds: 10, FailureThreshold: 3}
+		l := newLab(t, d, old, updated, oldPod, newPod)
+		r := l.start(t.Context(), release(t))
+		well := as(newPod, ready(pinnedTo(digestA)))
+		l.put(about(newPod, "app", "Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 500"), well, complete(d))
+		require.False(t, r.over(), "the kubelet may be about to end it")
+		time.Sleep(32 * time.Second)
+		require.False(t, r.over())
+		l.put(about(newPod, "app", "Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 502"))
+		time.Sleep(2 * time.Second)
+		require.True(t, r.over(), "it was not ended, so it is well enough")
+		require.NoError(t, r.err)
+	})
+}
+
 func TestEventsOfOtherContainersAndRunsDecideNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, old, updated, oldPod, newPod := upgrade()

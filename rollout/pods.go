@@ -50,6 +50,9 @@ type inspector struct {
 	// began is the time of the first look; what had failed then is history.
 	began   time.Time
 	history map[types.UID]bool
+	// unwells remembers when a liveness probe was first seen to fail, by pod and
+	// restarts.
+	unwells map[readyKey]time.Time
 	// restarts are how often containers had been restarted then.
 	restarts map[pullKey]int32
 	// failures are the pods that failed while we looked, by the place that a new
@@ -90,7 +93,7 @@ func (in *inspector) inspect(pod *corev1.Pod, crashes bool, now time.Time) look 
 	case !condition(pod, corev1.PodReady):
 		l.findings = append(l.findings, in.waiting(pod))
 	default:
-		l.recheck = in.settled(pod, now)
+		l.recheck = later(in.settled(pod, now), in.unwell(pod, now))
 		l.ready = l.recheck.IsZero()
 	}
 	if crashes && !disrupted(pod) {
@@ -104,7 +107,7 @@ func (in *inspector) inspect(pod *corev1.Pod, crashes bool, now time.Time) look 
 func (in *inspector) remember(pod *corev1.Pod, now time.Time) {
 	if in.began.IsZero() {
 		in.began, in.history, in.failures = now, map[types.UID]bool{}, map[string]map[types.UID]bool{}
-		in.restarts = map[pullKey]int32{}
+		in.restarts, in.unwells = map[pullKey]int32{}, map[readyKey]time.Time{}
 	}
 	if now.Equal(in.began) {
 		for _, s := range allStatuses(pod) {

@@ -94,6 +94,50 @@ func (in *inspector) lastProbe(pod *corev1.Pod, container string, t *corev1.Cont
 	return p, ok
 }
 
+// unwell returns until when a pod that is ready is not to be believed, or zero
+// for now: a liveness probe fails, and it takes a few more failures until the
+// kubelet ends the container. That is waited for once in each of its runs, so
+// that a probe that only fails now and then holds nothing up for good.
+func (in *inspector) unwell(pod *corev1.Pod, now time.Time) time.Time {
+	var until time.Time
+	for _, s := range pod.Status.ContainerStatuses {
+		c := containerOf(&pod.Spec, s.Name)
+		if c == nil || c.LivenessProbe == nil || s.State.Running == nil {
+			continue
+		}
+		e := in.eventAbout(pod, s.Name, &corev1.ContainerStateTerminated{StartedAt: s.State.Running.StartedAt}, "Unhealthy")
+		if e == nil || !strings.HasPrefix(e.Message, "Liveness ") {
+			continue
+		}
+		patience := time.Duration(max(c.LivenessProbe.PeriodSeconds, 1)*max(c.LivenessProbe.FailureThreshold, 1))*time.Second + killDelay
+		if now.Sub(eventTime(e)) > patience+time.Minute { // whatever the nodes' clocks say
+			continue
+		}
+		key := readyKey{pod: string(pod.UID) + "/" + s.Name, restarts: s.RestartCount}
+		first, seen := in.unwells[key]
+		if !seen {
+			first = now
+			in.unwells[key] = now
+		}
+		if end := first.Add(patience); end.After(now) {
+			until = later(until, end)
+		}
+	}
+	return until
+}
+
+// killDelay is how long it may take from the last failure of a probe until the
+// container's restart is to be seen.
+const killDelay = 3 * time.Second
+
+// later returns the later of two times, of which either may be zero.
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 func containerOf(spec *corev1.PodSpec, name string) *corev1.Container {
 	for _, all := range [][]corev1.Container{spec.Containers, spec.InitContainers} {
 		for i := range all {
