@@ -25,6 +25,7 @@ var imports = []row{
 	{folder: "helmx", may: []string{"stages"}},
 	{folder: "helmx/sops/cloudkms", may: []string{"stages", "helmx"}},
 	{folder: "rollout", may: []string{"stages"}},
+	{folder: "rollout/smoke/grpcprobe", may: []string{"stages", "rollout"}},
 	{folder: "rollout/sequential"},
 	{folder: "rollout/metric", may: []string{"stages", "rollout/sequential"}},
 	{folder: "rollout/metric/metrictest", may: []string{"rollout/metric"}},
@@ -49,6 +50,7 @@ var (
 	cosign     = []string{"github.com/sigstore/cosign"}
 	prometheus = []string{"github.com/prometheus"}
 	otlp       = []string{"go.opentelemetry.io/proto"}
+	grpc       = []string{"google.golang.org/grpc"}
 	clouds     = []string{"cloud.google.com/go", "github.com/aws", "github.com/Azure/azure-sdk-for-go"}
 )
 
@@ -65,7 +67,8 @@ var budgets = []budget{
 	{folder: "stages/buildkit", never: join(kubernetes, helm, trivy, opa, cosign, clouds)},
 	{folder: "helmx", never: join(trivy, opa, buildkit, cosign, clouds)},
 	{folder: "rollout/sequential", only: []string{}},
-	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp)},
+	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc)},
+	{folder: "rollout/smoke/grpcprobe", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp)},
 	{folder: "rollout/sequential", only: []string{}},
 	{folder: "rollout/metric", only: []string{}},
 	{folder: "rollout/metric/prometheus", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, otlp)},
