@@ -24,5 +24,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "smoker:", beSmoker(spec))
 		os.Exit(1)
 	}
+	if spec, ok := os.LookupEnv(pilotEnv); ok {
+		fmt.Fprintln(os.Stderr, "pilot:", bePilot(spec))
+		os.Exit(1)
+	}
 	labtest.Main(m)
 }

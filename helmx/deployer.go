@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
@@ -21,9 +20,6 @@ type Deployer struct {
 	cluster *Cluster
 	// owned is whether the cluster is this Deployer's to close.
 	owned bool
-	plans planMemory
-	mu    sync.Mutex
-	holds map[string]*hold // by run
 }
 
 var (
@@ -33,6 +29,9 @@ var (
 	_ stages.Idempotent  = (*Deployer)(nil)
 	_ stages.Closer      = (*Deployer)(nil)
 	_ stages.Locker      = (*Deployer)(nil)
+	_ stages.Uninstaller = (*Deployer)(nil)
+
+	_ stages.FailureRecorder = (*Deployer)(nil)
 )
 
 // New returns a Deployer for cfg, whose chart and dependencies are local: it sends
@@ -54,11 +53,14 @@ func newDeployer(ctx context.Context, cfg Config, online bool) (*Deployer, error
 	if err := cfg.prepare(); err != nil {
 		return nil, err
 	}
-	src, err := loadSource(ctx, &cfg, online)
-	if err != nil {
-		return nil, invalidUnlessPassing(ctx, err)
+	src := &source{layers: &layers{}}
+	var err error
+	if !cfg.RemoveOnly {
+		if src, err = loadSource(ctx, &cfg, online); err != nil {
+			return nil, invalidUnlessPassing(ctx, err)
+		}
 	}
-	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster, holds: map[string]*hold{}}
+	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster}
 	if d.cluster == nil {
 		if d.cluster, err = Connect(cfg.Kubernetes); err != nil {
 			return nil, err
@@ -141,6 +143,8 @@ func (d *Deployer) DeployUnscanned(ctx context.Context, req UnscannedRequest) (s
 // be one.
 func (d *Deployer) checkImage(img stages.Image) error {
 	switch {
+	case d.cfg.RemoveOnly:
+		return nil
 	case d.cfg.Unscanned == "" && img.IsZero():
 		return fmt.Errorf("%w: there is no image", stages.ErrInvalid)
 	case d.cfg.Unscanned != "" && !img.IsZero():
@@ -236,6 +240,11 @@ func (d *Deployer) deployLocked(ctx context.Context, img stages.Image, n note, f
 			return stages.Release{}, err
 		}
 	}
+	if last := newest(history); removing(last) != "" {
+		if err := s.awaitDeletions(last, d.cfg.Timeout); err != nil {
+			return stages.Release{}, err
+		}
+	}
 	n.locked = !d.cfg.Lock.Off
 	record := &recorder{Driver: s.store(), note: n, check: d.pinned(s, img, plan)}
 	stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("applying revision %d of release %s", revisionOf(newest(history))+1, d.name())})
@@ -275,7 +284,7 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 	if err := d.cfg.Image.inject(values, img); err != nil {
 		return nil, err
 	}
-	if err := d.source.pin(chart, img); err != nil {
+	if err := d.source.pin(chart, img, d.cfg.ImageFields); err != nil {
 		return nil, err
 	}
 	cfg := s.actions(record, d.cfg.HistoryMax)
@@ -304,7 +313,7 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 // A deployment that is bound to a plan is held to what the gates have seen.
 func (d *Deployer) pinned(s *session, img stages.Image, bound *binding) func(*release.Release) error {
 	return func(rel *release.Release) error {
-		about, err := newRendering(rel.Manifest, rel.Hooks, d.cfg.Namespace, s.mapper, img)
+		about, err := d.newRendering(s, rel.Manifest, rel.Hooks, img)
 		if err != nil {
 			return err
 		}
@@ -330,7 +339,7 @@ func (d *Deployer) settle(ctx context.Context, revision int, run string, cause e
 		history, err = s.history(d.cfg.Release)
 		for _, rel := range history {
 			if rel.Version == revision && rel.Info.Status.IsPending() && maker(rel) == runLabel(run) {
-				err = s.markFailed(rel, fmt.Sprintf("fairlead run %q: interrupted: %s", run, cause))
+				err = s.markFailed(rel, fmt.Sprintf("fairlead run %q: interrupted: %s", run, d.line(s, cause)))
 			}
 		}
 	}

@@ -98,6 +98,11 @@ const (
 	Starting         Cause = "Starting"
 	TimedOut         Cause = "TimedOut"
 	SmokeFailed      Cause = "SmokeFailed"
+
+	NoAddress      Cause = "NoAddress"
+	NotAccepted    Cause = "NotAccepted"
+	NotReconciled  Cause = "NotReconciled"
+	ResourceFailed Cause = "ResourceFailed"
 )
 
 // Class says what a cause means for a rollout.

@@ -55,7 +55,7 @@ func (in *inspector) waits(f *finding, pod *corev1.Pod, s corev1.ContainerStatus
 	case cause == Crash:
 		in.crashed(f, pod, s, s.LastTerminationState.Terminated, int(s.RestartCount)+1)
 	case slices.Contains(pullReasons, f.reason):
-		f.count = in.world.pulls[pullKey{pod.UID, s.Name}]
+		f.count = in.world.pulls(pod, s.Name)
 	default:
 		f.count = int(s.RestartCount) + 1
 	}
@@ -72,7 +72,7 @@ const longRun = 10 * time.Minute
 func (in *inspector) relapses(pod *corev1.Pod) []finding {
 	var out []finding
 	for i, s := range allStatuses(pod) {
-		ends := int(s.RestartCount - in.restarts[pullKey{pod.UID, s.Name}])
+		ends := int(s.RestartCount - in.restarts[containerKey{pod.UID, s.Name}])
 		if s.State.Running == nil || s.LastTerminationState.Terminated == nil || ends < 1 {
 			continue
 		}

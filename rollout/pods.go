@@ -45,6 +45,7 @@ type inspector struct {
 	strict bool
 	settle time.Duration
 	toEnd  bool // a bare pod is done when it has succeeded
+	spare  bool // as many pods may be missing as the workload itself allows
 	// ready remembers when a pod was first seen ready, by pod and restarts.
 	ready map[readyKey]time.Time
 	// began is the time of the first look; what had failed then is history.
@@ -54,15 +55,22 @@ type inspector struct {
 	// restarts.
 	unwells map[readyKey]time.Time
 	// restarts are how often containers had been restarted then.
-	restarts map[pullKey]int32
+	restarts map[containerKey]int32
 	// failures are the pods that failed while we looked, by the place that a new
 	// pod takes: the owner, and the pod's name or node where that matters.
 	failures map[string]map[types.UID]bool
+	// completed remembers jobs that may be deleted as soon as they are done.
+	completed map[stages.Object]assessment
 }
 
 type readyKey struct {
 	pod      string
 	restarts int32
+}
+
+type containerKey struct {
+	pod  types.UID
+	name string
 }
 
 // look is what a pod's status comes to.
@@ -107,11 +115,11 @@ func (in *inspector) inspect(pod *corev1.Pod, crashes bool, now time.Time) look 
 func (in *inspector) remember(pod *corev1.Pod, now time.Time) {
 	if in.began.IsZero() {
 		in.began, in.history, in.failures = now, map[types.UID]bool{}, map[string]map[types.UID]bool{}
-		in.restarts, in.unwells = map[pullKey]int32{}, map[readyKey]time.Time{}
+		in.restarts, in.unwells = map[containerKey]int32{}, map[readyKey]time.Time{}
 	}
 	if now.Equal(in.began) {
 		for _, s := range allStatuses(pod) {
-			in.restarts[pullKey{pod.UID, s.Name}] = s.RestartCount
+			in.restarts[containerKey{pod.UID, s.Name}] = s.RestartCount
 		}
 	}
 	if pod.Status.Phase == corev1.PodFailed && now.Equal(in.began) && metav1.GetControllerOf(pod) != nil {

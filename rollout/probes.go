@@ -89,7 +89,7 @@ func (in *inspector) lastProbe(pod *corev1.Pod, container string, t *corev1.Cont
 	}
 	p, ok := parseProbe(e.Message)
 	if c := containerOf(&pod.Spec, container); c != nil {
-		p.Target = target(probeOf(c, p.Kind))
+		p.Target = probeTarget(probeOf(c, p.Kind))
 	}
 	return p, ok
 }
@@ -161,8 +161,8 @@ func probeOf(c *corev1.Container, kind ProbeKind) *corev1.Probe {
 	return nil
 }
 
-// target says what a probe asks.
-func target(p *corev1.Probe) string {
+// probeTarget says what a probe asks.
+func probeTarget(p *corev1.Probe) string {
 	switch {
 	case p == nil:
 		return ""

@@ -39,7 +39,7 @@ func TestProbeKilling(t *testing.T) {
 	assert.Empty(t, probeKilling("Stopping container liveness-probe"))
 }
 
-func TestTarget(t *testing.T) {
+func TestProbeTarget(t *testing.T) {
 	service := "shop"
 	for want, handler := range map[string]corev1.ProbeHandler{
 		"GET http://:8080/healthz": {HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}},
@@ -49,7 +49,7 @@ func TestTarget(t *testing.T) {
 		"exec test -f /ready":      {Exec: &corev1.ExecAction{Command: []string{"test", "-f", "/ready"}}},
 		"":                         {},
 	} {
-		assert.Equal(t, want, target(&corev1.Probe{ProbeHandler: handler}))
+		assert.Equal(t, want, probeTarget(&corev1.Probe{ProbeHandler: handler}))
 	}
-	assert.Empty(t, target(nil))
+	assert.Empty(t, probeTarget(nil))
 }

@@ -125,21 +125,13 @@ func firstUnready(pod *corev1.Pod) string {
 	return ""
 }
 
-// closedGates names the readiness gates that a pod still waits for.
+// closedGates says which readiness gates a pod still waits for, in the kubelet's
+// own words where it has said it.
 func closedGates(pod *corev1.Pod) string {
-	var closed []string
-	for _, g := range pod.Spec.ReadinessGates {
-		if !condition(pod, g.ConditionType) {
-			closed = append(closed, string(g.ConditionType))
-		}
-	}
-	if len(closed) > 0 {
-		return "its containers are ready, but not its readiness gates: " + strings.Join(closed, ", ")
-	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReady && c.Message != "" {
 			return c.Message
 		}
 	}
-	return "its containers are ready, but the pod is not"
+	return "its containers are ready, but its readiness gates are not met"
 }

@@ -25,7 +25,10 @@ var imports = []row{
 	{folder: "helmx", may: []string{"stages"}},
 	{folder: "helmx/sops/cloudkms", may: []string{"stages", "helmx"}},
 	{folder: "rollout", may: []string{"stages"}},
+	{folder: "rollout/celrule", may: []string{"stages", "rollout"}},
 	{folder: "rollout/smoke/grpcprobe", may: []string{"stages", "rollout"}},
+	{folder: "rollout/traffic", may: []string{"stages"}},
+	{folder: "rollout/traffic/traffictest", may: []string{"stages", "stages/stagestest", "rollout/traffic"}},
 	{folder: "rollout/sequential"},
 	{folder: "rollout/metric", may: []string{"stages", "rollout/sequential"}},
 	{folder: "rollout/metric/metrictest", may: []string{"rollout/metric"}},
@@ -37,8 +40,11 @@ var imports = []row{
 }
 
 // testEdgesIgnored are the imports that tests may have although they point back:
-// the contract's own tests use the suite made for it.
-var testEdgesIgnored = []edge{{from: "stages", to: "stages/stagestest"}}
+// the tests of whatever declares an interface use the suite made for it.
+var testEdgesIgnored = []edge{
+	{from: "stages", to: "stages/stagestest"},
+	{from: "rollout/traffic", to: "rollout/traffic/traffictest"},
+}
 
 // The third-party families that budgets speak of, as import path prefixes.
 var (
@@ -48,6 +54,7 @@ var (
 	opa        = []string{"github.com/open-policy-agent"}
 	buildkit   = []string{"github.com/moby/buildkit"}
 	cosign     = []string{"github.com/sigstore/cosign"}
+	cel        = []string{"github.com/google/cel-go"}
 	prometheus = []string{"github.com/prometheus"}
 	otlp       = []string{"go.opentelemetry.io/proto"}
 	grpc       = []string{"google.golang.org/grpc"}
@@ -67,9 +74,11 @@ var budgets = []budget{
 	{folder: "stages/buildkit", never: join(kubernetes, helm, trivy, opa, cosign, clouds)},
 	{folder: "helmx", never: join(trivy, opa, buildkit, cosign, clouds)},
 	{folder: "rollout/sequential", only: []string{}},
-	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc)},
+	{folder: "rollout/celrule", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc)},
+	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc, cel)},
+	{folder: "rollout/traffic", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc, cel)},
+	{folder: "rollout/traffic/traffictest", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc, cel)},
 	{folder: "rollout/smoke/grpcprobe", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp)},
-	{folder: "rollout/sequential", only: []string{}},
 	{folder: "rollout/metric", only: []string{}},
 	{folder: "rollout/metric/prometheus", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, otlp)},
 	{folder: "rollout/metric/otlp", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, prometheus)},
@@ -88,7 +97,7 @@ var owners = []owner{
 }
 
 // testingAllowed are the folders whose production code is made for tests.
-var testingAllowed = []string{"stages/stagestest", "rollout/metric/metrictest", "e2e"}
+var testingAllowed = []string{"stages/stagestest", "rollout/metric/metrictest", "rollout/traffic/traffictest", "e2e"}
 
 // rootNever are the modules whose version floors must not reach someone who
 // requires the root module.
