@@ -274,6 +274,13 @@ func (in *inspector) barePod(o stages.Object, now time.Time) assessment {
 	a.template = &pod.Spec
 	in.revision(&a, []*corev1.Pod{pod}, false, now)
 	switch {
+	case pod.Status.Phase == corev1.PodSucceeded && pod.Spec.RestartPolicy == corev1.RestartPolicyAlways:
+		// It was ended from outside, by an eviction for one, and its program obeyed.
+		a.fail(ending(orElse(pod.Status.Reason, "Succeeded"), pod.Status.Message), podSubject(pod), orElse(pod.Status.Reason, "Succeeded"),
+			orElse(pod.Status.Message, "the pod was ended although it should keep running"))
+		if pod.Status.Reason != "" { // else why comes a moment later
+			a.findings[len(a.findings)-1].count = 1 << 16 // nothing replaces it
+		}
 	case pod.Status.Phase == corev1.PodSucceeded:
 		var l look
 		if a.findings = in.images(pod, &l); len(a.findings) == 0 {
