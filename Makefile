@@ -59,6 +59,10 @@ e2e: setup ## End-to-end tests on a real kind cluster
 	@go test -vet=off -run '^$$' ./e2e/... >/dev/null
 	@go test -vet=off -count=1 -timeout 45m -p 1 ./e2e/...
 
+.PHONY: matrix
+matrix: setup ## Every cell of the fault matrix on a kind cluster, into e2e/MATRIX.md
+	@go test -vet=off -count=1 -timeout 60m -run TestFaultMatrix ./e2e -matrix.all -matrix.update
+
 .PHONY: bench
 bench: setup ## Benchmarks beside the command-line tools
 	@go test -vet=off -run '^$$' -bench . ./... | grep -v '^ok\|no test files\|^PASS'

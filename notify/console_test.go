@@ -120,6 +120,7 @@ func rolledBack() []pipeline.Event {
 	evidence := []stages.Evidence{{
 		Subject: "pod shop/shop-7d9f-x2x", Owners: []string{"ReplicaSet shop/shop-7d9f", "Deployment shop/shop"}, Container: "shop",
 		Reason: "CrashLoopBackOff", Message: "back-off 10s restarting failed container", ExitCode: new(int32(2)),
+		Field: "spec.template.spec.containers[name=shop]", Command: "kubectl logs shop-7d9f-x2x -n shop -c shop --previous",
 		Logs: []string{"starting", "panic: DATABASE_URL is not set"}, Events: []string{"BackOff: restarting failed container (x3)"},
 		Remedy: "set DATABASE_URL, or look at the container's log",
 	}, {Subject: "Deployment shop/shop", Reason: "ReplicaFailure"}}
@@ -165,7 +166,7 @@ func hostile() []pipeline.Event {
 		failed(pipeline.StageScanGate, attack, attack, nil),
 		failed(pipeline.StageVerify, attack, attack, []stages.Evidence{{
 			Subject: attack, Owners: []string{attack}, Container: attack, Reason: attack, Message: attack,
-			Logs: []string{attack, strings.Repeat("é", maxLine)}, Events: []string{attack}, Remedy: attack,
+			Logs: []string{attack, strings.Repeat("é", maxLine)}, Events: []string{attack}, Remedy: attack, Field: attack, Command: attack,
 		}}),
 		{Kind: pipeline.KindRunFailed, Stage: pipeline.StageVerify, Error: attack, Outcome: pipeline.OutcomeUntouched},
 	}

@@ -179,8 +179,14 @@ func (p *page) evidence(evidence []stages.Evidence) {
 		for _, l := range clean(ev.Message) {
 			p.line(2, p.paint(red, "│ "), l)
 		}
+		if ev.Field != "" {
+			p.line(2, p.paint(red, "│ "), p.paint(faint, "field: "+inline(ev.Field)))
+		}
 		p.listed("last log lines", ev.Logs)
 		p.listed("events", ev.Events)
+		if ev.Command != "" {
+			p.line(2, p.paint(red, "│ "), p.paint(faint, "look closer: "+inline(ev.Command)))
+		}
 		if ev.Remedy != "" {
 			p.line(2, p.paint(red, "└ "), p.paint(bold, "remedy: "), inline(ev.Remedy))
 		}

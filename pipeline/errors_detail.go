@@ -81,6 +81,9 @@ func detailEvidence(line func(int, string, ...any), ev stages.Evidence) {
 	if len(ev.Owners) > 0 {
 		line(2, "of %s", strings.Join(ev.Owners, ", of "))
 	}
+	if ev.Field != "" {
+		line(2, "field: %s", ev.Field)
+	}
 	for _, list := range []struct {
 		name  string
 		lines []string
@@ -88,6 +91,9 @@ func detailEvidence(line func(int, string, ...any), ev stages.Evidence) {
 		for _, l := range list.lines {
 			line(2, "%s: %s", list.name, l)
 		}
+	}
+	if ev.Command != "" {
+		line(2, "look closer: %s", ev.Command)
 	}
 	if ev.Remedy != "" {
 		line(2, "remedy: %s", ev.Remedy)

@@ -26,7 +26,8 @@ func (crash) Error() string { return "pod shop-1 can't start" }
 func (crash) Evidence() []stages.Evidence {
 	code := int32(137)
 	return []stages.Evidence{{Subject: "pod shop/shop-1", Container: "app", Owners: []string{"ReplicaSet shop/shop"}, Reason: "CrashLoopBackOff",
-		Message: "back-off 10s", ExitCode: &code, Logs: []string{"panic: no database"}, Events: []string{"Killing"}, Remedy: "set DATABASE_URL"}}
+		Message: "back-off 10s", ExitCode: &code, Logs: []string{"panic: no database"}, Events: []string{"Killing"}, Remedy: "set DATABASE_URL",
+		Field: "spec.template.spec.containers[name=app].env", Command: "kubectl logs shop-1"}}
 }
 
 func TestEventsTellTheWholeStory(t *testing.T) {
@@ -67,7 +68,8 @@ func TestEventsTellTheWholeStory(t *testing.T) {
 	assert.Equal(t, `pipeline shop: verify shop/shop: verify: pod shop-1 can't start; rolled back: release shop/shop restored (now before); set DATABASE_URL`, err.Error())
 	detail := fmt.Sprintf("%+v", err)
 	for _, want := range []string{"pod shop/shop-1, container app: CrashLoopBackOff (exit code 137): back-off 10s", "of ReplicaSet shop/shop",
-		"log: panic: no database", "event: Killing", "remedy: set DATABASE_URL", "next: set DATABASE_URL"} {
+		"log: panic: no database", "event: Killing", "remedy: set DATABASE_URL",
+		"field: spec.template.spec.containers[name=app].env", "look closer: kubectl logs shop-1", "next: set DATABASE_URL"} {
 		assert.Contains(t, detail, want)
 	}
 	assert.Equal(t, fmt.Sprintf("%q", err.Error()), fmt.Sprintf("%q", err))

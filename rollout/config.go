@@ -27,6 +27,10 @@ type Config struct {
 	Settle time.Duration
 	// Rules override how causes are treated; see [DefaultRule].
 	Rules map[Cause]Rule
+	// Reasons override Rules for what Kubernetes names so, such as
+	// "ErrImagePull", "CrashLoopBackOff" or "UnexpectedAdmissionError": the Reason
+	// of a [Failure]'s evidence.
+	Reasons map[string]Rule
 	// StrictImageID takes nothing but the image's digest in a container's imageID
 	// for a proof. By default a pod that pins the digest is believed where the
 	// runtime reports the same content under another name: the digest of another
@@ -75,13 +79,13 @@ const (
 // settings is a Config that was checked and completed.
 type settings struct {
 	Config
-	rules     map[Cause]Rule
+	rules     ruleBook
 	readiness map[string]ReadinessCheck // by API group and kind
 	clean     cleaner
 }
 
 func (c Config) complete() (settings, error) {
-	rules, err := rulesWith(c.Rules)
+	rules, err := rulesWith(c.Rules, c.Reasons)
 	if err != nil {
 		return settings{}, err
 	}

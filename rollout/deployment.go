@@ -50,7 +50,7 @@ func (in *inspector) deployment(o stages.Object, now time.Time) assessment {
 	case a.done:
 	case d.Spec.Paused && (int(s.UpdatedReplicas) < a.desired || s.Replicas > s.UpdatedReplicas):
 		paused(&a, owner)
-	case c != nil && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded":
+	case c != nil && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded" && in.isAboutNewest(d, c.Message):
 		a.fail(DeadlineExceeded, owner, c.Reason, c.Message)
 	case s.Replicas > s.UpdatedReplicas:
 		a.waiting = fmt.Sprintf("%d pods of the previous revision are still running", s.Replicas-s.UpdatedReplicas)
@@ -128,6 +128,14 @@ func sameTemplate(a, b corev1.PodTemplateSpec) bool {
 	delete(x.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
 	delete(y.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
 	return equality.Semantic.DeepEqual(x, y)
+}
+
+// isAboutNewest reports whether a condition's message may be about d's newest
+// ReplicaSet: when an earlier one comes back, the condition of the one that
+// failed in between stays for a moment.
+func (in *inspector) isAboutNewest(d *appsv1.Deployment, message string) bool {
+	match, newest := replicaSetName.FindStringSubmatch(message), in.newestReplicaSet(d)
+	return match == nil || newest == nil || match[1] == newest.Name
 }
 
 // replicaSetName finds the name in what the deployment controller writes into

@@ -51,8 +51,15 @@
 // the cause means: terminal, terminal after a number of times or after a time,
 // or transient. An image that the registry doesn't have fails the verification
 // at once, a registry that can't be reached only after three attempts, a crash
-// the second time. [Config.Rules] changes that for each cause. Whatever is left
-// is reported at the timeout.
+// the second time. [Config.Rules] changes that for each cause, [Config.Reasons]
+// for each reason as Kubernetes names it. Whatever is left is reported at the
+// timeout.
+//
+// A [Failure] tells where it lies, down to the field of the manifest, what the
+// program wrote last, and the row of the troubleshooting table that it belongs
+// to: see [AdviceFor]. What can mend itself is given time to, so that a slow
+// start, a crash at the first attempt or a Secret that comes some seconds later
+// never fails a rollout.
 //
 // The verdict comes from watches; nothing is polled. Looking rests for up to a
 // quarter of a second in a storm of changes, so that a rollout of a thousand pods

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -28,6 +29,8 @@ type witness struct {
 	cluster  *Cluster
 	world    *world
 	settings settings
+	release  string          // its name, for the commands of an advice
+	template *corev1.PodSpec // of the workload that fails, where it is known
 }
 
 // failure builds the failure that the first finding decided. It asks the
@@ -35,18 +38,17 @@ type witness struct {
 func (w witness) failure(ctx context.Context, a assessment, decisive finding, others []finding) *Failure {
 	ctx, cancel := context.WithTimeout(ctx, w.settings.EvidenceTimeout)
 	defer cancel()
+	w.template = a.template
+	w = w.knowing(decisive)
+	e, advice := w.evidence(ctx, a.object, decisive, true)
 	f := &Failure{
-		Workload: a.object, Cause: decisive.cause, Role: decisive.role, Restarts: decisive.restarts,
-		Decisive: w.evidence(ctx, decisive, true),
+		Workload: a.object, Cause: decisive.cause, Role: decisive.role, Restarts: decisive.restarts, Signal: signalOf(decisive.exit),
+		Probe: w.probe(decisive.probe), Scheduling: decisive.scheduling, Decisive: e, Advice: advice,
 	}
+	f.reconsider()
 	// Without the right to read ReplicaSets the chain ends early.
 	if own, owners := a.object.String(), f.Decisive.Owners; decisive.pod != nil && a.object.Kind != "Pod" && (len(owners) == 0 || owners[len(owners)-1] != own) {
 		f.Decisive.Owners = append(owners, own)
-	}
-	if t := decisive.exit; t != nil {
-		if f.Signal = t.Signal; f.Signal == 0 && t.ExitCode > 128 && t.ExitCode < 128+65 {
-			f.Signal = t.ExitCode - 128
-		}
 	}
 	if decisive.cause == ImageMismatch {
 		f.class = stages.ErrSubjectMismatch
@@ -60,13 +62,33 @@ func (w witness) failure(ctx context.Context, a assessment, decisive finding, ot
 			continue
 		}
 		said[o.key()] = true
-		f.Others = append(f.Others, w.evidence(ctx, o, len(f.Others) < maxDetailed))
+		other, _ := w.evidence(ctx, a.object, o, len(f.Others) < maxDetailed)
+		f.Others = append(f.Others, other)
 	}
 	return f
 }
 
-// evidence tells a finding, with logs and events if it is to be detailed.
-func (w witness) evidence(ctx context.Context, f finding, detailed bool) stages.Evidence {
+// knowing returns a witness that masks what is secret in the pod of a finding.
+func (w witness) knowing(f finding) witness {
+	if f.pod != nil {
+		w.settings.clean.known = append(slices.Clone(w.settings.clean.known), secretValues(&f.pod.Spec)...)
+	}
+	return w
+}
+
+// probe returns a probe without what is secret in it.
+func (w witness) probe(p *Probe) *Probe {
+	if p == nil {
+		return nil
+	}
+	return &Probe{Kind: p.Kind, Target: w.settings.clean.line(p.Target), Response: w.settings.clean.line(p.Response)}
+}
+
+// evidence tells a finding, with logs and events if it is to be detailed. It is
+// about one of the pods of released, unless the chain of its owners ends with
+// another object.
+func (w witness) evidence(ctx context.Context, released stages.Object, f finding, detailed bool) (stages.Evidence, Advice) {
+	w = w.knowing(f)
 	e := stages.Evidence{
 		Subject: f.subject.String(), Container: f.container, Reason: f.reason,
 		Message: w.settings.clean.line(f.message), Remedy: f.cause.remedy(),
@@ -82,14 +104,56 @@ func (w witness) evidence(ctx context.Context, f finding, detailed bool) stages.
 	for _, owner := range chain {
 		e.Owners = append(e.Owners, owner.String())
 	}
+	e.Field = field(w.manifestKind(released, f, chain), f, w.spec(f))
+	advice := AdviceFor(f.cause).filled(w.names(released, f))
+	if len(advice.Commands) > 0 {
+		e.Command = advice.Commands[0]
+	}
 	if !detailed {
-		return e
+		return e, advice
 	}
 	e.Events = w.events(ctx, append([]subject{f.subject}, chain...))
 	if f.pod != nil && started(f) {
 		e.Logs = w.logs(ctx, f)
 	}
-	return e
+	return e, advice
+}
+
+// manifestKind returns the kind of the object whose manifest a finding's field
+// is in: the last owner that is known, else the object released.
+func (w witness) manifestKind(released stages.Object, f finding, chain []subject) string {
+	switch {
+	case len(chain) > 0 && chain[len(chain)-1].kind != "ReplicaSet":
+		return chain[len(chain)-1].kind
+	case len(chain) > 0 || f.subject.kind == "ReplicaSet":
+		return released.Kind // whose ReplicaSets the caller may not read
+	}
+	return f.subject.kind
+}
+
+// spec returns the pod's spec that a finding is about.
+func (w witness) spec(f finding) *corev1.PodSpec {
+	if f.pod != nil {
+		return &f.pod.Spec
+	}
+	return w.template
+}
+
+var user = regexp.MustCompile(`User "([^"]+)"`)
+
+// names are what the commands of an advice need.
+func (w witness) names(released stages.Object, f finding) map[string]string {
+	names := map[string]string{"namespace": f.subject.namespace, "container": f.container, "release": w.release}
+	if released.Kind != "" && released.Name != "" {
+		names["workload"] = strings.ToLower(released.Kind) + "/" + released.Name
+	}
+	if f.pod != nil {
+		names["pod"] = f.pod.Name
+	}
+	if m := user.FindStringSubmatch(f.message); m != nil && !strings.ContainsAny(m[1], " ;&|$`'\\") {
+		names["user"] = m[1]
+	}
+	return names
 }
 
 // owners returns the chain from the finding's subject up to the released object.
@@ -185,15 +249,6 @@ func (w witness) logs(ctx context.Context, f finding) []string {
 		return []string{"(logs unavailable: " + w.settings.clean.line(err.Error()) + ")"}
 	}
 	return w.settings.clean.tail(text, w.settings.LogLines, w.settings.LogBytes)
-}
-
-func firstUnready(pod *corev1.Pod) string {
-	for _, s := range pod.Status.ContainerStatuses {
-		if !s.Ready {
-			return s.Name
-		}
-	}
-	return ""
 }
 
 func (w witness) log(ctx context.Context, pod *corev1.Pod, container string, previous bool) (string, error) {

@@ -28,6 +28,14 @@ type Failure struct {
 	Signal int32 `json:"signal,omitempty"`
 	// Restarts is how often the container was restarted.
 	Restarts int32 `json:"restarts,omitempty"`
+	// Probe is the probe that failed, where one did.
+	Probe *Probe `json:"probe,omitempty"`
+	// Scheduling is why no node was found, where that is the cause.
+	Scheduling *Scheduling `json:"scheduling,omitempty"`
+	// Pending is what was still the matter at the timeout, if Cause is TimedOut.
+	Pending Cause `json:"pending,omitempty"`
+	// Advice is how to look closer and what usually mends it, with names filled in.
+	Advice Advice `json:"advice"`
 	// Others are what else was wrong at that time, at most nine facts.
 	Others []stages.Evidence `json:"others,omitempty"`
 	// Elapsed is how long the verification had been watching.
@@ -73,4 +81,21 @@ func (f *Failure) MarshalJSON() ([]byte, error) {
 		Error string `json:"error"`
 		*plain
 	}{f.Error(), (*plain)(f)})
+}
+
+// reconsider corrects the cause by what the logs say: a program built for another
+// architecture is started, and then writes why it can't run.
+func (f *Failure) reconsider() {
+	if f.Cause != Crash && f.Cause != InitCrash {
+		return
+	}
+	for _, line := range f.Decisive.Logs {
+		if strings.Contains(line, "exec format error") {
+			f.Cause, f.Advice.Symptom = ImageWrongPlatform, causeTable[ImageWrongPlatform].Symptom
+			f.Advice.Usual, f.Advice.Remedy = causeTable[ImageWrongPlatform].Usual, ImageWrongPlatform.remedy()
+			f.Decisive.Remedy = f.Advice.Remedy
+			f.Decisive.Field += ".image"
+			return
+		}
+	}
 }

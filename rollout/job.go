@@ -65,7 +65,7 @@ func completed(job *batchv1.Job) bool {
 
 // jobFailed points at the job's last failed pod, which says why.
 func (in *inspector) jobFailed(a *assessment, owner subject, c batchv1.JobCondition) {
-	f := finding{cause: JobFailed, reason: orElse(c.Reason, "Failed"), message: c.Message, subject: owner}
+	f := finding{cause: jobCause(c.Reason), reason: orElse(c.Reason, "Failed"), message: c.Message, subject: owner}
 	for _, pod := range ownedBy[*corev1.Pod](in.world, pods.name, owner.uid) {
 		for _, s := range allStatuses(pod) {
 			t := s.State.Terminated

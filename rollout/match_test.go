@@ -35,9 +35,19 @@ func TestClassifyWaiting(t *testing.T) {
 		{"CreateContainerConfigError", "something else", CreateFailed},
 		{"CreateContainerError", "failed to reserve container name: name is reserved", CreateFailed},
 		{"RunContainerError", `exec: "/app": stat /app: no such file or directory: unknown`, CommandNotRunnable},
-		{"StartError", "exec /app: exec format error", CommandNotRunnable},
+		{"StartError", "exec /app: exec format error", ImageWrongPlatform},
 		{"RunContainerError", "failed to create shim task: context deadline exceeded", StartFailed},
 		{"CrashLoopBackOff", "", Crash},
+		{"SignatureValidationFailed", "image pull failed for x because the signature validation failed", ImageUnsigned},
+		{"RegistryUnavailable", "image pull failed for x because the registry is unavailable", ImageUnreachable},
+		{"ErrImagePull", `failed to pull image "x": denied: requested access to the resource is denied`, ImageUnauthorized},
+		{"CreateContainerError", "ImageVolumeMountFailed: no such path", ImageVolume},
+		{"RunContainerError", `failed to create containerd task: error mounting "/a" to rootfs: no such file or directory`, StartFailed},
+		{"StartError", "container init was OOM-killed (memory limit too low?)", OutOfMemory},
+		{"PostStartHookError", "command 'false' exited with 1", HookFailed},
+		{"PreStartHookError", "cpu manager", StartFailed},
+		{"PreCreateHookError", "memory manager", CreateFailed},
+		{"ContainerStatusUnknown", "The container could not be located", NodeLost},
 	}
 	for _, test := range tests {
 		cause, known := classify(waitingPatterns, test.reason, test.message)
@@ -50,29 +60,92 @@ func TestClassifyWaiting(t *testing.T) {
 
 func TestClassifyRefusals(t *testing.T) {
 	for message, want := range map[string]Cause{
-		`pods "x" is forbidden: exceeded quota: q, requested: cpu=2, used: cpu=1, limited: cpu=2`:                      QuotaExceeded,
-		`pods "x" is forbidden: failed quota: q: must specify limits.cpu for: app`:                                     QuotaExceeded,
-		`pods "x" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi`:                           LimitRange,
-		`pods "x" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false`:           PodSecurity,
-		`admission webhook "validate.kyverno.svc" denied the request: no latest tag`:                                   AdmissionDenied,
-		`Internal error occurred: failed calling webhook "v.example": Post "https://v.svc": dial tcp: connect refused`: WebhookFailed,
-		`pods "x" is forbidden: error looking up service account shop/bot: serviceaccount "bot" not found`:             NoServiceAccount,
-		`Pod "x" is invalid: spec.containers: Required value`:                                                          PodRefused,
+		`pods "x" is forbidden: exceeded quota: q, requested: cpu=2, used: cpu=1, limited: cpu=2`:                                                              QuotaExceeded,
+		`pods "x" is forbidden: failed quota: q: must specify limits.cpu for: app`:                                                                             QuotaExceeded,
+		`pods "x" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi`:                                                                   LimitRange,
+		`pods "x" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false`:                                                   PodSecurity,
+		`admission webhook "validate.kyverno.svc" denied the request: no latest tag`:                                                                           AdmissionDenied,
+		`Internal error occurred: failed calling webhook "v.example": Post "https://v.svc": dial tcp: connect refused`:                                         WebhookFailed,
+		`pods "x" is forbidden: error looking up service account shop/bot: serviceaccount "bot" not found`:                                                     NoServiceAccount,
+		`pods "x" is forbidden: minimum cpu usage per Pod is 100m, but request is 50m`:                                                                         LimitRange,
+		`pods "x" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: name an owner`:                                                  PolicyDenied,
+		`pods "x" is forbidden: pod rejected: RuntimeClass "gvisor" not found`:                                                                                 NoRuntimeClass,
+		`pods "x" is forbidden: no PriorityClass with name high was found`:                                                                                     NoPriorityClass,
+		`pods is forbidden: User "system:serviceaccount:kube-system:replicaset-controller" cannot create resource "pods" in API group "" in the namespace "x"`: ControllerForbidden,
+		`pods "x" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on`:                           ControllerForbidden,
+		`Pod "x" is invalid: spec.containers: Required value`:                                                                                                  PodRefused,
 	} {
 		got, _ := classify(refusalPatterns, "FailedCreate", message)
 		assert.Equal(t, want, got, message)
 	}
 }
 
+func TestClassifyEndings(t *testing.T) {
+	for _, test := range []struct {
+		reason, message string
+		cause           Cause
+	}{
+		{"Evicted", "The node was low on resource: memory. ", Evicted},
+		{"Evicted", "The node had condition: [DiskPressure]. ", Evicted},
+		{"Evicted", `Usage of EmptyDir volume "tmp" exceeds the limit "1Mi". `, EphemeralStorage},
+		{"Evicted", "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ", EphemeralStorage},
+		{"PreemptionByScheduler", "preempting to accommodate a higher priority pod", Preempted},
+		{"NodeLost", "", NodeLost},
+		{"Terminated", "Pod was terminated in response to imminent node shutdown.", NodeShutdown},
+		{"TerminationByKubelet", "Pod was terminated in response to imminent node shutdown.", NodeShutdown},
+		{"OutOfexample.com/gpu", "", NodeRefused},
+		{"TopologyAffinityError", "Resources cannot be allocated with Topology locality", NodeRefused},
+		{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline", DeadlineExceeded},
+		{"Failed", "", PodFailed},
+	} {
+		assert.Equal(t, test.cause, ending(test.reason, test.message), "%s: %s", test.reason, test.message)
+	}
+}
+
+func TestClassifyEvents(t *testing.T) {
+	for _, test := range []struct {
+		reason, message string
+		cause           Cause
+	}{
+		{"FailedMount", `MountVolume.SetUp failed for volume "tls" : secret "tls" not found`, ConfigMissing},
+		{"FailedMount", `MountVolume.SetUp failed for volume "cfg" : references non-existent config key: a`, ConfigMissing},
+		{"FailedMount", `MountVolume.MountDevice failed for volume "data" : driver not found`, VolumeMount},
+		{"FailedAttachVolume", `Multi-Attach error for volume "pvc-1"`, VolumeAttach},
+		{"FailedCreatePodSandBox", `no runtime for "gvisor" is configured`, NoRuntimeClass},
+		{"FailedCreatePodSandBox", "user namespaces are not supported", UserNamespace},
+		{"FailedCreatePodSandBox", "failed to allocate for range 0: no IP addresses available", SandboxFailed},
+		{"FailedPrepareDynamicResources", "driver not registered", DeviceUnprepared},
+		{"ResizeInfeasible", "Node didn't have enough capacity", ResizeImpossible},
+	} {
+		cause, known := classify(eventPatterns, test.reason, test.message)
+		assert.True(t, known)
+		assert.Equal(t, test.cause, cause, "%s: %s", test.reason, test.message)
+	}
+}
+
+func TestClassifyScheduling(t *testing.T) {
+	for message, want := range map[string]Cause{
+		"0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.":                     VolumeUnbound,
+		`0/1 nodes are available: persistentvolumeclaim "d" not found.`:                                  VolumeMissing,
+		`0/1 nodes are available: persistentvolumeclaim "d" bound to non-existent persistentvolume "v".`: VolumeLost,
+		"0/1 nodes are available: 1 Insufficient cpu.":                                                   Unschedulable,
+	} {
+		got, _ := classify(schedulingPatterns, "Unschedulable", message)
+		assert.Equal(t, want, got, message)
+	}
+	got, _ := classify(schedulingPatterns, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates")
+	assert.Equal(t, SchedulingGated, got)
+}
+
 func TestEveryCauseOfTheClassifierHasARuleAndARemedy(t *testing.T) {
-	for _, rows := range [][]pattern{waitingPatterns, refusalPatterns, eventPatterns, schedulingPatterns} {
+	for _, rows := range [][]pattern{waitingPatterns, refusalPatterns, eventPatterns, schedulingPatterns, endingPatterns} {
 		for _, p := range rows {
 			assert.NotEmpty(t, p.cause.remedy(), p.cause)
 		}
 	}
 	for _, c := range Causes() {
 		assert.NotEmpty(t, c.remedy(), c)
-		assert.NoError(t, DefaultRule(c).validate(c))
+		assert.NoError(t, DefaultRule(c).validate(string(c)))
 	}
 }
 
@@ -83,10 +156,10 @@ func TestRules(t *testing.T) {
 	require.ErrorIs(t, err, stages.ErrInvalid)
 	_, err = New(Config{})
 	require.ErrorIs(t, err, stages.ErrInvalid)
-	rules, err := rulesWith(map[Cause]Rule{ImageNotFound: {Class: Transient}})
+	rules, err := rulesWith(map[Cause]Rule{ImageNotFound: {Class: Transient}}, nil)
 	require.NoError(t, err)
-	assert.Equal(t, Transient, rules[ImageNotFound].Class)
-	assert.Equal(t, Terminal, rules[ImageUnauthorized].Class)
+	assert.Equal(t, Transient, rules.causes[ImageNotFound].Class)
+	assert.Equal(t, Terminal, rules.causes[ImageNeverPulled].Class)
 }
 
 func TestProve(t *testing.T) {

@@ -4,7 +4,7 @@ import "time"
 
 // patience decides when a finding has been tolerated for long enough.
 type patience struct {
-	rules map[Cause]Rule
+	rules ruleBook
 	seen  map[string]*sighting
 }
 
@@ -24,7 +24,7 @@ const flap = 15 * time.Second
 // terminal, the worst tolerated wait, and when to look again.
 func (p *patience) judge(look int, findings []finding, now time.Time) (terminal []finding, recheck time.Time) {
 	for _, f := range findings {
-		rule := p.rules[f.cause]
+		rule := p.rules.of(f)
 		first := p.since(look, f, now)
 		switch rule.Class {
 		case Terminal:

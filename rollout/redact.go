@@ -1,8 +1,12 @@
 package rollout
 
 import (
+	"net/url"
 	"regexp"
+	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 const masked = "***"
@@ -58,14 +62,50 @@ func printable(s string) string {
 }
 
 // cleaner makes foreign text fit to be shown.
-type cleaner struct{ extra func(string) string }
+type cleaner struct {
+	extra func(string) string
+	known []string // secrets that can be masked wherever they stand
+}
 
 func (c cleaner) text(s string) string {
-	s = Redact(printable(s))
+	s = printable(s)
+	for _, secret := range c.known {
+		s = strings.ReplaceAll(s, secret, masked)
+	}
+	s = Redact(s)
 	if c.extra != nil {
 		s = c.extra(s)
 	}
 	return s
+}
+
+// minSecret is how long a value must be to be masked wherever it stands: a shorter
+// one is as likely part of another word.
+const minSecret = 5
+
+var secretName = regexp.MustCompile(`(?i)` + secretWords + `|\bpass\b|_pass$|_key$|_auth$|\bdsn$`)
+
+// secretValues returns the values in a pod's spec that are secret by their
+// variable's name, and the passwords in its variables' URLs. That they stand
+// there in the clear is no reason to repeat them.
+func secretValues(spec *corev1.PodSpec) []string {
+	var out []string
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for _, c := range containers {
+			for _, e := range c.Env {
+				if len(e.Value) >= minSecret && secretName.MatchString(e.Name) {
+					out = append(out, e.Value)
+				}
+				if u, err := url.Parse(e.Value); err == nil && u.User != nil {
+					if password, set := u.User.Password(); set && len(password) >= minSecret {
+						out = append(out, password)
+					}
+				}
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b string) int { return len(b) - len(a) }) // the longest first
+	return out
 }
 
 const (

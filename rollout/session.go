@@ -291,8 +291,20 @@ func (s *session) report(a assessment) {
 	}
 }
 
+// weight puts what tells the most about a timeout first.
+func (f finding) weight() int {
+	switch f.cause {
+	case NotReady, GateClosed:
+		return 1
+	case Starting:
+		return 2
+	}
+	return 0
+}
+
 func (s *session) fail(ctx context.Context, a assessment, decisive finding, others []finding) error {
 	w := witness{cluster: s.cluster, world: s.world, settings: s.settings}
+	_, w.release, _ = strings.Cut(s.subject, "/")
 	f := w.failure(ctx, a, decisive, others)
 	f.Release, f.Elapsed = s.subject, time.Since(s.began)
 	return stages.Permanent(f)
@@ -337,6 +349,7 @@ func (s *session) timedOut(ctx context.Context) (outcome, error) {
 		if len(a.findings) == 0 {
 			a.fail(NotReady, subject{kind: a.object.Kind, namespace: a.object.Namespace, name: a.object.Name}, string(NotReady), orElse(a.waiting, "its pods are not ready for long enough"))
 		}
+		slices.SortStableFunc(a.findings, func(a, b finding) int { return a.weight() - b.weight() })
 		findings = append(findings, a.findings...)
 	}
 	if first == nil {
@@ -349,7 +362,7 @@ func (s *session) timedOut(ctx context.Context) (outcome, error) {
 	decisive.message = fmt.Sprintf("not rolled out within %s (%s)%s", s.settings.Timeout, strings.Join(summary, ", "), decisive.message)
 	err = s.fail(ctx, *first, decisive, findings[1:])
 	if f, ok := errors.AsType[*Failure](err); ok {
-		f.Cause = TimedOut
+		f.Cause, f.Pending = TimedOut, f.Cause
 	}
 	return outcome{}, err
 }

@@ -97,7 +97,7 @@ func TestFailures(t *testing.T) {
 		"no such command": {[]func(*corev1.Pod){waiting("RunContainerError", `exec: "nope": executable file not found in $PATH`)},
 			CommandNotRunnable, "RunContainerError", 0, "command and args"},
 		"missing ConfigMap": {[]func(*corev1.Pod){waiting("CreateContainerConfigError", `configmap "settings" not found`)},
-			ConfigMissing, "CreateContainerConfigError", 10 * time.Second, `configmap "settings" not found`},
+			ConfigMissing, "CreateContainerConfigError", 30 * time.Second, `configmap "settings" not found`},
 		"runs as root": {[]func(*corev1.Pod){waiting("CreateContainerConfigError", "container has runAsNonRoot and image will run as root")},
 			RunsAsRoot, "CreateContainerConfigError", 0, "runAsUser"},
 		"no node": {[]func(*corev1.Pod){func(p *corev1.Pod) {
@@ -183,7 +183,7 @@ func TestNoFalseAborts(t *testing.T) {
 		},
 		"a Secret that comes later": func(l *lab, _ *appsv1.Deployment, _, newPod *corev1.Pod) {
 			l.put(as(newPod, waiting("CreateContainerConfigError", `secret "s" not found`)))
-			time.Sleep(8 * time.Second)
+			time.Sleep(20 * time.Second)
 		},
 		"no node until old pods have left": func(l *lab, _ *appsv1.Deployment, oldPod, newPod *corev1.Pod) {
 			now := metav1.Now()
@@ -197,6 +197,29 @@ func TestNoFalseAborts(t *testing.T) {
 			l.put(as(newPod, unschedulable))
 			l.put(event(newPod, "Pod", "TriggeredScaleUp", "pod triggered scale-up"))
 			time.Sleep(3 * time.Minute)
+		},
+		"an init container fails twice": func(l *lab, _ *appsv1.Deployment, _, newPod *corev1.Pod) {
+			l.put(as(newPod, func(p *corev1.Pod) {
+				p.Spec.InitContainers = []corev1.Container{{Name: "wait", Image: "wait:1"}}
+				p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "wait", RestartCount: 1, State: corev1.ContainerState{Terminated: ended(1, "Error")}}}
+			}))
+			time.Sleep(20 * time.Second)
+		},
+		"a pod is ended to make room": func(l *lab, _ *appsv1.Deployment, _, newPod *corev1.Pod) {
+			l.put(as(newPod, func(p *corev1.Pod) {
+				crashed(137, "Error", 5)(p)
+				p.Status.Conditions = []corev1.PodCondition{{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "PreemptionByScheduler"}}
+			}))
+			time.Sleep(10 * time.Second)
+		},
+		"no node while others are preempted": func(l *lab, _ *appsv1.Deployment, _, newPod *corev1.Pod) {
+			l.put(as(newPod, func(p *corev1.Pod) { unschedulable(p); p.Status.NominatedNodeName = "node" }))
+			time.Sleep(time.Minute)
+		},
+		"a registry that refuses once": func(l *lab, _ *appsv1.Deployment, _, newPod *corev1.Pod) {
+			l.put(as(newPod, waiting("ErrImagePull", "401 Unauthorized")))
+			l.put(as(newPod, waiting("ImagePullBackOff", "Back-off pulling image: 401 Unauthorized")))
+			time.Sleep(15 * time.Second)
 		},
 		"an old ReplicaSet over quota": func(l *lab, d *appsv1.Deployment, _, _ *corev1.Pod) {
 			old := replicaSet(d, 1, podTemplate(pinnedTo(digestB)))

@@ -17,7 +17,6 @@ import (
 // revision looks at the pods of the revision being rolled out, of which want
 // are needed; terminating says that pods of another revision are still leaving.
 func (in *inspector) revision(a *assessment, revisionPods []*corev1.Pod, terminating bool, now time.Time) {
-	failed := 0
 	for _, pod := range revisionPods {
 		if pod.DeletionTimestamp != nil {
 			terminating = true
@@ -33,9 +32,8 @@ func (in *inspector) revision(a *assessment, revisionPods []*corev1.Pod, termina
 		}
 		a.recheck = sooner(a.recheck, l.recheck)
 		for _, f := range l.findings {
-			if f.cause == PodFailed {
-				failed++
-				f.count = failed
+			if f.shared { // one of many replicas may be unlucky more often than one of one
+				f.count /= max(a.desired, 1)
 			}
 			a.findings = append(a.findings, f)
 		}
@@ -276,6 +274,13 @@ func (in *inspector) barePod(o stages.Object, now time.Time) assessment {
 	a.template = &pod.Spec
 	in.revision(&a, []*corev1.Pod{pod}, false, now)
 	switch {
+	case pod.Status.Phase == corev1.PodSucceeded && pod.Spec.RestartPolicy == corev1.RestartPolicyAlways:
+		// It was ended from outside, by an eviction for one, and its program obeyed.
+		a.fail(ending(orElse(pod.Status.Reason, "Succeeded"), pod.Status.Message), podSubject(pod), orElse(pod.Status.Reason, "Succeeded"),
+			orElse(pod.Status.Message, "the pod was ended although it should keep running"))
+		if pod.Status.Reason != "" { // else why comes a moment later
+			a.findings[len(a.findings)-1].count = 1 << 16 // nothing replaces it
+		}
 	case pod.Status.Phase == corev1.PodSucceeded:
 		var l look
 		if a.findings = in.images(pod, &l); len(a.findings) == 0 {

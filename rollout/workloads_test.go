@@ -148,9 +148,16 @@ func TestBarePod(t *testing.T) {
 		state func(*corev1.Pod)
 		cause Cause
 	}{
-		"ready":     {ready(pinnedTo(digestA)), ""},
-		"succeeded": {func(p *corev1.Pod) { running(pinnedTo(digestA))(p); p.Status.Phase = corev1.PodSucceeded }, ""},
-		"evicted":   {func(p *corev1.Pod) { p.Status.Phase, p.Status.Reason = corev1.PodFailed, "Evicted" }, PodFailed},
+		"ready": {ready(pinnedTo(digestA)), ""},
+		"succeeded": {func(p *corev1.Pod) {
+			running(pinnedTo(digestA))(p)
+			p.Status.Phase, p.Spec.RestartPolicy = corev1.PodSucceeded, corev1.RestartPolicyNever
+		}, ""},
+		"evicted, and obeyed": {func(p *corev1.Pod) {
+			running(pinnedTo(digestA))(p)
+			p.Status.Phase, p.Status.Reason = corev1.PodSucceeded, "Evicted"
+		}, Evicted},
+		"evicted": {func(p *corev1.Pod) { p.Status.Phase, p.Status.Reason = corev1.PodFailed, "Evicted" }, Evicted},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

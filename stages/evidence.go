@@ -16,12 +16,18 @@ type Evidence struct {
 	Reason string `json:"reason"`
 	// Message is the cause in words, as the system that saw it put it.
 	Message string `json:"message,omitempty"`
+	// Field is the path, in the manifest of the released object that the subject
+	// belongs to, of what is responsible, such as
+	// "spec.template.spec.containers[name=app].image".
+	Field string `json:"field,omitempty"`
 	// ExitCode is the exit status of a terminated container.
 	ExitCode *int32 `json:"exitCode,omitempty"`
 	// Logs are the last lines that the container, or a build step, wrote.
 	Logs []string `json:"logs,omitempty"`
 	// Events are the related cluster events, oldest first.
 	Events []string `json:"events,omitempty"`
+	// Command shows more of it, such as "kubectl describe pod shop-7d9f -n shop".
+	Command string `json:"command,omitempty"`
 	// Remedy is what usually mends it.
 	Remedy string `json:"remedy,omitempty"`
 }

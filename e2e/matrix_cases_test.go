@@ -1,0 +1,302 @@
+package e2e_test
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/fairlead-dev/fairlead/rollout"
+)
+
+// fault is one reason not to come up; with no cause it is a control, which must
+// come up.
+type fault struct {
+	name  string
+	kinds []string // default all
+	// broken makes a healthy workload have the fault.
+	broken func(m *matrix, w *workload)
+	// around prepares the namespace, after the healthy release of an upgrade.
+	around func(ctx context.Context, m *matrix, namespace string) error
+	// during happens from the moment on that the workload is there.
+	during func(ctx context.Context, m *matrix, namespace string, w *workload) error
+	// before is what an upgrade finds instead of a healthy workload.
+	before func(m *matrix, w *workload)
+
+	cause   rollout.Cause
+	pending rollout.Cause // at the timeout
+	// field is what is responsible, from the pod's spec on unless it starts with /.
+	field   string
+	timeout time.Duration
+	only    mode // the zero value is both
+}
+
+// Everything that has pods which a controller makes.
+var (
+	controlled = []string{kindDeployment, kindStatefulSet, kindDaemonSet, kindJob}
+	restarting = []string{kindDeployment, kindStatefulSet, kindDaemonSet}
+	everything = []string{kindDeployment, kindStatefulSet, kindDaemonSet, kindJob, kindPod}
+)
+
+const app = "containers[name=app]"
+
+// imageFaults lie in the image.
+func imageFaults() []fault {
+	const none = "@sha256:00000000000000000000000000000000000000000000000000000000000000aa"
+	image := func(ref func(m *matrix, w *workload) string) func(m *matrix, w *workload) {
+		return func(m *matrix, w *workload) { w.app().Image = ref(m, w) }
+	}
+	lie := func(name string) func(m *matrix, w *workload) {
+		return image(func(m *matrix, w *workload) string { return m.lying(name, 0, "fault") })
+	}
+	return []fault{
+		{name: "image not found", cause: rollout.ImageNotFound, field: app + ".image",
+			broken: image(func(m *matrix, _ *workload) string { return m.world.box.Registry + "/lab/gone" + none })},
+		{name: "registry wants credentials", cause: rollout.ImageUnauthorized, field: "imagePullSecrets", broken: lie("unauthorized")},
+		{name: "registry limits the rate", cause: rollout.ImageRateLimited, field: app + ".image", broken: lie("limited")},
+		{name: "registry answers 503", cause: rollout.ImageUnreachable, field: app + ".image", broken: lie("down")},
+		{name: "no such registry", cause: rollout.ImageUnreachable, field: app + ".image",
+			broken: image(func(*matrix, *workload) string { return "registry.invalid/shop:1" })},
+		{name: "image for another platform", cause: rollout.ImageWrongPlatform, field: app + ".image",
+			broken: image(func(m *matrix, _ *workload) string { return m.foreign })},
+		{name: "bad image name", cause: rollout.ImageNameInvalid, field: app + ".image",
+			broken: image(func(*matrix, *workload) string { return "Shop/UPPER:1" })},
+		{name: "image never pulled", cause: rollout.ImageNeverPulled, field: app + ".imagePullPolicy", broken: func(m *matrix, w *workload) {
+			w.app().Image, w.app().ImagePullPolicy = m.world.box.Registry+"/lab/never:1", corev1.PullNever
+		}},
+	}
+}
+
+// programFaults lie in what runs in the container.
+func programFaults() []fault {
+	does := func(script string) func(*matrix, *workload) {
+		return func(_ *matrix, w *workload) { w.app().Command = shell(script) }
+	}
+	return []fault{
+		{name: "crash with an exit code", kinds: append(restarting, kindPod), cause: rollout.Crash, field: app, broken: does("echo no database >&2; exit 3")},
+		{name: "crash by a signal", kinds: restarting, cause: rollout.Crash, field: app, broken: does(`sh -c 'kill -SEGV $$'; exit $?`)},
+		{name: "out of memory", kinds: restarting, cause: rollout.OutOfMemory, field: app + ".resources.limits.memory", broken: func(_ *matrix, w *workload) {
+			w.app().Command = []string{"tail", "/dev/zero"}
+			w.app().Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("24Mi")}
+		}},
+		{name: "init container crashes", kinds: restarting, cause: rollout.InitCrash, field: "initContainers[name=migrate]", broken: func(_ *matrix, w *workload) {
+			w.pod.InitContainers = []corev1.Container{{Name: "migrate", Image: w.app().Image, Command: shell("exit 4")}}
+		}},
+		{name: "sidecar crashes", kinds: restarting, cause: rollout.Crash, field: "initContainers[name=proxy]", broken: func(_ *matrix, w *workload) {
+			w.pod.InitContainers = []corev1.Container{{Name: "proxy", Image: w.app().Image, Command: shell("exit 5"), RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}}
+		}},
+		{name: "no such command", cause: rollout.CommandNotRunnable, field: app + ".command", broken: func(_ *matrix, w *workload) {
+			w.app().Command = []string{"/no/such/program"}
+		}},
+		{name: "runs as root", cause: rollout.RunsAsRoot, field: "securityContext.runAsNonRoot", broken: func(_ *matrix, w *workload) {
+			w.pod.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: new(true)}
+		}},
+		{name: "liveness probe kills", kinds: restarting, cause: rollout.ProbeKilled, field: app + ".livenessProbe.httpGet.port", broken: func(_ *matrix, w *workload) {
+			w.app().LivenessProbe = httpProbe("/healthz", 8080, 1)
+		}},
+		{name: "startup probe kills", kinds: restarting, cause: rollout.StartupKilled, field: app + ".startupProbe.exec.command", broken: func(_ *matrix, w *workload) {
+			w.app().StartupProbe = execProbe(2, "test", "-f", "/never")
+		}},
+		{name: "never ready", kinds: restarting, cause: rollout.TimedOut, pending: rollout.NotReady, field: app + ".readinessProbe.exec.command", timeout: 12 * time.Second,
+			broken: func(_ *matrix, w *workload) { w.app().ReadinessProbe = execProbe(1, "test", "-f", "/never") }},
+		{name: "postStart hook fails", kinds: restarting, cause: rollout.HookFailed, field: app + ".lifecycle.postStart", broken: func(_ *matrix, w *workload) {
+			w.app().Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"false"}}}}
+		}},
+	}
+}
+
+// configFaults lie in what the pod refers to.
+func configFaults() []fault {
+	local := func(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
+	return []fault{
+		{name: "no such ConfigMap", cause: rollout.ConfigMissing, field: app + ".envFrom[0].configMapRef", broken: func(_ *matrix, w *workload) {
+			w.app().EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: local("settings")}}}
+		}},
+		{name: "no such Secret", cause: rollout.ConfigMissing, field: app + ".env[name=PASSWORD].valueFrom.secretKeyRef.name", broken: func(_ *matrix, w *workload) {
+			w.app().Env = []corev1.EnvVar{{Name: "PASSWORD", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: local("db"), Key: "password"}}}}
+		}},
+		{name: "no such key", cause: rollout.ConfigMissing, field: app + ".env[name=URL].valueFrom.configMapKeyRef.key", around: settings, broken: func(_ *matrix, w *workload) {
+			w.app().Env = []corev1.EnvVar{{Name: "URL", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: local("settings"), Key: "url"}}}}
+		}},
+		{name: "no such Secret for a volume", cause: rollout.ConfigMissing, field: "volumes[name=tls].secret.secretName", broken: func(_ *matrix, w *workload) {
+			w.pod.Volumes = []corev1.Volume{{Name: "tls", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "tls"}}}}
+			w.app().VolumeMounts = []corev1.VolumeMount{{Name: "tls", MountPath: "/tls"}}
+		}},
+		{name: "unbound claim", cause: rollout.VolumeUnbound, field: "volumes[name=data].persistentVolumeClaim.claimName", around: unboundClaim, broken: claims("data")},
+		{name: "no such claim", cause: rollout.VolumeMissing, field: "volumes[name=data].persistentVolumeClaim.claimName", broken: claims("nowhere")},
+	}
+}
+
+func settings(ctx context.Context, m *matrix, namespace string) error {
+	_, err := m.world.kube.CoreV1().ConfigMaps(namespace).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "settings"}, Data: map[string]string{"colour": "blue"}}, metav1.CreateOptions{})
+	return err
+}
+
+func unboundClaim(ctx context.Context, m *matrix, namespace string) error {
+	_, err := m.world.kube.CoreV1().PersistentVolumeClaims(namespace).Create(ctx, &corev1.PersistentVolumeClaim{
+		ObjectMeta: metav1.ObjectMeta{Name: "data"},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			StorageClassName: new("no-such-class"), AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+		},
+	}, metav1.CreateOptions{})
+	return err
+}
+
+func claims(name string) func(*matrix, *workload) {
+	return func(_ *matrix, w *workload) {
+		w.pod.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}}}
+		w.app().VolumeMounts = []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+	}
+}
+
+// placeFaults keep the scheduler, or the node, from taking the pod.
+func placeFaults() []fault {
+	placed := append(restarting[:2:2], kindJob, kindPod) // a DaemonSet makes no pods for nodes that it doesn't fit
+	return []fault{
+		{name: "not enough cpu", kinds: everything, cause: rollout.Unschedulable, field: app + ".resources.requests.cpu", broken: func(_ *matrix, w *workload) {
+			w.app().Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1000")}
+		}},
+		{name: "no node with the label", kinds: placed, cause: rollout.Unschedulable, field: "nodeSelector", broken: func(_ *matrix, w *workload) {
+			w.pod.NodeSelector = map[string]string{"disk": "no-such"}
+		}},
+		{name: "taint", kinds: placed, cause: rollout.Unschedulable, field: "affinity.nodeAffinity", broken: func(_ *matrix, w *workload) {
+			w.pod.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{taintedNode}}}}},
+			}}}
+		}},
+		{name: "pod affinity", kinds: placed, cause: rollout.Unschedulable, field: "affinity.podAffinity", broken: func(_ *matrix, w *workload) {
+			w.pod.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
+				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "nobody"}}, TopologyKey: "kubernetes.io/hostname",
+			}}}}
+		}},
+		{name: "node refuses", kinds: []string{kindPod}, cause: rollout.NodeRefused, broken: func(m *matrix, w *workload) {
+			w.pod.NodeName = m.node
+			w.app().Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1000")}
+		}},
+		{name: "fills its scratch space", kinds: []string{kindPod, kindDeployment}, cause: rollout.EphemeralStorage, field: "volumes[name=memory].emptyDir.sizeLimit", timeout: 90 * time.Second,
+			broken: func(_ *matrix, w *workload) {
+				w.remember()
+				w.pod.Volumes[0].EmptyDir.SizeLimit = new(resource.MustParse("1Mi"))
+				w.app().Command = shell("dd if=/dev/zero of=/memory/big bs=1M count=8; " + serve)
+				w.app().ReadinessProbe = execProbe(1, "test", "-f", "/never")
+			}},
+	}
+}
+
+// ownFaults are the workload's own.
+func ownFaults() []fault {
+	return []fault{
+		{name: "progress deadline", kinds: []string{kindDeployment}, cause: rollout.DeadlineExceeded, field: "/spec.progressDeadlineSeconds", broken: func(_ *matrix, w *workload) {
+			w.progressDeadline = new(int32(8))
+			w.app().ReadinessProbe = execProbe(1, "test", "-f", "/never")
+		}},
+		{name: "job fails", kinds: []string{kindJob}, cause: rollout.JobFailed, field: "/spec.backoffLimit", broken: func(_ *matrix, w *workload) {
+			w.backoffLimit = new(int32(0))
+			w.app().Command = shell("echo no database >&2; exit 3")
+		}},
+		{name: "job takes too long", kinds: []string{kindJob}, cause: rollout.DeadlineExceeded, field: "/spec.activeDeadlineSeconds", broken: func(_ *matrix, w *workload) {
+			w.activeDeadline = new(int64(4))
+			w.app().Command = shell(serve)
+		}},
+	}
+}
+
+// controls must come up, whatever happens meanwhile.
+func controls() []fault {
+	reads := func(secret bool) func(*matrix, *workload) {
+		return func(_ *matrix, w *workload) {
+			ref := corev1.LocalObjectReference{Name: "settings"}
+			if secret {
+				w.pod.Volumes = []corev1.Volume{{Name: "late", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: ref}}}}
+				w.app().VolumeMounts = []corev1.VolumeMount{{Name: "late", MountPath: "/late"}}
+				return
+			}
+			w.app().EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: ref}}}
+		}
+	}
+	late := func(ctx context.Context, m *matrix, namespace string, _ *workload) error {
+		if !pause(ctx, 8*time.Second) {
+			return nil
+		}
+		return settings(ctx, m, namespace)
+	}
+	lie := func(name string, times int) func(m *matrix, w *workload) {
+		return func(m *matrix, w *workload) { w.app().Image = m.lying(name, times, w.name+m.unique()) }
+	}
+	return []fault{
+		{name: "slow start under a startup probe", kinds: restarting, broken: func(_ *matrix, w *workload) {
+			w.app().Command = shell("sleep 12; touch /tmp/ready; " + serve)
+			w.app().StartupProbe = execProbe(60, "test", "-f", "/tmp/ready")
+			w.app().ReadinessProbe = execProbe(1, "test", "-f", "/tmp/ready")
+		}},
+		{name: "one crash, then healthy", kinds: restarting, broken: func(_ *matrix, w *workload) { w.remember(); w.app().Command = failing(1, serve) }},
+		{name: "init container fails twice", kinds: []string{kindDeployment, kindStatefulSet}, broken: func(_ *matrix, w *workload) {
+			w.pod.InitContainers = []corev1.Container{{Name: "wait", Image: w.app().Image, Command: failing(2, "exit 0")}}
+			w.remember()
+		}},
+		{name: "ConfigMap made 8 s later", kinds: []string{kindDeployment, kindJob}, broken: reads(false), during: late},
+		{name: "ConfigMap volume made 8 s later", kinds: []string{kindDeployment, kindStatefulSet}, broken: reads(true), during: late},
+		{name: "slow pull", kinds: []string{kindDeployment}, broken: lie("slow", 1)},
+		{name: "registry answers 503 twice", kinds: []string{kindDeployment, kindPod}, broken: lie("down", 2)},
+		{name: "registry refuses once", kinds: []string{kindDeployment}, broken: lie("unauthorized", 2)},
+		{name: "old pods crash", kinds: restarting[:1], only: upgrade, before: func(_ *matrix, w *workload) { w.app().Command = shell("exit 1") }, broken: func(*matrix, *workload) {}},
+		{name: "another release's pods crash", kinds: restarting, around: stranger, broken: func(_ *matrix, w *workload) {
+			w.app().Env = []corev1.EnvVar{{Name: "VERSION", Value: "2"}}
+		}},
+		{name: "scaled meanwhile", kinds: []string{kindDeployment, kindStatefulSet}, broken: slowly, during: scaleUp},
+		{name: "a new pod is evicted meanwhile", kinds: []string{kindDeployment}, broken: slowly, during: evictOne},
+		{name: "node gets its label 8 s later", kinds: []string{kindDeployment, kindJob}, during: labelNode, broken: func(_ *matrix, w *workload) {
+			w.pod.NodeSelector = map[string]string{lateLabel: "yes"}
+		}},
+	}
+}
+
+// slowly makes a workload of two replicas that take some seconds to be ready.
+func slowly(_ *matrix, w *workload) {
+	w.replicas = 2
+	w.app().Command = shell("sleep 4; touch /tmp/ready; " + serve)
+	w.app().ReadinessProbe = execProbe(1, "test", "-f", "/tmp/ready")
+}
+
+// stranger crashes beside the workload, with labels that look like its own.
+func stranger(ctx context.Context, m *matrix, namespace string) error {
+	other := healthy(kindPod, "stranger", m.world.box.Base.Base)
+	other.app().Command = shell("exit 1")
+	_, err := m.world.kube.CoreV1().Pods(namespace).Create(ctx, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "stranger", Labels: map[string]string{"release": "parts"}}, Spec: other.pod,
+	}, metav1.CreateOptions{})
+	return err
+}
+
+// scaleUp is what an autoscaler does.
+func scaleUp(ctx context.Context, m *matrix, namespace string, w *workload) error {
+	if !pause(ctx, 2*time.Second) {
+		return nil
+	}
+	_, err := m.dynamic.Resource(resources[w.kind]).Namespace(namespace).Patch(ctx, w.name, types.MergePatchType,
+		[]byte(`{"spec":{"replicas":3}}`), metav1.PatchOptions{FieldManager: "autoscaler"}, "scale")
+	return err
+}
+
+// evictOne is what draining a node does.
+func evictOne(ctx context.Context, m *matrix, namespace string, _ *workload) error {
+	if !pause(ctx, 3*time.Second) {
+		return nil
+	}
+	pods, err := m.world.kube.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	newest := pods.Items[0]
+	for _, p := range pods.Items {
+		if newest.CreationTimestamp.Before(&p.CreationTimestamp) {
+			newest = p
+		}
+	}
+	return m.world.kube.CoreV1().Pods(namespace).EvictV1(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: newest.Name, Namespace: namespace}})
+}

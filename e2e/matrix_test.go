@@ -1,0 +1,389 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/fairlead-dev/fairlead/e2e/labtest"
+	"github.com/fairlead-dev/fairlead/rollout"
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+var (
+	matrixAll    = flag.Bool("matrix.all", false, "run every cell of the fault matrix, each beside the other tools")
+	matrixUpdate = flag.Bool("matrix.update", false, "write the fault matrix to MATRIX.md")
+	matrixOnly   = flag.String("matrix.only", "", "run only the cells whose name contains this")
+)
+
+const (
+	// matrixWidth is how many cells run at once.
+	matrixWidth = 10
+	// patience replaces the longer times of the default rules for faults, but not
+	// for controls, so that a run takes minutes.
+	matrixPatience = 10 * time.Second
+
+	taintedNode = "matrix-tainted"
+	lateLabel   = "matrix.example/late"
+)
+
+// mode is how the workload with the fault comes about.
+type mode string
+
+const (
+	install mode = "install"
+	upgrade mode = "upgrade"
+)
+
+// matrix is what its cells share.
+type matrix struct {
+	world   *world
+	dynamic dynamic.Interface
+	liar    *liar
+	helm    helmCommand
+	foreign string // an image for another platform
+	node    string
+	count   atomic.Int32
+
+	mu     sync.Mutex
+	closer []func(context.Context) error
+	table  []result
+}
+
+// cell is one rollout of the matrix.
+type cell struct {
+	fault  fault
+	kind   string
+	mode   mode
+	rivals bool // watched by the other tools too
+}
+
+func (c cell) String() string { return fmt.Sprintf("%s/%s/%s", c.fault.name, c.kind, c.mode) }
+
+// result is one row of the table.
+type result struct {
+	cell                  cell
+	err                   error
+	failure               *rollout.Failure
+	began, fact, verdict  time.Time
+	helm, kubectl, status opinion
+}
+
+// cells returns what there is to run. The short run has each fault and control
+// once as a Deployment's upgrade, and the other kinds and installs for those
+// faults that lie in different places; the other tools watch every second one.
+func cells() []cell {
+	var out []cell
+	short := []string{"image not found", "crash with an exit code", "no such ConfigMap", "quota", "one crash, then healthy"}
+	all := slices.Concat(imageFaults(), programFaults(), configFaults(), placeFaults(), admissionFaults(), ownFaults(), controls())
+	for i, f := range all {
+		kinds := f.kinds
+		if kinds == nil {
+			kinds = everything
+		}
+		for _, kind := range kinds {
+			for _, m := range []mode{install, upgrade} {
+				c := cell{fault: f, kind: kind, mode: m, rivals: *matrixAll || i%2 == 0}
+				first := kind == kinds[0] && m == upgrade
+				if f.only != "" && f.only != m || !*matrixAll && !first && !slices.Contains(short, f.name) {
+					continue
+				}
+				if strings.Contains(c.String(), *matrixOnly) {
+					out = append(out, c)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// TestFaultMatrix rolls out what can't come up, and what can although it looks
+// bad for a while, and writes down who noticed what, and when.
+func TestFaultMatrix(t *testing.T) {
+	m := newMatrix(t)
+	var group errgroup.Group
+	group.SetLimit(matrixWidth)
+	began := time.Now()
+	for _, c := range cells() {
+		group.Go(func() error {
+			t.Run(c.String(), func(t *testing.T) { m.try(t, c) })
+			return nil
+		})
+	}
+	require.NoError(t, group.Wait())
+	m.write(t, time.Since(began))
+}
+
+func newMatrix(t *testing.T) *matrix {
+	t.Helper()
+	w, ctx := newWorld(t), labtest.Context(t)
+	m := &matrix{world: w, helm: w.helm(t, "")}
+	var err error
+	m.dynamic, err = dynamic.NewForConfig(w.rest)
+	require.NoError(t, err)
+	m.liar, err = startLiar(ctx, w.box.Registry)
+	require.NoError(t, err)
+	port, err := m.liar.port()
+	require.NoError(t, err)
+	require.NoError(t, labtest.Cluster(t).ConnectRegistry(ctx, port))
+	m.foreign, err = pushForeign(ctx, w.box.Registry)
+	require.NoError(t, err)
+	nodes, err := w.kube.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	require.NoError(t, err)
+	m.node = nodes.Items[0].Name
+	// A node that nobody may use: not even a DaemonSet tolerates its taint.
+	_, err = w.kube.CoreV1().Nodes().Create(ctx, &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: taintedNode},
+		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: "matrix.example/nobody", Effect: corev1.TaintEffectNoSchedule}}},
+	}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	m.afterwards(func(ctx context.Context) error {
+		return w.kube.CoreV1().Nodes().Delete(ctx, taintedNode, metav1.DeleteOptions{})
+	})
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		for _, undo := range slices.Backward(m.closer) {
+			assert.NoError(t, undo(ctx))
+		}
+		assert.NoError(t, m.liar.Close())
+	})
+	return m
+}
+
+func (m *matrix) afterwards(undo func(context.Context) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closer = append(m.closer, undo)
+}
+
+func (m *matrix) unique() string { return fmt.Sprint(m.count.Add(1)) }
+
+// pause waits and reports whether ctx still lives.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// try rolls out one cell.
+func (m *matrix) try(t *testing.T, c cell) {
+	ns, ctx := m.world.namespace(t), labtest.Context(t)
+	name := "shop"
+	if c.mode == upgrade {
+		before := healthy(c.kind, name, m.world.box.Base.Base)
+		if c.fault.before != nil {
+			c.fault.before(m, before)
+		}
+		m.release(t, ns, before, c.fault.before == nil)
+		if c.kind == kindJob || c.kind == kindPod {
+			name = "shop-2" // which can't be changed, so that a chart names a new one
+		}
+	}
+	w := healthy(c.kind, name, m.world.box.Base.Base)
+	c.fault.broken(m, w)
+	if c.fault.around != nil {
+		require.NoError(t, c.fault.around(ctx, m, ns))
+	}
+	text, err := w.manifest()
+	require.NoError(t, err)
+	chart := writeChart(t, map[string]string{"shop.yaml": text})
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	by, err := startBystander(watching, m.world.kube, ns)
+	require.NoError(t, err)
+	r := m.watch(ctx, t, c, w, ns, chart)
+	stop()
+	by.stop()
+	m.judge(t, c, r, by)
+}
+
+// release installs a workload, as an upgrade finds it.
+func (m *matrix) release(t *testing.T, ns string, w *workload, wait bool) {
+	t.Helper()
+	text, err := w.manifest()
+	require.NoError(t, err)
+	rel := requireDeployed(t, m.world.parts(t, ns, map[string]string{"shop.yaml": text}), "run-1")
+	if !wait {
+		return
+	}
+	rel.Image = m.image(t)
+	_, err = m.verifier(t, rollout.Config{Timeout: time.Minute, Settle: -1}).Verify(labtest.Context(t), rel)
+	require.NoError(t, err, "the release before")
+}
+
+func (m *matrix) image(t *testing.T) stages.Image {
+	t.Helper()
+	image, err := stages.ParseImage(m.world.box.Base.Base)
+	require.NoError(t, err)
+	return image
+}
+
+func (m *matrix) verifier(t *testing.T, cfg rollout.Config) *rollout.Verifier {
+	t.Helper()
+	cfg.REST, cfg.AllowUnused = m.world.rest, true
+	v, err := rollout.New(cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, v.Close()) })
+	return v
+}
+
+// watch has the helm command apply the chart, and everybody watch what comes.
+func (m *matrix) watch(ctx context.Context, t *testing.T, c cell, w *workload, ns, chart string) result {
+	t.Helper()
+	r := result{cell: c}
+	helm := m.helm
+	helm.namespace, helm.home = ns, t.TempDir()
+	there := m.awaitChange(ctx, t, w, ns)
+	rivals, stop := context.WithCancel(ctx)
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(func() { r.helm = helmWait(rivals, helm, chart, c.rivals) })
+	r.began = there()
+	if c.rivals {
+		wg.Go(func() { r.kubectl = kubectlStatus(rivals, m.dynamic, w, ns) })
+		wg.Go(func() { r.status = kstatus(rivals, m.dynamic, w, ns) })
+	}
+	if c.fault.during != nil {
+		wg.Go(func() { assert.NoError(t, c.fault.during(ctx, m, ns, w)) })
+	}
+	rel := stages.Release{Image: m.image(t), Name: "parts", Namespace: ns, Revision: 1, Objects: []stages.Object{w.object(ns)}}
+	_, r.err = m.verifier(t, c.config()).Verify(ctx, rel)
+	r.verdict = time.Now()
+	if c.rivals {
+		pause(rivals, time.Until(r.began.Add(rivalCap)))
+	}
+	stop()
+	wg.Wait()
+	return r
+}
+
+// config is the verifier's configuration for a cell: the default rules, with less
+// patience for faults.
+func (c cell) config() rollout.Config {
+	cfg := rollout.Config{Timeout: time.Minute, Settle: 3 * time.Second, Rules: map[rollout.Cause]rollout.Rule{}}
+	if c.fault.timeout > 0 {
+		cfg.Timeout = c.fault.timeout
+	}
+	if c.fault.cause == "" {
+		return cfg
+	}
+	for _, cause := range rollout.Causes() {
+		if rule := rollout.DefaultRule(cause); rule.After > matrixPatience {
+			rule.After = matrixPatience
+			cfg.Rules[cause] = rule
+		}
+	}
+	return cfg
+}
+
+// awaitChange returns a function that waits until the workload is made, or
+// changed since the call of awaitChange.
+func (m *matrix) awaitChange(ctx context.Context, t *testing.T, w *workload, ns string) func() time.Time {
+	t.Helper()
+	client := m.dynamic.Resource(resources[w.kind]).Namespace(ns)
+	selector := fields.OneTermEqualSelector("metadata.name", w.name).String()
+	list, err := client.List(ctx, metav1.ListOptions{FieldSelector: selector})
+	require.NoError(t, err)
+	was := map[types.UID]int64{}
+	for _, o := range list.Items {
+		was[o.GetUID()] = o.GetGeneration()
+	}
+	stream, err := client.Watch(ctx, metav1.ListOptions{FieldSelector: selector, ResourceVersion: list.GetResourceVersion()})
+	require.NoError(t, err)
+	return func() time.Time {
+		defer stream.Stop()
+		limit := time.After(time.Minute)
+		for {
+			select {
+			case e, open := <-stream.ResultChan():
+				o, ok := e.Object.(metav1.Object)
+				require.True(t, open && ok, "watch %s %s: %v", w.kind, w.name, e)
+				if o.GetGeneration() > was[o.GetUID()] || was[o.GetUID()] == 0 {
+					return time.Now()
+				}
+			case <-limit:
+				require.Fail(t, "helm did not apply the chart")
+			}
+		}
+	}
+}
+
+// judge checks what was said of a cell, and keeps it for the table.
+func (m *matrix) judge(t *testing.T, c cell, r result, by *bystander) {
+	t.Helper()
+	if errors.As(r.err, &r.failure) {
+		rule := rollout.DefaultRule(r.failure.Cause)
+		if own, changed := c.config().Rules[r.failure.Cause]; changed {
+			rule = own
+		}
+		r.fact = by.decidable(r.failure, rule)
+		if r.failure.Cause == rollout.TimedOut {
+			r.fact = r.began.Add(c.config().Timeout)
+		}
+		if r.fact.IsZero() || r.fact.Before(r.began) {
+			r.fact = r.began
+		}
+	}
+	m.mu.Lock()
+	m.table = append(m.table, r)
+	m.mu.Unlock()
+	defer func() {
+		if t.Failed() {
+			t.Logf("facts:\n%s", strings.Join(by.facts(), "\n"))
+		}
+	}()
+	if c.fault.cause == "" {
+		require.NoError(t, r.err, "a wrong abort")
+		return
+	}
+	require.NotNil(t, r.failure, "%v", r.err)
+	t.Logf("%v\nfield %s; look closer: %v", r.failure, r.failure.Decisive.Field, r.failure.Advice.Commands)
+	assert.Equal(t, c.fault.cause, r.failure.Cause, "%v", r.failure)
+	assert.Equal(t, c.fault.pending, r.failure.Pending)
+	if c.fault.field != "" {
+		want, own := strings.CutPrefix(c.fault.field, "/")
+		if !own {
+			want = podPaths[c.kind] + want
+		}
+		assert.Equal(t, want, r.failure.Decisive.Field)
+	}
+	assert.NotEmpty(t, r.failure.Decisive.Remedy)
+	assert.NotEmpty(t, r.failure.Decisive.Command)
+	// The order of magnitude; what it really took is in the table.
+	assert.Less(t, r.verdict.Sub(r.fact), 10*time.Second, "from the fact to the verdict")
+}
+
+// write writes the table to the artifacts, and to MATRIX.md if asked to.
+func (m *matrix) write(t *testing.T, took time.Duration) {
+	t.Helper()
+	text := m.markdown(took)
+	t.Log("\n" + text)
+	dir := filepath.Join("..", "dist")
+	require.NoError(t, os.MkdirAll(dir, 0o750))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "fault-matrix.md"), []byte(text), 0o600))
+	if *matrixUpdate {
+		require.NoError(t, os.WriteFile("MATRIX.md", []byte(text), 0o600))
+	}
+}

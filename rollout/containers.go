@@ -1,0 +1,205 @@
+package rollout
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+const initContainer = "init container"
+
+// containers classifies what each container's status says.
+func (in *inspector) containers(pod *corev1.Pod, crashes bool) []finding {
+	var out []finding
+	for i, s := range allStatuses(pod) {
+		f := finding{subject: podSubject(pod), pod: pod, container: s.Name, role: roleOf(pod, i, s.Name), restarts: s.RestartCount}
+		switch {
+		case s.State.Waiting != nil:
+			if !in.waits(&f, pod, s) {
+				continue
+			}
+		case s.State.Terminated != nil:
+			t := s.State.Terminated
+			if t.ExitCode == 0 && (f.role == initContainer || pod.Spec.RestartPolicy != corev1.RestartPolicyAlways) {
+				continue
+			}
+			f.reason, f.message = t.Reason, t.Message
+			in.crashed(&f, pod, s, t, int(s.RestartCount)+1)
+		default:
+			continue
+		}
+		if !crashes && crashCauses[f.cause] {
+			continue
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+// crashCauses are those that say that the program ended after it was started.
+var crashCauses = map[Cause]bool{Crash: true, InitCrash: true, OutOfMemory: true, ProbeKilled: true, StartupKilled: true, HookFailed: true}
+
+// waits classifies a container that waits, and reports whether that is more than
+// a normal start.
+func (in *inspector) waits(f *finding, pod *corev1.Pod, s corev1.ContainerStatus) bool {
+	f.reason, f.message = s.State.Waiting.Reason, s.State.Waiting.Message
+	cause, known := classify(waitingPatterns, f.reason, f.message)
+	if !known {
+		return false
+	}
+	f.cause = cause
+	switch {
+	case cause == Crash:
+		in.crashed(f, pod, s, s.LastTerminationState.Terminated, int(s.RestartCount)+1)
+	case slices.Contains(pullReasons, f.reason):
+		f.count = in.world.pulls(pod, s.Name)
+	default:
+		f.count = int(s.RestartCount) + 1
+	}
+	return true
+}
+
+// longRun is how long a container must have run for its earlier ends to be
+// forgotten; the kubelet resets its back-off after the same time.
+const longRun = 10 * time.Minute
+
+// relapses reports containers that run, but that ended while we looked. The
+// kubelet may restart one at once, so that its end is never to be seen but in
+// the number of its restarts. It doesn't keep the pod from being ready.
+func (in *inspector) relapses(pod *corev1.Pod) []finding {
+	var out []finding
+	for i, s := range allStatuses(pod) {
+		ends := int(s.RestartCount - in.restarts[containerKey{pod.UID, s.Name}])
+		if s.State.Running == nil || s.LastTerminationState.Terminated == nil || ends < 1 {
+			continue
+		}
+		f := finding{subject: podSubject(pod), pod: pod, container: s.Name, role: roleOf(pod, i, s.Name), restarts: s.RestartCount}
+		f.reason = s.LastTerminationState.Terminated.Reason
+		in.crashed(&f, pod, s, s.LastTerminationState.Terminated, ends)
+		out = append(out, f)
+	}
+	return out
+}
+
+// crashed fills in what the end of a container's process says, the last of so
+// many.
+func (in *inspector) crashed(f *finding, pod *corev1.Pod, s corev1.ContainerStatus, t *corev1.ContainerStateTerminated, ends int) {
+	f.cause, f.count = Crash, ends
+	if f.role == initContainer {
+		f.cause = InitCrash
+	}
+	if t == nil {
+		return
+	}
+	f.exit = t
+	if ran, known := ranFor(t); known && ran >= longRun {
+		f.count = 1
+	}
+	switch cause, known := classify(waitingPatterns, t.Reason, t.Message); {
+	case t.Reason == "OOMKilled":
+		f.cause, f.reason = OutOfMemory, t.Reason
+	case known && cause != Crash:
+		f.cause, f.reason = cause, t.Reason
+	default:
+		in.killed(f, pod, s.Name, t)
+	}
+	if f.reason == "Error" && f.count > 1 {
+		f.reason = "CrashLoopBackOff" // which the kubelet calls it a moment later
+	}
+	f.message = describeExit(t, f.count, pod.Spec.RestartPolicy == corev1.RestartPolicyAlways && f.role != initContainer)
+	if f.probe != nil {
+		f.message += fmt.Sprintf("; killed for its %s probe %s: %s", f.probe.Kind, f.probe.Target, f.probe.Response)
+	}
+}
+
+// killed finds out whether the kubelet ended the process, for a probe or a hook.
+func (in *inspector) killed(f *finding, pod *corev1.Pod, container string, t *corev1.ContainerStateTerminated) {
+	if e := in.eventAbout(pod, container, t, "FailedPostStartHook"); e != nil {
+		f.cause, f.reason = HookFailed, e.Reason
+		return
+	}
+	kind := ""
+	if e := in.eventAbout(pod, container, t, "Killing"); e != nil {
+		kind = probeKilling(e.Message)
+	}
+	if kind == "" && killedOrAsked(t) {
+		// The event of the kill may come later than its effect; that of the probe
+		// came before.
+		if p, found := in.lastProbe(pod, container, t); found && p.Kind != ProbeReadiness {
+			kind = string(p.Kind)
+		}
+	}
+	switch ProbeKind(kind) {
+	case ProbeStartup:
+		f.cause = StartupKilled
+	case ProbeLiveness:
+		f.cause = ProbeKilled
+	default:
+		return
+	}
+	if p, found := in.lastProbe(pod, container, t); found && string(p.Kind) == kind {
+		f.probe = &p
+	}
+}
+
+// killedOrAsked reports whether a process ended by SIGKILL or SIGTERM.
+func killedOrAsked(t *corev1.ContainerStateTerminated) bool {
+	signal := signalOf(t)
+	return signal == 9 || signal == 15
+}
+
+// signalOf returns the signal that ended a process, or 0.
+func signalOf(t *corev1.ContainerStateTerminated) int32 {
+	switch {
+	case t == nil:
+		return 0
+	case t.Signal != 0:
+		return t.Signal
+	case t.ExitCode > 128 && t.ExitCode < 128+65:
+		return t.ExitCode - 128
+	}
+	return 0
+}
+
+// ranFor returns how long a process ran; one that could not be started has no
+// start, or one in 1970.
+func ranFor(t *corev1.ContainerStateTerminated) (time.Duration, bool) {
+	ran := t.FinishedAt.Sub(t.StartedAt.Time)
+	return ran, t.StartedAt.Unix() > 0 && ran >= 0
+}
+
+// describeExit says how a process ended.
+func describeExit(t *corev1.ContainerStateTerminated, count int, restarted bool) string {
+	var b strings.Builder
+	switch {
+	case t.Signal != 0:
+		fmt.Fprintf(&b, "killed by signal %d", t.Signal)
+	case signalOf(t) != 0:
+		fmt.Fprintf(&b, "exit code %d (signal %d)", t.ExitCode, signalOf(t))
+	default:
+		fmt.Fprintf(&b, "exit code %d", t.ExitCode)
+	}
+	if t.ExitCode == 0 && restarted {
+		b.WriteString(" although it should keep running")
+	}
+	switch ran, known := ranFor(t); {
+	case !known:
+	case ran < time.Second: // whole seconds are all that the API tells
+		b.WriteString(" within a second")
+	default:
+		fmt.Fprintf(&b, " after %s", ran)
+	}
+	if count > 1 {
+		fmt.Fprintf(&b, ", %d times", count)
+	}
+	if t.Reason == "OOMKilled" {
+		b.WriteString(", out of memory")
+	}
+	if m := strings.TrimSpace(t.Message); m != "" {
+		b.WriteString(": " + m)
+	}
+	return b.String()
+}

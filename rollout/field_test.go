@@ -1,0 +1,115 @@
+package rollout
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	corev1 "k8s.io/api/core/v1"
+	quantity "k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// furnished is a pod that refers to one of everything.
+func furnished() *corev1.PodSpec {
+	local := func(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
+	probe := func() *corev1.Probe {
+		return &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(80)}}}
+	}
+	return &corev1.PodSpec{
+		NodeSelector:   map[string]string{"disk": "ssd"},
+		InitContainers: []corev1.Container{{Name: "migrate", Image: "migrate:1"}},
+		Containers: []corev1.Container{
+			{
+				Name: "app", Image: "shop:1", Args: []string{"serve"}, LivenessProbe: probe(), ReadinessProbe: probe(),
+				Env: []corev1.EnvVar{
+					{Name: "URL", ValueFrom: &corev1.EnvVarSource{ConfigMapKeyRef: &corev1.ConfigMapKeySelector{LocalObjectReference: local("settings"), Key: "url"}}},
+					{Name: "PASSWORD", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: local("db"), Key: "password"}}},
+				},
+				EnvFrom: []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: local("common")}}, {SecretRef: &corev1.SecretEnvSource{LocalObjectReference: local("keys")}}},
+			},
+			{Name: "big", Command: []string{"big"}, Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: quantity.MustParse("8")}}},
+		},
+		Volumes: []corev1.Volume{
+			{Name: "cfg", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: local("files")}}},
+			{Name: "tls", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "tls"}}},
+			{Name: "all", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{{Secret: &corev1.SecretProjection{LocalObjectReference: local("part")}}}}}},
+			{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "disk"}}},
+			{Name: "tmp", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			{Name: "model", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "models/llm:2"}}},
+		},
+	}
+}
+
+func TestFieldInThePod(t *testing.T) {
+	unplaced := func(message string) *Scheduling {
+		s, _ := parseScheduling("0/1 nodes are available: " + message)
+		return &s
+	}
+	for want, f := range map[string]finding{
+		"containers[name=app].image":                                          {cause: ImageNotFound, container: "app"},
+		"volumes[name=model].image.reference":                                 {cause: ImagePullFailed, container: "app", message: `pull "models/llm:2": not found`},
+		"initContainers[name=migrate]":                                        {cause: InitCrash, container: "migrate"},
+		"imagePullSecrets":                                                    {cause: ImageUnauthorized, container: "app"},
+		"containers[name=app].imagePullPolicy":                                {cause: ImageNeverPulled, container: "app"},
+		"containers[name=app].resources.limits.memory":                        {cause: OutOfMemory, container: "app"},
+		"containers[name=app].args":                                           {cause: CommandNotRunnable, container: "app"},
+		"containers[name=big].command":                                        {cause: CommandNotRunnable, container: "big"},
+		"containers[name=app].lifecycle.postStart":                            {cause: HookFailed, container: "app"},
+		"containers[name=app].livenessProbe.httpGet.path":                     {cause: ProbeKilled, container: "app", probe: &Probe{Kind: ProbeLiveness, Response: "HTTP probe failed with statuscode: 404"}},
+		"containers[name=app].readinessProbe.httpGet.port":                    {cause: NotReady, container: "app", probe: &Probe{Kind: ProbeReadiness, Response: "connection refused"}},
+		"containers[name=app].readinessProbe.timeoutSeconds":                  {cause: NotReady, container: "app", probe: &Probe{Kind: ProbeReadiness, Response: "context deadline exceeded (Client.Timeout exceeded)"}},
+		"containers[name=app].env[name=URL].valueFrom.configMapKeyRef.key":    {cause: ConfigMissing, container: "app", message: "couldn't find key url in ConfigMap shop/settings"},
+		"containers[name=app].env[name=URL].valueFrom.configMapKeyRef.name":   {cause: ConfigMissing, container: "app", message: `configmap "settings" not found`},
+		"containers[name=app].env[name=PASSWORD].valueFrom.secretKeyRef.name": {cause: ConfigMissing, container: "app", message: `secret "db" not found`},
+		"containers[name=app].envFrom[0].configMapRef":                        {cause: ConfigMissing, container: "app", message: `configmap "common" not found`},
+		"containers[name=app].envFrom[1].secretRef":                           {cause: ConfigMissing, container: "app", message: `secret "keys" not found`},
+		"volumes[name=cfg].configMap.name":                                    {cause: ConfigMissing, message: `MountVolume.SetUp failed for volume "cfg" : configmap "files" not found`},
+		"volumes[name=cfg].configMap.items":                                   {cause: ConfigMissing, message: `MountVolume.SetUp failed for volume "cfg" : references non-existent config key: a`},
+		"volumes[name=tls].secret.secretName":                                 {cause: ConfigMissing, message: `MountVolume.SetUp failed for volume "tls" : secret "tls" not found`},
+		"volumes[name=all].projected.sources[0].secret.name":                  {cause: ConfigMissing, message: `MountVolume.SetUp failed for volume "all" : secret "part" not found`},
+		"volumes[name=data].persistentVolumeClaim.claimName":                  {cause: VolumeMissing, message: `persistentvolumeclaim "disk" not found`},
+		"volumes[name=data]":                                                  {cause: VolumeMount, message: `MountVolume.MountDevice failed for volume "data" : no driver`},
+		"volumes[name=tmp].emptyDir.sizeLimit":                                {cause: EphemeralStorage, message: `Usage of EmptyDir volume "tmp" exceeds the limit "1Mi". `},
+		"containers[name=app].resources.limits.ephemeral-storage":             {cause: EphemeralStorage, message: `Container app exceeded its local ephemeral storage limit "1Mi". `},
+		"containers[name=big].resources.requests.cpu":                         {cause: Unschedulable, scheduling: unplaced("1 Insufficient cpu.")},
+		`containers[name=app].resources.requests.["example.com/gpu"]`:         {cause: Unschedulable, scheduling: unplaced("1 Insufficient example.com/gpu.")},
+		"nodeSelector":             {cause: Unschedulable, scheduling: unplaced("1 node(s) didn't match Pod's node affinity/selector.")},
+		"tolerations":              {cause: Unschedulable, scheduling: unplaced("1 node(s) had untolerated taint(s).")},
+		"affinity.podAntiAffinity": {cause: Unschedulable, scheduling: unplaced("1 node(s) didn't match pod anti-affinity rules.")},
+		"containers[name=app].securityContext.allowPrivilegeEscalation": {cause: PodSecurity, message: `violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false (container "app" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities`},
+		"securityContext.runAsNonRoot":                                  {cause: PodSecurity, message: `violates PodSecurity "restricted:latest": runAsNonRoot != true (pod or container "app" must set securityContext.runAsNonRoot=true)`},
+		"containers[name=app].resources":                                {cause: LimitRange},
+		"serviceAccountName":                                            {cause: NoServiceAccount},
+		"":                                                              {cause: Evicted},
+	} {
+		got := field("Deployment", f, furnished())
+		if want != "" {
+			want = "spec.template.spec." + want
+		}
+		assert.Equal(t, want, got, "%s: %s", f.cause, f.message)
+	}
+}
+
+func TestFieldOfTheObject(t *testing.T) {
+	for want, c := range map[string]struct {
+		kind string
+		f    finding
+	}{
+		"spec.progressDeadlineSeconds":                           {"Deployment", finding{cause: DeadlineExceeded}},
+		"spec.activeDeadlineSeconds":                             {"Job", finding{cause: DeadlineExceeded}},
+		"spec.backoffLimit":                                      {"Job", finding{cause: JobFailed, reason: "BackoffLimitExceeded"}},
+		"spec.podFailurePolicy":                                  {"Job", finding{cause: JobFailed, reason: "PodFailurePolicy"}},
+		"spec.jobTemplate.spec.backoffLimit":                     {"CronJob", finding{cause: JobFailed}},
+		"spec.jobTemplate.spec.template.spec.serviceAccountName": {"CronJob", finding{cause: NoServiceAccount}},
+		"spec.paused":                                            {"Deployment", finding{cause: Paused}},
+		"spec.suspend":                                           {"Job", finding{cause: Paused}},
+		"spec.updateStrategy.type":                               {"DaemonSet", finding{cause: ManualUpdate}},
+		"spec.replicas":                                          {"Deployment", finding{cause: QuotaExceeded, message: "exceeded quota: q, requested: pods=1, used: pods=0"}},
+		"spec.parallelism":                                       {"Job", finding{cause: QuotaExceeded, message: "exceeded quota: q, requested: pods=1, used: pods=0"}},
+		"spec.containers[name=app].image":                        {"Pod", finding{cause: ImageNotFound, container: "app"}},
+		"":                                                       {"Widget", finding{cause: ImageNotFound, container: "app"}},
+	} {
+		assert.Equal(t, want, field(c.kind, c.f, furnished()), "%s %s", c.kind, c.f.cause)
+	}
+	assert.Empty(t, field("Deployment", finding{cause: ImageNotFound, container: "app"}, nil), "no template, no field")
+}
