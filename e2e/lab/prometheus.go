@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -14,11 +15,14 @@ import (
 )
 
 const (
-	// publicPrometheus is version 3.5.0, for all architectures.
-	publicPrometheus = "docker.io/prom/prometheus@sha256:63805ebb8d2b3920190daf1cb14a60871b16fd38bed42b857a3182bc621f4996"
+	// publicPrometheus is version 3.13.0, for all architectures. The module in the
+	// folder prometheus pins the same version.
+	publicPrometheus = "docker.io/prom/prometheus@sha256:c6b27ea434f8389bfe233fbc7be381cf50587c286e871bc842008f5a1b1908a7"
 
-	// prometheusProgram is where Debian's package has the server.
-	prometheusProgram = "usr/bin/prometheus"
+	prometheusProgram = "github.com/prometheus/prometheus/cmd/prometheus"
+	// prometheusTags leave out of its service discoveries all but Kubernetes', whose
+	// dependencies the node image has as well.
+	prometheusTags = "remove_all_sd,enable_kubernetes_sd"
 
 	// nobody is the user that Prometheus's own image runs as.
 	nobody = "65534:65534"
@@ -27,8 +31,8 @@ const (
 // PushPrometheus pushes an image of the Prometheus server to a registry, such as
 // localhost:5000, as lab/prometheus:latest, and returns the reference pinned by
 // digest. The server is the image's entrypoint, and runs as nobody. Where images
-// can be pulled it is Prometheus's own; elsewhere it is Debian's package on the
-// base image.
+// can be pulled it is Prometheus's own; elsewhere it is built from source, without
+// the web interface.
 func (l *Lab) PushPrometheus(ctx context.Context, registry string) (string, error) {
 	image, err := l.prometheusImage(ctx)
 	if err != nil {
@@ -47,98 +51,75 @@ func (l *Lab) prometheusImage(ctx context.Context) (image v1.Image, err error) {
 }
 
 func (l *Lab) prometheusImageLocked(ctx context.Context) (v1.Image, error) {
-	d, noSource := hostDebian(ctx)
-	base, err := baseKey(d)
+	source, err := labModule(ctx, "prometheus")
 	if err != nil {
 		return nil, err
 	}
-	key := newKey("prometheus", base, prometheusProgram, nobody).String()
-	built := noSource == nil && l.stored(key)
-	if l.stored(publicPrometheus) || !built && canPull(ctx, publicPrometheus) {
+	key, err := prometheusKey(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	if l.stored(publicPrometheus) || !l.stored(key) && canPull(ctx, publicPrometheus) {
 		return l.pulledImage(ctx, publicPrometheus)
 	}
-	if noSource != nil {
-		return nil, noSource
-	}
 	return l.storedImage(key, func() (image v1.Image, cleanup func(), err error) {
-		images, err := l.baseImages(ctx)
+		archive, cleanup, err := l.tempFile("prometheus-*.tar")
 		if err != nil {
 			return nil, nil, err
 		}
-		err = l.progress.step("Prometheus image: fetching Debian's package", 10*time.Second, func() error {
-			image, cleanup, err = l.buildPrometheus(ctx, images.base)
+		err = l.progress.step("Prometheus image: compiling", 2*time.Minute, func() error {
+			image, err = l.buildPrometheus(ctx, source, archive)
 			return err
 		})
-		return image, cleanup, err
+		if err != nil {
+			cleanup()
+			return nil, nil, fmt.Errorf("lab: make the Prometheus image: %w", err)
+		}
+		return image, cleanup, nil
 	})
 }
 
-// buildPrometheus adds the server to the base image. The image reads its layer
-// from a file that exists until the returned function is called.
-func (l *Lab) buildPrometheus(ctx context.Context, base v1.Image) (v1.Image, func(), error) {
-	archive, cleanup, err := l.tempFile("prometheus-*.tar")
+// prometheusKey names what the image is made of.
+func prometheusKey(ctx context.Context, source string) (string, error) {
+	compiler, err := run(ctx, "go", "env", "GOVERSION")
 	if err != nil {
-		return nil, nil, err
+		return "", fmt.Errorf("lab: ask for the compiler's version: %w", err)
 	}
-	image, err := l.assemblePrometheus(ctx, base, archive)
-	if err != nil {
-		cleanup()
-		return nil, nil, fmt.Errorf("lab: make the Prometheus image: %w", err)
+	key := newKey("prometheus", runtime.GOARCH, compiler, prometheusTags)
+	for _, name := range []string{"go.mod", "go.sum"} {
+		if err := key.addFile(filepath.Join(source, name)); err != nil {
+			return "", err
+		}
 	}
-	return image, cleanup, nil
+	return key.String(), nil
 }
 
-func (l *Lab) assemblePrometheus(ctx context.Context, base v1.Image, archive string) (v1.Image, error) {
-	program, err := l.fetchPrometheus(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if err := writeProgramTar(archive, prometheusProgram, program); err != nil {
-		return nil, err
-	}
-	image, err := appendTar(base, archive, nil)
-	if err != nil {
-		return nil, err
-	}
-	file, err := image.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	config := file.Config
-	config.Entrypoint, config.Cmd, config.User = []string{"/" + prometheusProgram}, nil, nobody
-	return mutate.Config(image, config)
-}
-
-// fetchPrometheus takes the server out of this machine's Debian's package. Of the
-// package, which would bring a web interface along, the server needs nothing but
-// the C library. Lists and package are kept apart from the machine's own.
-func (l *Lab) fetchPrometheus(ctx context.Context) (program []byte, err error) {
+// buildPrometheus makes an image of the static server alone, whose layer it writes
+// to the file archive.
+func (l *Lab) buildPrometheus(ctx context.Context, source, archive string) (image v1.Image, err error) {
 	err = l.withWorkDir(func(dir string) error {
-		lists := filepath.Join(dir, "lists")
-		if err := os.Mkdir(lists, 0o755); err != nil {
+		path := filepath.Join(dir, "prometheus")
+		build := command{
+			args: []string{"go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", prometheusTags, "-o", path, prometheusProgram},
+			dir:  source, env: []string{"GOWORK=off", "CGO_ENABLED=0", "GOOS=linux"},
+		}
+		if _, err := build.run(ctx); err != nil {
 			return err
 		}
-		apt := []string{"apt-get", "-q", "-o", "Dir::State::Lists=" + lists, "-o", "APT::Sandbox::User=root"}
-		if _, err := run(ctx, append(apt, "update")...); err != nil {
-			return fmt.Errorf("fetch the package lists: %w", err)
+		program, err := os.ReadFile(path)
+		if err != nil {
+			return err
 		}
-		// Apt checks the package against the lists, and those against Debian's keys.
-		download := command{args: append(apt, "download", "prometheus"), dir: dir}
-		if _, err := download.run(ctx); err != nil {
-			return fmt.Errorf("fetch the package: %w", err)
+		if err := writeProgramTar(archive, "prometheus", program); err != nil {
+			return err
 		}
-		packages, err := filepath.Glob(filepath.Join(dir, "prometheus_*.deb"))
-		if err != nil || len(packages) != 1 {
-			return fmt.Errorf("apt left %d packages instead of one", len(packages))
-		}
-		root := filepath.Join(dir, "root")
-		if _, err := run(ctx, "dpkg-deb", "--extract", packages[0], root); err != nil {
-			return fmt.Errorf("unpack the package: %w", err)
-		}
-		program, err = os.ReadFile(filepath.Join(root, prometheusProgram))
+		image, err = appendTar(linuxImage(), archive, nil)
 		return err
 	})
-	return program, err
+	if err != nil {
+		return nil, err
+	}
+	return mutate.Config(image, v1.Config{Entrypoint: []string{"/prometheus"}, User: nobody})
 }
 
 // writeProgramTar writes an archive of one executable file.

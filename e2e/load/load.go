@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -26,12 +25,16 @@ const (
 	MaxFor  = time.Hour
 )
 
-// bodyLimit is how much of a response is read for its version.
-const bodyLimit = 4 << 10
+// versionHeader is where a response says which version it is of.
+const versionHeader = "X-Version"
+
+// bodyLimit is how much of a response is read.
+const bodyLimit = 1 << 20
 
 // Config says where requests go, and how many.
 type Config struct {
-	// URL is what to GET, required: an http URL.
+	// URL is what to GET, required: an http URL. Responses say which version they
+	// are of in the header X-Version.
 	URL string
 	// Rate is how many requests are sent per second, at most [MaxRate].
 	Rate int
@@ -39,9 +42,6 @@ type Config struct {
 	Timeout time.Duration
 	// For is how long requests are sent unless stopped before, at most [MaxFor].
 	For time.Duration
-	// Version tells which version a response's body is of. By default that is the
-	// word before the first colon, as in "shop 1.2.3: welcome"; empty if there is none.
-	Version func(body string) string
 }
 
 // Generator sends requests until it is stopped.
@@ -72,9 +72,6 @@ func (c *Config) complete() error {
 	c.Rate = cmp.Or(c.Rate, DefaultRate)
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
 	c.For = cmp.Or(c.For, DefaultFor)
-	if c.Version == nil {
-		c.Version = wordBeforeColon
-	}
 	u, err := url.Parse(c.URL)
 	switch {
 	case err != nil:
@@ -87,15 +84,6 @@ func (c *Config) complete() error {
 		return fmt.Errorf("durations can't be negative, nor longer than %s in total", MaxFor)
 	}
 	return nil
-}
-
-func wordBeforeColon(body string) string {
-	head, _, found := strings.Cut(body, ":")
-	words := strings.Fields(head)
-	if !found || len(words) == 0 {
-		return ""
-	}
-	return words[len(words)-1]
 }
 
 func newClient(timeout time.Duration) *http.Client {
@@ -160,8 +148,8 @@ func (g *Generator) get(ctx context.Context) (version string, status int, err er
 		return "", 0, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, bodyLimit))
-	return g.config.Version(string(body)), response.StatusCode, err
+	_, err = io.Copy(io.Discard, io.LimitReader(response.Body, bodyLimit))
+	return response.Header.Get(versionHeader), response.StatusCode, err
 }
 
 // Report tells what has become of the requests so far.

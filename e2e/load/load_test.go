@@ -1,7 +1,6 @@
 package load_test
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -51,8 +50,11 @@ func requireEnded(t *testing.T, g *load.Generator, n int) {
 
 func TestEachRequestIsCountedOnce(t *testing.T) {
 	url, sent, connections := answers(t,
-		func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "shop 1.0.0: welcome") },
-		func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "shop 1.1.0: out of order", 500) },
+		func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Version", "1.0.0") },
+		func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Version", "1.1.0")
+			http.Error(w, "out of order", 500)
+		},
 		func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no backend", 503) },
 		func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 	)
@@ -77,7 +79,7 @@ func TestSlowAnswersDoNotHoldOthersBack(t *testing.T) {
 	url, _, _ := answers(t, func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-time.After(300 * time.Millisecond):
-			fmt.Fprintln(w, "shop 1.0.0: welcome")
+			w.Header().Set("X-Version", "1.0.0")
 		case <-r.Context().Done():
 		}
 	})

@@ -42,7 +42,7 @@ func serveService(ctx context.Context, access *rest.Config, namespace, service, 
 	if err != nil {
 		return nil, fmt.Errorf("reach service %s/%s: %w", namespace, service, err)
 	}
-	target := api.JoinPath("api/v1/namespaces", namespace, "services", "http:"+service+":"+port, "proxy")
+	target := api.JoinPath("/api/v1/namespaces", namespace, "services", "http:"+service+":"+port, "proxy")
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("reach service %s/%s: %w", namespace, service, err)

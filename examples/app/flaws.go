@@ -35,9 +35,8 @@ func parseFlaws(failRate, slow string) (flaws, error) {
 	return f, nil
 }
 
-// spoil makes next as bad as the build is. An answer that fails names the version
-// as well, so that a client can tell whose failure it was.
-func (f flaws) spoil(version string, next http.Handler) http.Handler {
+// spoil makes next as bad as the build is.
+func (f flaws) spoil(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if f.slow > 0 {
 			delay := time.NewTimer(f.slow)
@@ -50,7 +49,7 @@ func (f flaws) spoil(version string, next http.Handler) http.Handler {
 			}
 		}
 		if f.failRate > 0 && rand.Float64() < f.failRate {
-			http.Error(w, "shop "+version+": out of order", http.StatusInternalServerError)
+			http.Error(w, "out of order", http.StatusInternalServerError)
 			return
 		}
 		next.ServeHTTP(w, r)
