@@ -57,6 +57,7 @@ var budgets = []budget{
 	{folder: "stages/policy", never: join(kubernetes, helm, trivy, buildkit, cosign, clouds)},
 	{folder: "stages/buildkit", never: join(kubernetes, helm, trivy, opa, cosign, clouds)},
 	{folder: "helmx", never: join(trivy, opa, buildkit, cosign, clouds)},
+	{folder: "rollout/sequential", only: []string{}},
 	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds)},
 }
 
