@@ -25,6 +25,11 @@ var imports = []row{
 	{folder: "helmx", may: []string{"stages"}},
 	{folder: "helmx/sops/cloudkms", may: []string{"stages", "helmx"}},
 	{folder: "rollout", may: []string{"stages"}},
+	{folder: "rollout/sequential"},
+	{folder: "rollout/metric", may: []string{"stages", "rollout/sequential"}},
+	{folder: "rollout/metric/metrictest", may: []string{"rollout/metric"}},
+	{folder: "rollout/metric/prometheus", may: []string{"stages", "rollout/metric"}},
+	{folder: "rollout/metric/otlp", may: []string{"stages", "rollout/metric"}},
 	{folder: "notify", may: []string{"stages", "pipeline"}},
 	{folder: "examples", may: everything},
 	{folder: "e2e", may: everything},
@@ -42,6 +47,8 @@ var (
 	opa        = []string{"github.com/open-policy-agent"}
 	buildkit   = []string{"github.com/moby/buildkit"}
 	cosign     = []string{"github.com/sigstore/cosign"}
+	prometheus = []string{"github.com/prometheus"}
+	otlp       = []string{"go.opentelemetry.io/proto"}
 	clouds     = []string{"cloud.google.com/go", "github.com/aws", "github.com/Azure/azure-sdk-for-go"}
 )
 
@@ -58,7 +65,11 @@ var budgets = []budget{
 	{folder: "stages/buildkit", never: join(kubernetes, helm, trivy, opa, cosign, clouds)},
 	{folder: "helmx", never: join(trivy, opa, buildkit, cosign, clouds)},
 	{folder: "rollout/sequential", only: []string{}},
-	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds)},
+	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp)},
+	{folder: "rollout/sequential", only: []string{}},
+	{folder: "rollout/metric", only: []string{}},
+	{folder: "rollout/metric/prometheus", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, otlp)},
+	{folder: "rollout/metric/otlp", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, prometheus)},
 }
 
 // owners are the only folders whose production code may name a module, so that
@@ -69,10 +80,12 @@ var owners = []owner{
 	{of: trivy, folder: "scan/trivy"},
 	{of: opa, folder: "stages/policy"},
 	{of: buildkit, folder: "stages/buildkit"},
+	{of: prometheus, folder: "rollout/metric/prometheus"},
+	{of: otlp, folder: "rollout/metric/otlp"},
 }
 
 // testingAllowed are the folders whose production code is made for tests.
-var testingAllowed = []string{"stages/stagestest", "e2e"}
+var testingAllowed = []string{"stages/stagestest", "rollout/metric/metrictest", "e2e"}
 
 // rootNever are the modules whose version floors must not reach someone who
 // requires the root module.

@@ -11,7 +11,7 @@ require (
 	github.com/fairlead-dev/fairlead v0.0.0
 	github.com/getsops/sops/v3 v3.13.3
 	github.com/stretchr/testify v1.12.1
-	golang.org/x/oauth2 v0.36.0
+	golang.org/x/oauth2 v0.37.0
 )
 
 require (

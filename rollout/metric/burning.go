@@ -1,0 +1,193 @@
+package metric
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// burnRun is one decision on its way.
+type burnRun struct {
+	*BurnRate
+	rel      stages.Release
+	deployed time.Time
+	before   *burnState // at the deployment; nil as long as that isn't known
+	warnings []stages.Reason
+	source   string
+}
+
+// burnState is how the budget stood at one time.
+type burnState struct {
+	fast     []burn // those of the windows that burn too fast
+	spent    float64
+	measured bool // whether spent is known
+	rates    []string
+}
+
+// burn is a window that burns too fast.
+type burn struct {
+	window      BurnWindow
+	long, short float64
+}
+
+func (b burn) String() string {
+	return fmt.Sprintf("%s and %s burn at %.4g and %.4g times the rate that lasts, allowed is %v", b.window.Long, b.window.Short, b.long, b.short, b.window.Rate)
+}
+
+func (r *burnRun) look(ctx context.Context) look {
+	r.warnings = nil
+	l := r.weigh(ctx)
+	l.warnings = addWarnings(r.warnings, l.warnings)
+	return l
+}
+
+func (r *burnRun) weigh(ctx context.Context) look {
+	if err := r.lookBack(ctx); err != nil {
+		return failedLook(r.source, fmt.Errorf("at the deployment: %w", err))
+	}
+	now, err := r.state(ctx, time.Time{})
+	if err != nil {
+		return failedLook(r.source, err)
+	}
+	status := "burn rates " + strings.Join(now.rates, ", ")
+	if l, settled := r.spent(now); settled {
+		return l
+	}
+	if l, settled := r.burning(now); settled {
+		return l
+	}
+	watched := time.Since(r.deployed)
+	if watched >= r.config.For {
+		return look{verdict: stages.Pass, status: status}
+	}
+	message := fmt.Sprintf("watched for %s of %s since the deployment: %s", watched.Round(time.Second), r.config.For, status)
+	return look{reasons: []stages.Reason{{Rule: "not-held", Subject: r.source, Message: message}}, status: message, sound: true}
+}
+
+// spent looks at the budget of the whole period.
+func (r *burnRun) spent(now burnState) (look, bool) {
+	if !now.measured || now.spent < 1 {
+		return look{}, false
+	}
+	if r.before.spent < 1 {
+		message := fmt.Sprintf("the error budget of %s is spent to %.4g %%, and was to %.4g %% when the release was deployed", r.config.Period, 100*now.spent, 100*r.before.spent)
+		return r.verdict(stages.Fail, "budget-spent-by-release", message), true
+	}
+	message := fmt.Sprintf("the error budget of %s is spent to %.4g %%, and was to %.4g %% before the release was deployed", r.config.Period, 100*now.spent, 100*r.before.spent)
+	return r.notToBlame("budget-spent-before", message)
+}
+
+// burning looks at the windows.
+func (r *burnRun) burning(now burnState) (look, bool) {
+	for _, b := range now.fast {
+		before, was := r.before.at(b.window)
+		if !was {
+			return r.verdict(stages.Fail, "budget-burning", b.String()), true
+		}
+		message := fmt.Sprintf("%s; before the release was deployed it was %.4g and %.4g", b, before.long, before.short)
+		if l, settled := r.notToBlame("budget-burning-before", message); settled {
+			return l, true
+		}
+	}
+	return look{}, false
+}
+
+func (s *burnState) at(w BurnWindow) (burn, bool) {
+	for _, b := range s.fast {
+		if b.window == w {
+			return b, true
+		}
+	}
+	return burn{}, false
+}
+
+// notToBlame is about what was so before the release.
+func (r *burnRun) notToBlame(rule, message string) (look, bool) {
+	if r.config.AllowSpent {
+		r.warnings = addWarnings(r.warnings, []stages.Reason{{Rule: rule, Subject: r.source, Message: message}})
+		return look{}, false
+	}
+	return r.verdict(stages.Inconclusive, rule, message), true
+}
+
+func (r *burnRun) verdict(v stages.Verdict, rule, message string) look {
+	return look{verdict: v, reasons: []stages.Reason{{Rule: rule, Subject: r.source, Message: message}}, status: message}
+}
+
+// lookBack finds out, once, how the budget stood at the deployment. Where there
+// was no data then, there is nobody else to blame than the release.
+func (r *burnRun) lookBack(ctx context.Context) error {
+	if r.before != nil {
+		return nil
+	}
+	untouched := burnState{measured: r.config.Period > 0}
+	if r.rel.Previous == 0 || r.rel.Deployed.IsZero() {
+		r.before = &untouched
+		return nil
+	}
+	before, err := r.state(ctx, r.deployed)
+	if errors.Is(err, ErrNoData) || errors.Is(err, ErrNotFinite) || errors.Is(err, ErrStale) {
+		r.warnings = addWarnings(r.warnings, []stages.Reason{{Rule: "no-data-before", Subject: r.source, Message: "how the budget stood before the release is not known, so what burns is taken for the release's doing: " + err.Error()}})
+		before, err = untouched, nil
+	}
+	if err == nil {
+		r.before = &before
+	}
+	return err
+}
+
+// state asks for all windows at a time, zero for the present.
+func (r *burnRun) state(ctx context.Context, at time.Time) (burnState, error) {
+	var s burnState
+	for _, w := range r.config.Windows {
+		long, err := r.burnRate(ctx, w.Long, at)
+		if err != nil {
+			return burnState{}, err
+		}
+		short, err := r.burnRate(ctx, w.Short, at)
+		if err != nil {
+			return burnState{}, err
+		}
+		s.rates = append(s.rates, fmt.Sprintf("%.4g over %s", long, w.Long), fmt.Sprintf("%.4g over %s", short, w.Short))
+		if long > w.Rate && short > w.Rate {
+			s.fast = append(s.fast, burn{window: w, long: long, short: short})
+		}
+	}
+	if r.config.Period > 0 {
+		spent, err := r.burnRate(ctx, r.config.Period, at)
+		if err != nil {
+			return burnState{}, err
+		}
+		s.spent, s.measured = spent, true
+	}
+	return s, nil
+}
+
+// burnRate returns how many times faster than it may in the long run the budget
+// burns over a window: 1 spends just all of it over the period.
+func (r *burnRun) burnRate(ctx context.Context, window time.Duration, at time.Time) (float64, error) {
+	text, err := r.ratio.render(r.rel, window)
+	if err != nil {
+		return 0, err
+	}
+	q := question{expression: text, at: at}
+	if at.IsZero() {
+		q.since = r.rel.Deployed
+	}
+	a := r.asker.ask(ctx, q)
+	r.source = nameOf(a.Result)
+	r.warnings = addWarnings(r.warnings, a.warnings())
+	switch {
+	case a.problem != nil:
+		return 0, a.problem
+	case len(a.sound) != 1:
+		return 0, unusable(ErrUnfit, "%s has %d series: one ratio is needed, aggregate them", short(text), len(a.sound))
+	case a.sound[0].Value < 0 || a.sound[0].Value > 1:
+		return 0, unusable(ErrUnfit, "%s is %v, which is no share of requests from 0 to 1", short(text), a.sound[0].Value)
+	}
+	return a.sound[0].Value / (1 - r.config.Objective), nil
+}

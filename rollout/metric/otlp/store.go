@@ -1,0 +1,324 @@
+package otlp
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	common "go.opentelemetry.io/proto/otlp/common/v1"
+	metrics "go.opentelemetry.io/proto/otlp/metrics/v1"
+
+	"github.com/fairlead-dev/fairlead/rollout/metric"
+)
+
+// store keeps the last point of each series.
+type store struct {
+	config Config
+
+	mu       sync.Mutex
+	series   map[string]map[string]*series // by metric and labels
+	count    int
+	overflow int64 // series that there was no room for
+}
+
+// series is what is known of one.
+type series struct {
+	labels   map[string]string
+	start    time.Time
+	time     time.Time
+	received time.Time
+	value    float64
+	buckets  []metric.Bucket // in place of value
+}
+
+// point is what a sender said of a series.
+type point struct {
+	attributes []*common.KeyValue
+	start      time.Time
+	time       time.Time
+	value      float64
+	buckets    []metric.Bucket
+	gone       bool // the sender says that there is no value any more
+	delta      bool
+}
+
+func newStore(config Config) *store {
+	return &store{config: config, series: map[string]map[string]*series{}}
+}
+
+// rejections are the points that were not kept although their metric is.
+type rejections struct {
+	points  int64
+	reasons map[string]bool
+}
+
+func (r *rejections) add(n int, reason string) {
+	if r.reasons == nil {
+		r.reasons = map[string]bool{}
+	}
+	r.points += int64(n)
+	r.reasons[reason] = true
+}
+
+func (r *rejections) why() string {
+	return strings.Join(slices.Sorted(maps.Keys(r.reasons)), "; ")
+}
+
+// take takes in a request.
+func (s *store) take(all []*metrics.ResourceMetrics) rejections {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	s.expire(now)
+	var rejected rejections
+	for _, resource := range all {
+		for _, scope := range resource.GetScopeMetrics() {
+			for _, m := range scope.GetMetrics() {
+				if !slices.Contains(s.config.Keep, m.GetName()) {
+					continue
+				}
+				outer := labelsOf(nil, resource.GetResource().GetAttributes())
+				if name := scope.GetScope().GetName(); name != "" {
+					outer["otel.scope.name"] = name
+				}
+				outer = labelsOf(outer, scope.GetScope().GetAttributes())
+				for _, p := range pointsOf(m, &rejected) {
+					s.put(m.GetName(), labelsOf(outer, p.attributes), p, now, &rejected)
+				}
+			}
+		}
+	}
+	return rejected
+}
+
+func (s *store) expire(now time.Time) {
+	for name, list := range s.series {
+		for key, one := range list {
+			if now.Sub(one.received) > s.config.Retention {
+				delete(list, key)
+				s.count--
+			}
+		}
+		if len(list) == 0 {
+			delete(s.series, name)
+		}
+	}
+}
+
+func (s *store) put(name string, labels map[string]string, p point, now time.Time, rejected *rejections) {
+	key := keyOf(labels)
+	known := s.series[name][key]
+	if p.gone {
+		if known != nil {
+			delete(s.series[name], key)
+			s.count--
+		}
+		return
+	}
+	if p.time.IsZero() || p.time.After(now) {
+		p.time = now
+	}
+	switch {
+	case known == nil && s.count >= s.config.MaxSeries:
+		s.overflow++
+		rejected.add(1, fmt.Sprintf("there are %d series already", s.count))
+		return
+	case known != nil && p.delta && !p.time.After(known.time), known != nil && p.time.Before(known.time):
+		rejected.add(1, "the series has a later point already")
+		return
+	}
+	one := &series{labels: labels, start: p.start, time: p.time, received: now, value: p.value, buckets: p.buckets}
+	if known != nil && p.delta && sameBounds(known.buckets, one.buckets) {
+		one.start = known.start
+		one.value += known.value
+		for i := range one.buckets {
+			one.buckets[i].Count += known.buckets[i].Count
+		}
+	}
+	if known == nil {
+		s.count++
+		if s.series[name] == nil {
+			s.series[name] = map[string]*series{}
+		}
+	}
+	s.series[name][key] = one
+}
+
+func sameBounds(a, b []metric.Bucket) bool {
+	return slices.EqualFunc(a, b, func(x, y metric.Bucket) bool { return x.Upper == y.Upper })
+}
+
+// answer returns the samples that s selects.
+func (s *store) answer(selected selector) metric.Result {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expire(time.Now())
+	result := metric.Result{Source: s.config.Name}
+	list := s.series[selected.name]
+	for _, key := range slices.Sorted(maps.Keys(list)) {
+		one := list[key]
+		if !selected.matches(one.labels) {
+			continue
+		}
+		sample := metric.Sample{Labels: maps.Clone(one.labels), Time: one.time, Start: one.start, Value: one.value}
+		if one.buckets != nil {
+			sample.Histogram = &metric.Histogram{Buckets: slices.Clone(one.buckets)}
+		}
+		result.Samples = append(result.Samples, sample)
+	}
+	if s.overflow > 0 {
+		result.Partial = true
+		result.Warnings = []string{fmt.Sprintf("points of further series were rejected %d times: raise Config.MaxSeries above %d, or keep less", s.overflow, s.config.MaxSeries)}
+	}
+	return result
+}
+
+// pointsOf returns the points of a metric, and counts those of a kind that isn't
+// kept as rejected.
+func pointsOf(m *metrics.Metric, rejected *rejections) []point {
+	switch data := m.GetData().(type) {
+	case *metrics.Metric_Gauge:
+		return numbers(data.Gauge.GetDataPoints(), false)
+	case *metrics.Metric_Sum:
+		t := data.Sum.GetAggregationTemporality()
+		if t == metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_UNSPECIFIED {
+			rejected.add(len(data.Sum.GetDataPoints()), "a sum doesn't tell its temporality")
+			return nil
+		}
+		return numbers(data.Sum.GetDataPoints(), t == metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_DELTA)
+	case *metrics.Metric_Histogram:
+		return distributions(data.Histogram, rejected)
+	case *metrics.Metric_ExponentialHistogram:
+		rejected.add(len(data.ExponentialHistogram.GetDataPoints()), "exponential histograms are not supported, use explicit buckets")
+	case *metrics.Metric_Summary:
+		rejected.add(len(data.Summary.GetDataPoints()), "summaries are not supported, use histograms")
+	}
+	return nil
+}
+
+func gone(flags uint32) bool {
+	return flags&uint32(metrics.DataPointFlags_DATA_POINT_FLAGS_NO_RECORDED_VALUE_MASK) != 0
+}
+
+func numbers(list []*metrics.NumberDataPoint, delta bool) []point {
+	out := make([]point, 0, len(list))
+	for _, p := range list {
+		value := p.GetAsDouble()
+		if _, ok := p.GetValue().(*metrics.NumberDataPoint_AsInt); ok {
+			value = float64(p.GetAsInt())
+		}
+		out = append(out, point{
+			attributes: p.GetAttributes(), start: nanos(p.GetStartTimeUnixNano()), time: nanos(p.GetTimeUnixNano()),
+			value: value, gone: gone(p.GetFlags()) || p.GetValue() == nil, delta: delta,
+		})
+	}
+	return out
+}
+
+func distributions(h *metrics.Histogram, rejected *rejections) []point {
+	t := h.GetAggregationTemporality()
+	if t == metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_UNSPECIFIED {
+		rejected.add(len(h.GetDataPoints()), "a histogram doesn't tell its temporality")
+		return nil
+	}
+	out := make([]point, 0, len(h.GetDataPoints()))
+	for _, p := range h.GetDataPoints() {
+		buckets, ok := bucketsOf(p)
+		if !ok && !gone(p.GetFlags()) {
+			rejected.add(1, "a histogram's buckets don't fit its bounds")
+			continue
+		}
+		out = append(out, point{
+			attributes: p.GetAttributes(), start: nanos(p.GetStartTimeUnixNano()), time: nanos(p.GetTimeUnixNano()),
+			buckets: buckets, gone: gone(p.GetFlags()), delta: t == metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_DELTA,
+		})
+	}
+	return out
+}
+
+// bucketsOf returns a histogram's buckets. Without any, all observations are in
+// one.
+func bucketsOf(p *metrics.HistogramDataPoint) ([]metric.Bucket, bool) {
+	counts, bounds := p.GetBucketCounts(), p.GetExplicitBounds()
+	if len(counts) == 0 && len(bounds) == 0 {
+		counts = []uint64{p.GetCount()}
+	}
+	if len(counts) != len(bounds)+1 {
+		return nil, false
+	}
+	lower := math.Inf(-1)
+	buckets := make([]metric.Bucket, 0, len(counts))
+	for i, count := range counts {
+		upper := math.Inf(1)
+		if i < len(bounds) {
+			upper = bounds[i]
+		}
+		if !(upper > lower) {
+			return nil, false
+		}
+		buckets = append(buckets, metric.Bucket{Lower: lower, Upper: upper, Count: float64(count)})
+		lower = upper
+	}
+	return buckets, true
+}
+
+func nanos(n uint64) time.Time {
+	if n == 0 || n > math.MaxInt64 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(n))
+}
+
+// labelsOf returns a copy of outer with the attributes added.
+func labelsOf(outer map[string]string, attributes []*common.KeyValue) map[string]string {
+	out := make(map[string]string, len(outer)+len(attributes))
+	maps.Copy(out, outer)
+	for _, a := range attributes {
+		out[a.GetKey()] = text(a.GetValue())
+	}
+	return out
+}
+
+// text writes an attribute's value; what is in lists and maps, joined by commas.
+func text(v *common.AnyValue) string {
+	switch v := v.GetValue().(type) {
+	case nil:
+		return ""
+	case *common.AnyValue_StringValue:
+		return v.StringValue
+	case *common.AnyValue_BoolValue:
+		return strconv.FormatBool(v.BoolValue)
+	case *common.AnyValue_IntValue:
+		return strconv.FormatInt(v.IntValue, 10)
+	case *common.AnyValue_DoubleValue:
+		return strconv.FormatFloat(v.DoubleValue, 'g', -1, 64)
+	case *common.AnyValue_BytesValue:
+		return fmt.Sprintf("%x", v.BytesValue)
+	case *common.AnyValue_ArrayValue:
+		list := make([]string, 0, len(v.ArrayValue.GetValues()))
+		for _, one := range v.ArrayValue.GetValues() {
+			list = append(list, text(one))
+		}
+		return strings.Join(list, ",")
+	case *common.AnyValue_KvlistValue:
+		list := make([]string, 0, len(v.KvlistValue.GetValues()))
+		for _, one := range v.KvlistValue.GetValues() {
+			list = append(list, one.GetKey()+"="+text(one.GetValue()))
+		}
+		return strings.Join(list, ",")
+	}
+	return ""
+}
+
+func keyOf(labels map[string]string) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		b.WriteString(strconv.Quote(name) + strconv.Quote(labels[name]))
+	}
+	return b.String()
+}

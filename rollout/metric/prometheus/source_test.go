@@ -1,0 +1,435 @@
+package prometheus_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairlead-dev/fairlead/rollout/metric"
+	"github.com/fairlead-dev/fairlead/rollout/metric/metrictest"
+	"github.com/fairlead-dev/fairlead/rollout/metric/prometheus"
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// vector is an answer with one sample for each value, evaluated now.
+func vector(values ...string) string {
+	var list []string
+	for i, v := range values {
+		list = append(list, fmt.Sprintf(`{"metric":{"__name__":"x","pod":"%d"},"value":[%.3f,%q]}`, i, float64(time.Now().UnixMilli())/1000, v))
+	}
+	return `"resultType":"vector","result":[` + strings.Join(list, ",") + `]`
+}
+
+func success(data string, more ...string) string {
+	return `{"status":"success","data":{` + data + `}` + strings.Join(more, "") + `}`
+}
+
+func ago(d time.Duration) string {
+	return fmt.Sprintf("%.3f", float64(time.Now().Add(-d).UnixMilli())/1000)
+}
+
+// server answers queries by their expression.
+func server(t *testing.T, answer func(w http.ResponseWriter, query string, r *http.Request)) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(handler(answer))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func handler(answer func(w http.ResponseWriter, query string, r *http.Request)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, r.FormValue("query"), r) })
+}
+
+// says answers every query but that for the age, which is none.
+func says(status int, body string) func(http.ResponseWriter, string, *http.Request) {
+	return func(w http.ResponseWriter, query string, _ *http.Request) {
+		if strings.Contains(query, "timestamp(") {
+			body := success(strings.ReplaceAll(vector(ago(0)), `"__name__":"x",`, ""))
+			_, _ = io.WriteString(w, body)
+			return
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+func source(t *testing.T, url string, change func(*prometheus.Config)) *prometheus.Source {
+	t.Helper()
+	c := prometheus.Config{URL: url}
+	if change != nil {
+		change(&c)
+	}
+	s, err := prometheus.New(c)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, s.Close()) })
+	return s
+}
+
+func TestClasses(t *testing.T) {
+	failure := func(kind, message string) string {
+		return fmt.Sprintf(`{"status":"error","errorType":%q,"error":%q}`, kind, message)
+	}
+	for name, test := range map[string]struct {
+		status int
+		body   string
+		class  metric.Class
+	}{
+		"bad expression":       {400, failure("bad_data", "parse error"), metric.BadExpression},
+		"many to many":         {422, failure("execution", "many-to-many matching not allowed"), metric.BadExpression},
+		"too many samples":     {422, failure("execution", "query processing would load too many samples into memory in query execution"), metric.TooManySeries},
+		"storage":              {422, failure("execution", "corruption"), metric.ServerError},
+		"timeout":              {503, failure("timeout", "query timed out in expression evaluation"), metric.Timeout},
+		"internal":             {500, failure("internal", "boom"), metric.ServerError},
+		"a proxy's error":      {502, "<html>", metric.ServerError},
+		"unauthorized":         {401, "<html>", metric.Unauthorized},
+		"forbidden":            {403, failure("bad_data", "no org id"), metric.Unauthorized},
+		"not found":            {404, "<html>", metric.Failed},
+		"rate limited":         {429, "slow down", metric.ServerError},
+		"no JSON":              {200, "<html>", metric.ServerError},
+		"a string":             {200, success(`"resultType":"string","result":[1,"x"]`), metric.BadExpression},
+		"a matrix":             {200, success(`"resultType":"matrix","result":[]`), metric.BadExpression},
+		"a redirect elsewhere": {302, "", metric.Failed},
+		"too many series":      {200, success(vector("1", "2", "3")), metric.TooManySeries},
+		"too many bytes":       {200, success(vector(strings.Repeat("1", 5000))), metric.TooManySeries},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := source(t, server(t, says(test.status, test.body)).URL, func(c *prometheus.Config) { c.MaxSeries = 2; c.MaxBytes = 2000 })
+			_, err := s.Query(t.Context(), metric.Query{Expression: "x"})
+			require.ErrorIs(t, err, metric.ErrQuery)
+			failed, ok := errors.AsType[*metric.QueryError](err)
+			require.True(t, ok)
+			assert.Equal(t, test.class, failed.Class, "%v", err)
+			assert.Contains(t, failed.Source, "Prometheus http://127.0.0.1:")
+		})
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	stop := make(chan struct{})
+	s := source(t, server(t, func(_ http.ResponseWriter, _ string, r *http.Request) {
+		select {
+		case <-stop:
+		case <-r.Context().Done():
+		}
+	}).URL, func(c *prometheus.Config) { c.Timeout = 30 * time.Millisecond })
+	t.Cleanup(func() { close(stop) })
+	_, err := s.Query(t.Context(), metric.Query{Expression: "x"})
+	failed, ok := errors.AsType[*metric.QueryError](err)
+	require.True(t, ok, "%v", err)
+	assert.Equal(t, metric.Timeout, failed.Class)
+}
+
+func TestWarningsMakeAnAnswerPartial(t *testing.T) {
+	for _, accept := range []bool{false, true} {
+		s := source(t, server(t, says(200, success(vector("1"), `,"warnings":["store 3 is down"],"infos":["metric might not be a counter"]`))).URL,
+			func(c *prometheus.Config) { c.AcceptPartial = accept })
+		r, err := s.Query(t.Context(), metric.Query{Expression: "x"})
+		require.NoError(t, err)
+		assert.Equal(t, !accept, r.Partial)
+		assert.Equal(t, []string{"store 3 is down", "metric might not be a counter"}, r.Warnings)
+	}
+	s := source(t, server(t, says(200, success(vector("1"), `,"infos":["fyi"]`))).URL, nil)
+	r, err := s.Query(t.Context(), metric.Query{Expression: "x"})
+	require.NoError(t, err)
+	assert.False(t, r.Partial)
+	assert.Equal(t, []string{"fyi"}, r.Warnings)
+}
+
+func TestSamplesHaveTheirOwnTime(t *testing.T) {
+	// pods answers what an expression asks for by a time for each pod.
+	pods := func(times ...string) string {
+		return success(strings.ReplaceAll(vector(times...), `"__name__":"x",`, ""))
+	}
+	for name, test := range map[string]struct {
+		expression string
+		answers    map[string]string
+		ages       []time.Duration // -1 for unknown
+	}{
+		"one selector": {
+			`x`, map[string]string{"x": success(vector("1", "2")), "timestamp(x)": pods(ago(time.Second), ago(4*time.Minute))},
+			[]time.Duration{time.Second, 4 * time.Minute},
+		},
+		"one series without a time": {
+			`x`, map[string]string{"x": success(vector("1", "2")), "timestamp(x)": pods(ago(time.Second))}, []time.Duration{time.Second, -1},
+		},
+		"several selectors take the oldest": {
+			`x/y`, map[string]string{
+				"x/y": success(vector("1")),
+				`label_replace(max(timestamp(x)), "fairlead_selector", "0", "", "") or label_replace(max(timestamp(y)), "fairlead_selector", "1", "", "")`: pods(ago(time.Minute), ago(time.Second)),
+			}, []time.Duration{time.Minute},
+		},
+		"none at present": {
+			`sum(x)`, map[string]string{
+				"sum(x)": success(vector("1")),
+				`label_replace(max(timestamp(x)), "fairlead_selector", "0", "", "")`:                        success(vector()),
+				`label_replace(max(max_over_time(timestamp(x)[15m:1m])), "fairlead_selector", "0", "", "")`: pods(ago(7 * time.Minute)),
+			}, []time.Duration{7 * time.Minute},
+		},
+		"a constant": {`vector(1)`, map[string]string{"vector(1)": success(vector("1"))}, []time.Duration{-1}},
+		"a scalar": {
+			`scalar(x)`, map[string]string{
+				"scalar(x)": success(`"resultType":"scalar","result":[` + ago(0) + `,"3"]`),
+				`label_replace(max(timestamp(x)), "fairlead_selector", "0", "", "")`: pods(ago(time.Second)),
+			}, []time.Duration{time.Second},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var at []string
+			s := source(t, server(t, func(w http.ResponseWriter, query string, r *http.Request) {
+				body, ok := test.answers[query]
+				if !ok {
+					t.Errorf("unexpected query %s", query)
+				}
+				at = append(at, r.FormValue("time"))
+				_, _ = io.WriteString(w, body)
+			}).URL, nil)
+			r, err := s.Query(t.Context(), metric.Query{Expression: test.expression})
+			require.NoError(t, err)
+			require.Len(t, r.Samples, len(test.ages))
+			for i, age := range test.ages {
+				if age < 0 {
+					assert.Zero(t, r.Samples[i].Time)
+				} else {
+					assert.WithinDuration(t, time.Now().Add(-age), r.Samples[i].Time, 5*time.Second)
+				}
+			}
+			assert.Empty(t, at[0], "the first question is about the server's present")
+			for _, later := range at[1:] {
+				same, err := strconv.ParseFloat(later, 64)
+				require.NoError(t, err)
+				assert.InDelta(t, float64(r.Evaluated.UnixMilli())/1000, same, 1e-3, "the others are about the same time")
+			}
+		})
+	}
+}
+
+func TestNativeHistograms(t *testing.T) {
+	data := `"resultType":"vector","result":[{"metric":{"pod":"0"},"histogram":[` + ago(0) + `,{"count":"7","sum":"9","buckets":[[0,"0.5","1","3"],[0,"2","4","4"]]}]}]`
+	s := source(t, server(t, says(200, success(data))).URL, nil)
+	r, err := s.Query(t.Context(), metric.Query{Expression: "x"})
+	require.NoError(t, err)
+	require.Len(t, r.Samples, 1)
+	assert.Equal(t, &metric.Histogram{Buckets: []metric.Bucket{{Lower: 0.5, Upper: 1, Count: 3}, {Lower: 2, Upper: 4, Count: 4}}}, r.Samples[0].Histogram)
+}
+
+const canary = "c4n4ry"
+
+func TestRequestsAreAuthorized(t *testing.T) {
+	token := func(context.Context) (string, error) { return canary + "token", nil }
+	password := func(context.Context) (string, error) { return canary + "password", nil }
+	for name, test := range map[string]struct {
+		change func(*prometheus.Config)
+		want   string
+	}{
+		"nothing": {func(*prometheus.Config) {}, ""},
+		"token":   {func(c *prometheus.Config) { c.BearerToken = token }, "Bearer " + canary + "token"},
+		"basic":   {func(c *prometheus.Config) { c.Username, c.Password = "me", password }, "Basic " + base64.StdEncoding.EncodeToString([]byte("me:"+canary+"password"))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := source(t, server(t, func(w http.ResponseWriter, query string, r *http.Request) {
+				assert.Equal(t, test.want, r.Header.Get("Authorization"))
+				assert.Equal(t, "team-a", r.Header.Get("X-Scope-OrgID"))
+				assert.Equal(t, "/prefix/api/v1/query", r.URL.Path)
+				says(200, success(vector("1")))(w, query, r)
+			}).URL+"/prefix", func(c *prometheus.Config) { c.Headers = map[string]string{"X-Scope-OrgID": "team-a"}; test.change(c) })
+			_, err := s.Query(t.Context(), metric.Query{Expression: "x"})
+			require.NoError(t, err)
+		})
+	}
+}
+
+// TestNoSecretInErrors has servers repeat what they got, in every way.
+func TestNoSecretInErrors(t *testing.T) {
+	change := func(c *prometheus.Config) {
+		c.Username, c.Password = "me", func(context.Context) (string, error) { return canary + "password", nil }
+		c.Headers = map[string]string{"X-Api-Key": canary + "header"}
+	}
+	echo := func(status int) func(http.ResponseWriter, string, *http.Request) {
+		return func(w http.ResponseWriter, _ string, r *http.Request) {
+			w.WriteHeader(status)
+			_, pw, _ := r.BasicAuth()
+			text := r.Header.Get("Authorization") + " " + pw + " " + r.Header.Get("X-Api-Key")
+			_, _ = fmt.Fprintf(w, `{"status":"error","errorType":"execution","error":%q,"warnings":[%q]}`, text, text)
+		}
+	}
+	for _, status := range []int{400, 401, 403, 422, 500, 503} {
+		s := source(t, server(t, echo(status)).URL, change)
+		_, err := s.Query(t.Context(), metric.Query{Expression: "x"})
+		require.Error(t, err)
+		for e := err; e != nil; e = errors.Unwrap(e) {
+			assert.NotContains(t, fmt.Sprintf("%v %+v %#v", e, e, e), canary, status)
+		}
+		assert.NotContains(t, err.Error(), base64.StdEncoding.EncodeToString([]byte("me:"+canary+"password")))
+	}
+	s := source(t, server(t, func(w http.ResponseWriter, _ string, r *http.Request) {
+		_, _ = io.WriteString(w, success(vector(), fmt.Sprintf(`,"warnings":[%q]`, r.Header.Get("X-Api-Key"))))
+	}).URL, change)
+	r, err := s.Query(t.Context(), metric.Query{Expression: "x"})
+	require.NoError(t, err)
+	assert.NotContains(t, fmt.Sprint(r.Warnings), canary)
+
+	s = source(t, "http://127.0.0.1:1", change)
+	_, err = s.Query(t.Context(), metric.Query{Expression: "x"})
+	assert.NotContains(t, err.Error(), canary)
+}
+
+func TestNoCredentialsAfterARedirect(t *testing.T) {
+	other := server(t, func(_ http.ResponseWriter, _ string, r *http.Request) {
+		t.Errorf("followed a redirect with %v", r.Header)
+	})
+	s := source(t, server(t, func(w http.ResponseWriter, _ string, r *http.Request) {
+		http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+	}).URL, func(c *prometheus.Config) {
+		c.BearerToken = func(context.Context) (string, error) { return canary, nil }
+	})
+	_, err := s.Query(t.Context(), metric.Query{Expression: "x"})
+	require.ErrorContains(t, err, "307")
+}
+
+func TestCredentialsThatCanNotBeHad(t *testing.T) {
+	why := errors.New("vault is sealed")
+	s := source(t, "http://127.0.0.1:1", func(c *prometheus.Config) {
+		c.BearerToken = func(context.Context) (string, error) { return "", why }
+	})
+	_, err := s.Query(t.Context(), metric.Query{Expression: "x"})
+	require.ErrorIs(t, err, why)
+	require.ErrorIs(t, err, metric.ErrQuery)
+}
+
+// roundTripper is a transport of the caller's own.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestTransport(t *testing.T) {
+	url := server(t, says(200, success(vector("1")))).URL
+	used := 0
+	s := source(t, url, func(c *prometheus.Config) {
+		c.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+			used++
+			return http.DefaultTransport.RoundTrip(r)
+		})
+	})
+	_, err := s.Query(t.Context(), metric.Query{Expression: "x"})
+	require.NoError(t, err)
+	assert.Equal(t, 2, used)
+}
+
+func TestTLS(t *testing.T) {
+	certificate, key := clientCertificate(t)
+	s := httptest.NewUnstartedServer(handler(says(200, success(vector("1")))))
+	clients := x509.NewCertPool()
+	clients.AppendCertsFromPEM(certificate)
+	s.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: clients}
+	s.Config.ErrorLog = nil
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	for name, test := range map[string]struct {
+		change func(*prometheus.Config)
+		works  bool
+	}{
+		"all of it": {func(c *prometheus.Config) { c.CA, c.Certificate, c.Key = ca, certificate, key }, true},
+		"another name": {func(c *prometheus.Config) {
+			c.CA, c.Certificate, c.Key, c.ServerName = ca, certificate, key, "example.com"
+		}, true},
+		"a wrong name": {func(c *prometheus.Config) {
+			c.CA, c.Certificate, c.Key, c.ServerName = ca, certificate, key, "other.test"
+		}, false},
+		"without authority":    {func(c *prometheus.Config) { c.Certificate, c.Key = certificate, key }, false},
+		"without client's own": {func(c *prometheus.Config) { c.CA = ca }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := source(t, s.URL, test.change).Query(t.Context(), metric.Query{Expression: "x"})
+			if test.works {
+				require.NoError(t, err)
+				return
+			}
+			failed, ok := errors.AsType[*metric.QueryError](err)
+			require.True(t, ok, "%v", err)
+			assert.Equal(t, metric.Unreachable, failed.Class)
+		})
+	}
+}
+
+func clientCertificate(t *testing.T) (certificate, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "fairlead"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	require.NoError(t, err)
+	raw, err := x509.MarshalECPrivateKey(private)
+	require.NoError(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: raw})
+}
+
+func TestNewRefuses(t *testing.T) {
+	secret := func(context.Context) (string, error) { return "", nil }
+	for name, c := range map[string]prometheus.Config{
+		"no URL":              {},
+		"no scheme":           {URL: "prometheus:9090"},
+		"another scheme":      {URL: "ftp://prometheus"},
+		"a password":          {URL: "http://me:" + canary + "@prometheus"},
+		"a hidden password":   {URL: "http://me:" + canary + "@prometheus:port"},
+		"a query":             {URL: "http://prometheus?key=" + canary},
+		"two credentials":     {URL: "http://p", BearerToken: secret, Username: "me", Password: secret},
+		"half of them":        {URL: "http://p", Username: "me"},
+		"a split header":      {URL: "http://p", Headers: map[string]string{"X": canary + "\r\nY: z"}},
+		"a malformed header":  {URL: "http://p", Headers: map[string]string{"X Y": canary}},
+		"authorization aside": {URL: "http://p", Headers: map[string]string{"authorization": canary}},
+		"no authority":        {URL: "https://p", CA: []byte(canary)},
+		"no key":              {URL: "https://p", Certificate: []byte(canary)},
+		"two transports":      {URL: "https://p", ServerName: "q", Transport: http.DefaultTransport},
+		"negative":            {URL: "http://p", Timeout: -1},
+	} {
+		_, err := prometheus.New(c)
+		require.ErrorIs(t, err, stages.ErrInvalid, name)
+		assert.NotContains(t, err.Error(), canary, name)
+	}
+}
+
+func TestConformance(t *testing.T) {
+	metrictest.TestSource(t, func(t *testing.T) metrictest.Harness {
+		s := server(t, func(w http.ResponseWriter, query string, _ *http.Request) {
+			nameless := func(v string) string { return success(strings.ReplaceAll(vector(v), `"__name__":"x",`, "")) }
+			body, ok := map[string]string{
+				"x": success(vector("1")), "timestamp(x)": nameless(ago(time.Second)),
+				"nothing": success(vector()),
+				"nan":     success(vector("NaN")), "timestamp(nan)": nameless(ago(time.Second)),
+				"old": success(vector("1")), "timestamp(old)": nameless(ago(4 * time.Minute)),
+			}[query]
+			if !ok {
+				w.WriteHeader(http.StatusBadRequest)
+				body = `{"status":"error","errorType":"bad_data","error":"parse error"}`
+			}
+			_, _ = io.WriteString(w, body)
+		})
+		return metrictest.Harness{
+			Source: source(t, s.URL, nil), Present: "x", Absent: "nothing", Malformed: "x{", NotANumber: "nan", Stale: "old",
+			Unreachable: source(t, "http://127.0.0.1:1", nil),
+		}
+	})
+}
