@@ -1,0 +1,225 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// abort sends all traffic to the stable release, collects evidence, removes the
+// canary, and goes on past whatever of it fails. It returns an [*AbortError], or,
+// with nothing changed, the cause if the canary is somebody else's by now.
+func (f *flight) abort(ctx context.Context, cause error) error {
+	e := &AbortError{
+		Run: f.record.Run, Image: f.record.Image, Phase: f.record.Phase, Step: f.record.Step, Weight: f.record.Weight,
+		Decisions: f.decisions, Cause: cause,
+	}
+	if f.record.Phase == Deploying {
+		e.Step, e.Weight = 0, 0
+	}
+	f.progress("aborting the canary: %v", cause)
+	ctx, cancel := f.unhurried(ctx)
+	defer cancel()
+	if errors.Is(cause, stages.ErrLockLost) {
+		return cause
+	}
+	if err := f.announce(ctx, cause); errors.Is(err, stages.ErrLockLost) {
+		return errors.Join(cause, err)
+	}
+	// A canary that was being promoted is sound, and what it replaces may not be.
+	if f.record.Promotion {
+		f.restoreStable(ctx, e)
+	}
+	split, err := f.settle(ctx, Any, 0)
+	e.Traffic = split
+	if err != nil {
+		e.Left = append(e.Left, fmt.Errorf("send all traffic to the stable release: %w", err))
+	}
+	e.Facts = f.evidence(ctx, cause)
+	// The canary must not go while it may be asked for anything.
+	if err == nil {
+		err = f.remove(ctx)
+		if err != nil {
+			e.Left = append(e.Left, err)
+		}
+	} else {
+		e.Left = append(e.Left, errors.New("the canary was kept, as it may still get traffic"))
+	}
+	if len(e.Left) == 0 {
+		if err := f.forget(ctx); err != nil {
+			e.Left = append(e.Left, err)
+		}
+	}
+	return e
+}
+
+// announce records the abort. It can fail without stopping it, but for a canary
+// that is somebody else's.
+func (f *flight) announce(ctx context.Context, cause error) error {
+	if f.unrecorded() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, announceTime)
+	defer cancel()
+	return f.save(ctx, func(r *Record) { r.Phase, r.Reason = Aborting, reasonOf(cause) })
+}
+
+// restoreStable takes back an upgrade of the stable release.
+func (f *flight) restoreStable(ctx context.Context, e *AbortError) {
+	ctx, cancel := f.unhurried(ctx)
+	defer cancel()
+	if recorder, ok := f.cfg.Stable.(stages.FailureRecorder); ok {
+		if err := recorder.RecordFailure(ctx, f.record.Run, e.Cause); err != nil {
+			f.progress("the cause could not be recorded with the stable release: %v", err)
+		}
+	}
+	var restored stages.Restoration
+	err := insist(ctx, f.cfg.AbortTimeout, func(ctx context.Context) (err error) {
+		restored, err = f.cfg.Stable.(stages.Compensator).Restore(ctx, f.record.Run, f.record.Stable)
+		return err
+	})
+	if err != nil {
+		e.Left = append(e.Left, fmt.Errorf("restore the stable release: %w", err))
+		return
+	}
+	e.Stable = &restored
+	if restored.Outcome != stages.Restored && restored.Outcome != stages.Unchanged {
+		e.Left = append(e.Left, fmt.Errorf("restore the stable release: %s: %s", restored.Outcome, restored.Message))
+	}
+}
+
+// evidence is what the cause brings along, or else what is seen of the canary now,
+// and what the gates found.
+func (f *flight) evidence(ctx context.Context, cause error) []stages.Evidence {
+	facts := stages.EvidenceOf(cause)
+	if len(facts) == 0 && !f.canary.Image.IsZero() {
+		ctx, cancel := context.WithTimeout(ctx, f.cfg.EvidenceTimeout)
+		defer cancel()
+		facts = stages.EvidenceOf(protect(func() error { return f.verify(ctx, f.canary, f.cfg.Watch) }))
+	}
+	for _, d := range f.decisions {
+		if d.Verdict == stages.Pass {
+			continue
+		}
+		for _, r := range d.Reasons {
+			facts = append(facts, stages.Evidence{Subject: "gate " + d.Gate, Reason: r.Rule, Message: r.Message})
+		}
+	}
+	return facts
+}
+
+// clearUp finishes or aborts what another process has left.
+func (f *flight) clearUp(ctx context.Context) error {
+	if f.record.promoted() {
+		return f.finish(ctx)
+	}
+	err := f.abort(ctx, ErrAbandoned)
+	if e, ok := errors.AsType[*AbortError](err); ok && len(e.Left) == 0 {
+		return nil
+	}
+	return err
+}
+
+// clear puts the canary of a dead run out of the way, under the lock of that run,
+// so that its deployers know it for their own. It reports whether there was one.
+func (c *Canary) clear(ctx context.Context, run string) (bool, error) {
+	record, _, err := c.cfg.State.Load(ctx)
+	if err != nil || record == nil || record.Run == run || c.cfg.Resume && record.untouched() {
+		return false, err
+	}
+	unlock, err := c.lockStable(ctx, record.Run)
+	if err != nil {
+		return false, err
+	}
+	defer giveBack(ctx, unlock)
+	f, err := c.adopt(ctx)
+	if err != nil || f == nil {
+		return false, err
+	}
+	f.progress("putting the canary of run %s, which died, out of the way", record.Run)
+	return true, f.clearUp(ctx)
+}
+
+// adopt makes the recorded canary this process's own, under the lock of its run.
+func (c *Canary) adopt(ctx context.Context) (*flight, error) {
+	record, version, err := c.cfg.State.Load(ctx)
+	if err != nil || record == nil {
+		return nil, err
+	}
+	f := &flight{Canary: c, record: *record, version: version, report: reporter(ctx)}
+	return f, f.claim(ctx)
+}
+
+// Restore brings the stable release back that the checkpoint was taken of, with
+// all traffic on it, and removes the canary.
+func (c *Canary) Restore(ctx context.Context, run string, cp stages.Checkpoint) (stages.Restoration, error) {
+	stable, err := decodeCheckpoint(cp)
+	if err != nil {
+		return stages.Restoration{}, err
+	}
+	if ctx.Err() != nil {
+		return stages.Restoration{}, context.Cause(ctx)
+	}
+	_, done, err := c.locked(ctx, run)
+	if err != nil {
+		return stages.Restoration{}, fmt.Errorf("restore %s: %w", cp.Subject, err)
+	}
+	defer done()
+	aborted, err := c.ground(ctx, run)
+	if err != nil {
+		return stages.Restoration{}, fmt.Errorf("restore %s: %w", cp.Subject, err)
+	}
+	restored, err := c.cfg.Stable.(stages.Compensator).Restore(ctx, run, stable)
+	if err != nil {
+		return restored, err
+	}
+	if aborted == nil {
+		return restored, nil
+	}
+	restored.Message += "; the canary was aborted"
+	switch {
+	case len(aborted.Left) > 0 && restored.Outcome != stages.Impossible:
+		restored.Outcome, restored.Message = stages.Diverged, restored.Message+", but not everything could be done: "+errors.Join(aborted.Left...).Error()
+	case restored.Outcome == stages.Unchanged:
+		restored.Outcome = stages.Restored
+	}
+	return restored, nil
+}
+
+// ground aborts the run's canary if one is under way, recorded or not.
+func (c *Canary) ground(ctx context.Context, run string) (*AbortError, error) {
+	f, err := c.adopt(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if f == nil {
+		// A record may have been deleted by hand.
+		split, err := c.cfg.Router.Observe(ctx)
+		if route, ok := errors.AsType[*RouteError](err); ok && route.Missing {
+			return nil, nil
+		}
+		if err != nil || split.Canary == 0 {
+			return nil, err
+		}
+		f = &flight{Canary: c, record: Record{Run: run, Holder: newHolder(run), Phase: Watching}, report: reporter(ctx)}
+	}
+	err = f.abort(ctx, ErrAbandoned)
+	if e, ok := errors.AsType[*AbortError](err); ok {
+		return e, nil
+	}
+	return nil, err
+}
+
+// unhurried returns a context that outlives the cancellation of ctx.
+func (f *flight) unhurried(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(context.WithoutCancel(ctx), f.cfg.AbortTimeout,
+		fmt.Errorf("not done within %s", f.cfg.AbortTimeout))
+}
+
+const (
+	announceTime = 10 * time.Second
+	unlockTime   = 10 * time.Second
+)

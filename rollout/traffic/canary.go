@@ -1,0 +1,274 @@
+package traffic
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// Canary deploys an image beside the stable release first, gives it traffic step
+// by step, and then promotes it or aborts. It is a [stages.Deployer] in the place
+// of the stable release's own. It is safe for concurrent use; canaries of the
+// same release exclude each other by the lock of the stable release.
+type Canary struct {
+	cfg CanaryConfig
+
+	mu    sync.Mutex
+	holds map[string]*hold
+}
+
+// hold is the lock of one run.
+type hold struct {
+	// cleared says that another run's canary had to be put out of the way.
+	cleared bool
+}
+
+var (
+	_ stages.Deployer        = (*Canary)(nil)
+	_ stages.Planner         = (*Canary)(nil)
+	_ stages.Compensator     = (*Canary)(nil)
+	_ stages.Locker          = (*Canary)(nil)
+	_ stages.FailureRecorder = (*Canary)(nil)
+	_ stages.Closer          = (*Canary)(nil)
+)
+
+// NewCanary returns a canary, without asking the cluster anything yet. Its error
+// matches [stages.ErrInvalid].
+func NewCanary(config CanaryConfig) (*Canary, error) {
+	if err := config.prepare(); err != nil {
+		return nil, err
+	}
+	return &Canary{cfg: config, holds: map[string]*hold{}}, nil
+}
+
+// Deploy takes the image through the canary's steps and promotes it. It returns
+// the stable release, upgraded and verified, with all traffic on it.
+//
+// It returns an [*AbortError] if the canary was aborted, which it then was already:
+// unlike other deployers this one doesn't leave the cluster for a restore to put
+// right, because a bad canary has users. Cancelling ctx aborts too. A
+// [*RouteError] or [*ChangedError] that is not in an AbortError has changed
+// nothing.
+//
+// Where there is no stable release that could keep the traffic, or where the
+// deployment would change nothing of it, the stable release is deployed directly.
+func (c *Canary) Deploy(ctx context.Context, req stages.DeployRequest) (stages.Release, error) {
+	if err := req.Clearance.Check(); err != nil {
+		return stages.Release{}, fmt.Errorf("deploy a canary: %w", err)
+	}
+	if req.Run == "" {
+		return stages.Release{}, fmt.Errorf("deploy a canary: %w: there is no run", stages.ErrInvalid)
+	}
+	h, done, err := c.locked(ctx, req.Run)
+	if err != nil {
+		return stages.Release{}, fmt.Errorf("deploy a canary: %w", err)
+	}
+	defer done()
+	plan, err := c.plan(ctx, stages.PlanRequest{Image: req.Clearance.Image(), Run: req.Run, Source: req.Source})
+	if err != nil {
+		return stages.Release{}, fmt.Errorf("deploy a canary: %w", err)
+	}
+	if !plan.holds(req.Plan, h.cleared) {
+		return stages.Release{}, fmt.Errorf("deploy a canary of release %s: %w: plan again", plan.Release, stages.ErrPlanStale)
+	}
+	f, err := c.begin(ctx, req)
+	switch {
+	case err != nil:
+		return stages.Release{}, fmt.Errorf("deploy a canary of release %s: %w", plan.Release, err)
+	case f == nil && plan.direct:
+		stages.ReportProgress(ctx, stages.Progress{ID: progressID, Message: "no canary is needed: " + plan.why})
+		req.Plan = plan.stable
+		return c.cfg.Stable.Deploy(ctx, req)
+	case f == nil:
+		if f, err = c.start(ctx, req); err != nil {
+			return stages.Release{}, fmt.Errorf("deploy a canary of release %s: %w", plan.Release, err)
+		}
+	}
+	rel, err := f.fly(ctx)
+	if err != nil {
+		return stages.Release{}, fmt.Errorf("release %s: %w", plan.Release, err)
+	}
+	return rel, nil
+}
+
+const progressID = "canary"
+
+// Plan tells what would change in the end, and what of the canary would be made
+// for the time being.
+func (c *Canary) Plan(ctx context.Context, req stages.PlanRequest) (stages.Plan, error) {
+	plan, err := c.plan(ctx, req)
+	if err != nil {
+		return stages.Plan{}, fmt.Errorf("plan a canary: %w", err)
+	}
+	return plan.Plan, nil
+}
+
+// plans is the plan of a canary, with what it was made of.
+type plans struct {
+	stages.Plan
+	// stable is the digest of the stable release's own plan.
+	stable string
+	// direct says that no canary is needed, and why.
+	direct bool
+	why    string
+}
+
+func (c *Canary) plan(ctx context.Context, req stages.PlanRequest) (plans, error) {
+	stable, err := c.cfg.Stable.(stages.Planner).Plan(ctx, req)
+	if err != nil {
+		return plans{}, err
+	}
+	p := plans{Plan: stable, stable: stable.Digest}
+	live := slices.ContainsFunc(stable.Changes, func(ch stages.Change) bool { return ch.Action != stages.Create && ch.Action != stages.Adopt })
+	canary := stages.Plan{}
+	switch planner, ok := c.cfg.Canary.(stages.Planner); {
+	case len(stable.Changes) == 0:
+		p.direct, p.why = true, "nothing changes"
+	case !live:
+		p.direct, p.why = true, "there is no stable release yet"
+	case ok:
+		if canary, err = planner.Plan(ctx, req); err != nil {
+			return plans{}, fmt.Errorf("the canary's release: %w", err)
+		}
+		p.Manifests = slices.Concat(stable.Manifests, []byte("---\n"), canary.Manifests)
+		p.Changes = slices.Concat(stable.Changes, canary.Changes)
+		p.Drift = slices.Concat(stable.Drift, canary.Drift)
+		p.Dangers = slices.Concat(stable.Dangers, canary.Dangers)
+		p.Notes = slices.Concat(stable.Notes, canary.Notes)
+	}
+	if stable.Digest != "" {
+		p.Digest = sum(p.Manifests) + "." + sum([]byte(stable.Digest+"\n"+canary.Digest))
+	}
+	return p, nil
+}
+
+func sum(data []byte) string {
+	s := sha256.Sum256(data)
+	return hex.EncodeToString(s[:])[:32]
+}
+
+// holds reports whether the plan with this digest is still true. Where the canary
+// of a dead run was put out of the way since, only the manifests can be the same.
+func (p plans) holds(digest string, cleared bool) bool {
+	if cleared {
+		manifests, _, _ := strings.Cut(p.Digest, ".")
+		planned, _, _ := strings.Cut(digest, ".")
+		return digest == "" || planned == manifests
+	}
+	return digest == "" || digest == p.Digest
+}
+
+// Lock takes the stable release's lock. It first puts out of the way what a run
+// that died has left: see [CanaryConfig.Resume] and [Record].
+func (c *Canary) Lock(ctx context.Context, run string) (stages.Unlock, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	cleared, err := c.clear(ctx, run)
+	if err != nil {
+		return nil, fmt.Errorf("put a dead run's canary out of the way: %w", err)
+	}
+	unlock, err := c.lockStable(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.holds[run] = &hold{cleared: cleared}
+	c.mu.Unlock()
+	return func(ctx context.Context) error {
+		c.mu.Lock()
+		delete(c.holds, run)
+		c.mu.Unlock()
+		return unlock(ctx)
+	}, nil
+}
+
+func (c *Canary) lockStable(ctx context.Context, run string) (stages.Unlock, error) {
+	if locker, ok := c.cfg.Stable.(stages.Locker); ok {
+		return locker.Lock(ctx, run)
+	}
+	return func(context.Context) error { return nil }, nil
+}
+
+// locked makes sure that the run has the lock. What it takes, done gives back.
+func (c *Canary) locked(ctx context.Context, run string) (h *hold, done func(), _ error) {
+	c.mu.Lock()
+	h = c.holds[run]
+	c.mu.Unlock()
+	if h != nil {
+		return h, func() {}, nil
+	}
+	unlock, err := c.Lock(ctx, run)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.mu.Lock()
+	h = c.holds[run]
+	c.mu.Unlock()
+	return h, func() { giveBack(ctx, unlock) }, nil
+}
+
+// giveBack gives a lock back that expires by itself otherwise.
+func giveBack(ctx context.Context, unlock stages.Unlock) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTime)
+	defer cancel()
+	if err := unlock(ctx); err != nil {
+		stages.ReportProgress(ctx, stages.Progress{ID: progressID, Message: "the lock could not be given back; it expires by itself"})
+	}
+}
+
+// RecordFailure has the stable release's deployer keep why a run failed, if it
+// can.
+func (c *Canary) RecordFailure(ctx context.Context, run string, cause error) error {
+	if recorder, ok := c.cfg.Stable.(stages.FailureRecorder); ok {
+		return recorder.RecordFailure(ctx, run, cause)
+	}
+	return nil
+}
+
+// Close closes both deployers and the router.
+func (c *Canary) Close() error {
+	var errs []error
+	for _, part := range []any{c.cfg.Stable, c.cfg.Canary, c.cfg.Router} {
+		if closer, ok := part.(stages.Closer); ok {
+			errs = append(errs, closer.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkpointState is what a checkpoint of a canary records.
+type checkpointState struct {
+	Format int               `json:"format"`
+	Stable stages.Checkpoint `json:"stable"`
+}
+
+// Checkpoint records the stable release. A canary is never part of what there is
+// to go back to.
+func (c *Canary) Checkpoint(ctx context.Context, req stages.CheckpointRequest) (stages.Checkpoint, error) {
+	stable, err := c.cfg.Stable.(stages.Compensator).Checkpoint(ctx, req)
+	if err != nil {
+		return stages.Checkpoint{}, err
+	}
+	state, err := json.Marshal(checkpointState{Format: recordFormat, Stable: stable})
+	return stages.Checkpoint{Subject: stable.Subject, State: state}, err
+}
+
+func decodeCheckpoint(cp stages.Checkpoint) (stages.Checkpoint, error) {
+	var st checkpointState
+	if err := json.Unmarshal(cp.State, &st); err != nil {
+		return stages.Checkpoint{}, fmt.Errorf("%w: the checkpoint of %q can't be read: %w", stages.ErrInvalid, cp.Subject, err)
+	}
+	if st.Format != recordFormat {
+		return stages.Checkpoint{}, fmt.Errorf("%w: the checkpoint of %q has format %d, this version reads %d", stages.ErrInvalid, cp.Subject, st.Format, recordFormat)
+	}
+	return st.Stable, nil
+}

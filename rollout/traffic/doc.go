@@ -1,0 +1,68 @@
+// Package traffic shifts traffic to a new release step by step, and takes it back
+// at the first sign of harm. It needs no controller and no custom resource of its
+// own: a canary is the same chart released once more under another name, beside
+// the stable release, and [Canary] is a [stages.Deployer] made of the two.
+//
+//	canary, err := traffic.NewCanary(traffic.CanaryConfig{
+//		Stable:    stable, // a helmx.Deployer of release "shop"
+//		Canary:    beside, // one of release "shop-canary", the same chart
+//		Verifiers: []stages.Verifier{ready},
+//		Router:    router, // such as NewHTTPRoute's
+//		State:     state,  // NewConfigMap's
+//		Steps: []traffic.Step{
+//			{Weight: 10, For: 5 * time.Minute, Gates: []stages.Gate[stages.Release]{errorRate, latency}},
+//			{Weight: 50, For: 10 * time.Minute, Gates: []stages.Gate[stages.Release]{errorRate, latency}},
+//		},
+//	})
+//	…
+//	release, err := canary.Deploy(ctx, request) // or pipeline.Config{Deployer: canary, …}
+//	if aborted, ok := errors.AsType[*traffic.AbortError](err); ok {
+//		fmt.Println(aborted) // in which step, at which weight, which gate said what
+//	}
+//
+// # What happens
+//
+// The canary is deployed and verified without traffic. Each step gives it a weight,
+// waits until the cluster says that this has taken effect, and then looks at the
+// gates until the step's time is over; all must pass at its end. After the last
+// step the stable release is upgraded to the same image and verified, all traffic
+// goes back to it, and the canary is removed.
+//
+// A gate that says Fail, pods of the canary that fail, weights that somebody else
+// changes, a gate that stays undecided, a cancelled context: each aborts. Then all
+// traffic goes to the stable release first, and is seen to have done so; evidence
+// is collected; and only then the canary is removed. If the upgrade of the stable
+// release is what failed, that is restored before it gets the traffic.
+//
+// # When the process dies
+//
+// What is about to be done is recorded before it is done, see [Record]. Whoever
+// takes the stable release's lock next, be it the next run or the engine's Recover,
+// finishes or aborts what was left; [Canary.Status], [Canary.Abort] and
+// [Canary.Promote] are for people and other programs. Two processes can't be at it
+// at once: the lock keeps them apart, and every write of the record proves that it
+// is still the process's own.
+//
+// # Routers
+//
+// [Replicas] needs nothing but a Service, [Selector] switches one over for
+// blue/green, [HTTPRoute], [VirtualService] and [NGINX] set the weights of what is
+// there already, and [RouterFuncs] is for everything else, such as a release whose
+// values have the weight in them. A router touches only the fields that hold the
+// weights, as the field manager "fairlead-traffic", and never over what somebody
+// else has put there, save for an abort, which says so.
+//
+// Where the stable release's chart has the weights in it, its upgrade may send all
+// traffic to the stable release a little earlier than the promotion would have.
+// With helmx's server-side apply, allow it to take fields over from that manager.
+//
+// # What it never does
+//
+//   - It never takes missing data, an error or a time-out of a gate for a pass.
+//   - It never removes a canary that may still be asked for something. If the
+//     traffic can't be taken from it, it stays, and the error says so.
+//   - It never makes a canary where there is no stable release to keep the traffic:
+//     a first install is deployed directly.
+//   - It never leaves an aborted canary for somebody else to clean up, unless the
+//     cluster refuses: then the record stays for the next one to go on.
+package traffic

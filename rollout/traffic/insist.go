@@ -1,0 +1,77 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+const (
+	firstBackoff = 100 * time.Millisecond
+	maxBackoff   = time.Second
+)
+
+// insist repeats f until it succeeds, fails for good, or the time is up. A weight
+// takes effect when several objects of several kinds say so, which the router
+// alone knows, so it is asked again rather than watched.
+func insist(ctx context.Context, limit time.Duration, f func(context.Context) error) error {
+	bounded, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done within %s", limit))
+	defer cancel()
+	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
+		err := f(bounded)
+		switch {
+		case err == nil, final(err):
+			return err
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case !sleep(bounded, backoff):
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return errors.Join(context.Cause(bounded), err)
+		}
+	}
+}
+
+// final reports that repeating changes nothing.
+func final(err error) bool {
+	_, changed := errors.AsType[*ChangedError](err)
+	return changed || stages.IsPermanent(err) || errors.Is(err, stages.ErrLockLost) || errors.Is(err, ErrStateChanged)
+}
+
+// sleep waits, and reports whether ctx is still alive.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// protect calls f, turning a panic into an error.
+func protect(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v\n%s", stages.ErrPanicked, p, debug.Stack())
+		}
+	}()
+	return f()
+}
+
+// reporter returns what reports a canary's progress to the sink of ctx, whatever
+// contexts follow.
+func reporter(ctx context.Context) func(string) {
+	return func(message string) {
+		stages.ReportProgress(ctx, stages.Progress{ID: progressID, Message: message})
+	}
+}

@@ -1,0 +1,130 @@
+package traffic
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// FieldManager is what this package's routers write the weights as.
+const FieldManager = "fairlead-traffic"
+
+const (
+	defaultQPS   = 50
+	defaultBurst = 100
+)
+
+// access completes a copy of how to reach the cluster.
+func access(config *rest.Config) (*rest.Config, error) {
+	if config == nil {
+		return nil, fmt.Errorf("%w: REST is required", stages.ErrInvalid)
+	}
+	c := rest.CopyConfig(config)
+	if c.RateLimiter == nil && c.QPS == 0 {
+		c.QPS, c.Burst = defaultQPS, defaultBurst
+	}
+	return c, nil
+}
+
+func dynamicClient(config *rest.Config) (dynamic.Interface, error) {
+	c, err := access(config)
+	if err != nil {
+		return nil, err
+	}
+	client, err := dynamic.NewForConfig(c)
+	if err != nil {
+		return nil, errors.Join(stages.ErrInvalid, err)
+	}
+	return client, nil
+}
+
+// kind is one kind of object in one namespace.
+type kind struct {
+	api       dynamic.ResourceInterface
+	namespace string
+	gvk       schema.GroupVersionKind
+}
+
+func newKind(client dynamic.Interface, namespace string, gvk schema.GroupVersionKind, resource string) kind {
+	return kind{client.Resource(gvk.GroupVersion().WithResource(resource)).Namespace(namespace), namespace, gvk}
+}
+
+func (k kind) object(name string) stages.Object {
+	return stages.Object{APIVersion: k.gvk.GroupVersion().String(), Kind: k.gvk.Kind, Namespace: k.namespace, Name: name}
+}
+
+// get returns a [*RouteError] if the object doesn't exist.
+func (k kind) get(ctx context.Context, name string) (*unstructured.Unstructured, error) {
+	o, err := k.api.Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil, &RouteError{Object: k.object(name), Problem: "doesn't exist", Missing: true}
+	}
+	return o, orCause(ctx, explain(err, "read", k.object(name)))
+}
+
+// list returns all objects of this kind.
+func (k kind) list(ctx context.Context) ([]unstructured.Unstructured, error) {
+	all, err := k.api.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, orCause(ctx, explain(err, "list", stages.Object{Kind: k.gvk.Kind, Namespace: k.namespace, Name: "*"}))
+	}
+	return all.Items, nil
+}
+
+// operation is one of a JSON patch.
+type operation struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value any    `json:"value"`
+}
+
+// pointer makes a JSON pointer of the path's elements.
+func pointer(elements ...any) string {
+	var b strings.Builder
+	for _, e := range elements {
+		b.WriteString("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(fmt.Sprint(e)))
+	}
+	return b.String()
+}
+
+// patch writes nothing but these fields, if the object still is the one that was
+// read. Its error is worth another try if somebody was faster.
+func (k kind) patch(ctx context.Context, o *unstructured.Unstructured, operations []operation) error {
+	data, err := jsonPatch(o, operations)
+	if err == nil {
+		_, err = k.api.Patch(ctx, o.GetName(), types.JSONPatchType, data, metav1.PatchOptions{FieldManager: FieldManager})
+	}
+	return orCause(ctx, explain(err, "patch", k.object(o.GetName())))
+}
+
+// jsonPatch is one that fails if the object isn't as it was read any more.
+func jsonPatch(o metav1.Object, operations []operation) ([]byte, error) {
+	var guarded []operation
+	if version := o.GetResourceVersion(); version != "" {
+		guarded = append(guarded, operation{Op: "test", Path: pointer("metadata", "resourceVersion"), Value: version})
+	}
+	return json.Marshal(append(guarded, operations...))
+}
+
+// explain says what failed, and marks what a retry can't mend.
+func explain(err error, verb string, o stages.Object) error {
+	switch {
+	case err == nil:
+		return nil
+	case apierrors.IsForbidden(err):
+		err = stages.Permanent(err)
+	}
+	return fmt.Errorf("%s %s: %w", verb, o, err)
+}

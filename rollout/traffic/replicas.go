@@ -1,0 +1,227 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// ReplicasConfig configures [Replicas].
+type ReplicasConfig struct {
+	// REST is how to reach the cluster, required. It is copied.
+	REST *rest.Config
+	// Namespace and Service are those of the Service, required. Its selector must
+	// match the pods of both releases.
+	Namespace, Service string
+	// Stable and Canary are the names of the two releases' Deployments, required.
+	Stable, Canary string
+	// Kind is what they are instead: "Deployment" or "StatefulSet".
+	Kind string
+}
+
+// Replicas is a [Router] that needs nothing but a Service: traffic is divided as
+// the numbers of pods are. Of the two releases the one with more traffic has as
+// many replicas as the stable release had by itself, and the other one its share
+// of that, rounded, at least one; so capacity never sinks. With 2 replicas there
+// are the weights 33, 50 and 67, with 10 there is 9 and then each percent or two
+// up to 91. A client that keeps its connections sees a change late.
+//
+// While the stable release has fewer replicas than by itself, their number is
+// kept in an annotation of it. An autoscaler would work against all this, so a
+// workload with one is refused. The canary's chart may begin with no replicas at
+// all: the first pod gets traffic as soon as it is ready.
+//
+// A split has settled when as many pods of each release are ready endpoints. It
+// needs the verbs get and patch on the workloads, get on services, list on pods,
+// endpointslices and, if permitted, horizontalpodautoscalers.
+type Replicas struct {
+	config    ReplicasConfig
+	client    kubernetes.Interface
+	workloads kind
+}
+
+var _ Router = (*Replicas)(nil)
+
+// annotationReplicas keeps the stable release's own number of replicas, and what
+// it was lowered to: if that isn't what it has, somebody has set another one.
+const annotationReplicas = "traffic.fairlead.dev/replicas"
+
+// NewReplicas returns a router, without asking the cluster anything yet. Its
+// error matches [stages.ErrInvalid].
+func NewReplicas(config ReplicasConfig) (*Replicas, error) {
+	c, err := access(config.REST)
+	if err != nil {
+		return nil, fmt.Errorf("replicas router: %w", err)
+	}
+	client, err := kubernetes.NewForConfig(c)
+	if err != nil {
+		return nil, fmt.Errorf("replicas router: %w", errors.Join(stages.ErrInvalid, err))
+	}
+	dynamics, err := dynamic.NewForConfig(c)
+	if err != nil {
+		return nil, fmt.Errorf("replicas router: %w", errors.Join(stages.ErrInvalid, err))
+	}
+	return newReplicas(client, dynamics, config)
+}
+
+func newReplicas(client kubernetes.Interface, dynamics dynamic.Interface, config ReplicasConfig) (*Replicas, error) {
+	resource := "deployments"
+	switch config.Kind {
+	case "":
+		config.Kind = "Deployment"
+	case "Deployment":
+	case "StatefulSet":
+		resource = "statefulsets"
+	default:
+		return nil, fmt.Errorf("replicas router: %w: Kind %.40q is neither Deployment nor StatefulSet", stages.ErrInvalid, config.Kind)
+	}
+	if config.Namespace == "" || config.Service == "" || config.Stable == "" || config.Canary == "" || config.Stable == config.Canary {
+		return nil, fmt.Errorf("replicas router: %w: Namespace, Service, Stable and Canary are required, the latter two different", stages.ErrInvalid)
+	}
+	gvk := schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: config.Kind}
+	return &Replicas{config: config, client: client, workloads: newKind(dynamics, config.Namespace, gvk, resource)}, nil
+}
+
+// Nearest returns the share that the replicas for weight come to.
+func (r *Replicas) Nearest(ctx context.Context, weight int) (int, error) {
+	if err := checkWeight(weight); err != nil {
+		return 0, err
+	}
+	w, err := r.read(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if err := r.checkAutoscalers(ctx); err != nil {
+		return 0, err
+	}
+	stable, canary := counts(w.stable.full(), weight)
+	return share(canary, stable+canary), nil
+}
+
+// counts returns how many replicas each release has at a weight, if the stable
+// one has full by itself.
+func counts(full int64, weight int) (stable, canary int64) {
+	w := int64(weight)
+	switch {
+	case w == 0:
+		return full, 0
+	case w == 100:
+		return 0, full
+	case w <= 50:
+		return full, max(1, divide(full*w, 100-w))
+	}
+	return max(1, divide(full*(100-w), w)), full
+}
+
+// divide rounds.
+func divide(a, b int64) int64 { return (2*a + b) / (2 * b) }
+
+// Shift scales the releases: first the one that grows, and the one that shrinks
+// only when the other can do without. Until then it returns an error, and is to be
+// repeated.
+func (r *Replicas) Shift(ctx context.Context, from, to int) error {
+	if err := checkWeight(to); err != nil {
+		return err
+	}
+	w, err := r.read(ctx)
+	if err != nil {
+		return err
+	}
+	full := w.stable.full()
+	stable, canary := counts(full, to)
+	if err := w.expect(full, from, to); err != nil {
+		return err
+	}
+	if canary > 0 && w.canary == nil {
+		return &RouteError{Object: r.workloads.object(r.config.Canary), Problem: "doesn't exist", Missing: true}
+	}
+	has := w.canary.count()
+	if stable > w.stable.count() {
+		if err := r.scale(ctx, w.stable, stable, full); err != nil {
+			return err
+		}
+	}
+	if canary > has {
+		if err := r.scale(ctx, w.canary, canary, canary); err != nil {
+			return err
+		}
+	}
+	if canary < has {
+		if w.servingStable == 0 {
+			return fmt.Errorf("%w: no pod of %s is ready to take the traffic yet", errUnsettled, r.config.Stable)
+		}
+		return r.scale(ctx, w.canary, canary, canary)
+	}
+	if stable < w.stable.count() {
+		if w.servingCanary < canary {
+			return fmt.Errorf("%w: %d of %d pods of %s are ready to take the traffic yet", errUnsettled, w.servingCanary, canary, r.config.Canary)
+		}
+		return r.scale(ctx, w.stable, stable, full)
+	}
+	return nil
+}
+
+// Observe compares the numbers of replicas with the Service's endpoints.
+func (r *Replicas) Observe(ctx context.Context) (Split, error) {
+	w, err := r.read(ctx)
+	if err != nil {
+		return Split{}, err
+	}
+	stable, canary := w.stable.count(), w.canary.count()
+	s := Split{
+		Canary: share(canary, stable+canary),
+		Detail: fmt.Sprintf("Service %s/%s has %d of %d stable and %d of %d canary pods as ready endpoints",
+			r.config.Namespace, r.config.Service, w.servingStable, stable, w.servingCanary, canary),
+	}
+	if canary == 0 {
+		// A stable release that lacks a pod is no traffic to the canary.
+		s.Settled = w.servingCanary == 0 && w.servingStable > 0
+	} else {
+		s.Settled = w.servingCanary == canary && w.servingStable == stable
+	}
+	return s, nil
+}
+
+// scale sets a workload's replicas, and remembers full if they are fewer.
+func (r *Replicas) scale(ctx context.Context, w *workload, replicas, full int64) error {
+	patch := []operation{{Op: "add", Path: pointer("spec", "replicas"), Value: replicas}}
+	_, noted := w.object.GetAnnotations()[annotationReplicas]
+	switch {
+	case replicas < full:
+		if len(w.object.GetAnnotations()) == 0 {
+			patch = append(patch, operation{Op: "add", Path: pointer("metadata", "annotations"), Value: map[string]string{}})
+		}
+		patch = append(patch, operation{Op: "add", Path: pointer("metadata", "annotations", annotationReplicas), Value: fmt.Sprintf("%d/%d", full, replicas)})
+	case noted:
+		patch = append(patch, operation{Op: "remove", Path: pointer("metadata", "annotations", annotationReplicas)})
+	}
+	return r.workloads.patch(ctx, w.object, patch)
+}
+
+// checkAutoscalers refuses a workload that something else scales.
+func (r *Replicas) checkAutoscalers(ctx context.Context) error {
+	all, err := r.client.AutoscalingV2().HorizontalPodAutoscalers(r.config.Namespace).List(ctx, metav1.ListOptions{})
+	switch {
+	case apierrors.IsForbidden(err), apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
+		return orCause(ctx, fmt.Errorf("list the autoscalers of namespace %s: %w", r.config.Namespace, err))
+	}
+	for i := range all.Items {
+		target := all.Items[i].Spec.ScaleTargetRef
+		if target.Kind == r.config.Kind && (target.Name == r.config.Stable || target.Name == r.config.Canary) {
+			return &RouteError{Object: r.workloads.object(target.Name), Problem: "is scaled by HorizontalPodAutoscaler " + all.Items[i].Name,
+				Remedy: "use a router that divides requests instead of pods"}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,182 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// watch looks at the gates and at the canary's pods until the step is over.
+func (f *flight) watch(ctx context.Context) error {
+	step := f.cfg.Steps[f.record.Step-1]
+	watching, cancel := context.WithCancelCause(ctx)
+	var pods sync.WaitGroup
+	pods.Go(func() { cancel(f.watchPods(watching)) })
+	err := f.looks(watching, step)
+	cancel(nil)
+	pods.Wait()
+	if broken, ok := errors.AsType[*canaryError](context.Cause(watching)); ok {
+		return broken
+	}
+	if err != nil {
+		return err
+	}
+	f.progress("step %d of %d passed", f.record.Step, len(f.cfg.Steps))
+	if f.record.Step < len(f.cfg.Steps) {
+		return f.toStep(ctx, f.record.Step+1, f.record.Weight)
+	}
+	return f.save(ctx, func(r *Record) { r.Phase, r.Promotion = Promoting, true })
+}
+
+// watchPods returns when the canary doesn't run any more, or ctx is done.
+func (f *flight) watchPods(ctx context.Context) error {
+	for {
+		err := protect(func() error { return f.verify(ctx, f.canary, f.cfg.Watch) })
+		if err != nil && ctx.Err() == nil && !errors.Is(err, stages.ErrIndeterminate) {
+			return &canaryError{err}
+		}
+		if !sleep(ctx, f.cfg.Interval) {
+			return nil
+		}
+	}
+}
+
+// looks looks at the gates until the step has passed.
+func (f *flight) looks(ctx context.Context, step Step) error {
+	began := time.Now()
+	for {
+		decisions, err := f.look(ctx, step)
+		f.decisions = decisions
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		elapsed, left := time.Since(began), step.For
+		switch worst(decisions) {
+		case stages.Fail:
+			return &BreachError{Decisions: decisions, class: stages.ErrGateRefused}
+		case stages.Pass:
+			if elapsed >= step.For {
+				return f.confirm(ctx)
+			}
+		default:
+			if elapsed >= step.For {
+				left += step.Extend
+			}
+			if elapsed >= step.For+step.Extend {
+				return &BreachError{Decisions: decisions, class: stages.ErrInconclusive}
+			}
+		}
+		if !sleep(ctx, min(f.cfg.Interval, left-elapsed)) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// confirm proves once more, at the end of a step, that the canary runs.
+func (f *flight) confirm(ctx context.Context) error {
+	if err := f.verify(ctx, f.canary, f.cfg.Watch); err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return &canaryError{err}
+	}
+	return nil
+}
+
+// look asks every gate once. Its error ends the step whatever they say.
+func (f *flight) look(ctx context.Context, step Step) ([]stages.Decision, error) {
+	standing, err := f.standing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, f.cfg.GateTimeout, fmt.Errorf("no answer within %s", f.cfg.GateTimeout))
+	defer cancel()
+	decisions := make([]stages.Decision, len(step.Gates))
+	var wg sync.WaitGroup
+	for i, gate := range step.Gates {
+		wg.Go(func() {
+			decisions[i] = f.ask(ctx, i, gate)
+			if decisions[i].Verdict == stages.Fail {
+				cancel() // Nothing that the others could say changes that.
+			}
+		})
+	}
+	wg.Wait()
+	decisions = append(decisions, standing)
+	slices.SortStableFunc(decisions, func(a, b stages.Decision) int { return severity(b) - severity(a) })
+	return decisions, nil
+}
+
+// ask asks one gate. Only one that works can pass or fail anything.
+func (f *flight) ask(ctx context.Context, i int, gate stages.Gate[stages.Release]) stages.Decision {
+	var d stages.Decision
+	err := protect(func() (err error) { d, err = gate.Decide(ctx, f.canary); return err })
+	if d.Gate == "" {
+		d.Gate = fmt.Sprintf("step %d gate %d", f.record.Step, i+1)
+	}
+	switch {
+	case err != nil:
+		d.Verdict = stages.Inconclusive
+		d.Reasons = append(slices.Clone(d.Reasons), stages.Reason{Rule: "gate-error", Message: err.Error()})
+	case d.Verdict != stages.Pass && d.Verdict != stages.Fail:
+		d.Verdict = stages.Inconclusive
+	}
+	return d
+}
+
+// standing decides whether traffic is still divided as this canary has it. It
+// passes, or is inconclusive while nobody can tell.
+func (f *flight) standing(ctx context.Context) (stages.Decision, error) {
+	d := stages.Decision{Gate: "traffic", Verdict: stages.Pass}
+	doubt := func(rule, message string) stages.Decision {
+		d.Verdict, d.Reasons = stages.Inconclusive, []stages.Reason{{Rule: rule, Message: message}}
+		return d
+	}
+	stored, version, err := f.load(ctx, f.record.Holder)
+	switch {
+	case errors.Is(err, stages.ErrLockLost):
+		return d, err
+	case err != nil:
+		return doubt("state", err.Error()), nil
+	case stored == nil:
+		return d, fmt.Errorf("%w: it is gone", ErrStateChanged)
+	case stored.AbortAsked != "":
+		return d, fmt.Errorf("%w: %s", ErrAbortAsked, stored.AbortAsked)
+	}
+	f.version = version
+	split, err := f.cfg.Router.Observe(ctx)
+	if route, ok := errors.AsType[*RouteError](err); ok {
+		return d, route
+	}
+	switch {
+	case err != nil:
+		return doubt("split", err.Error()), nil
+	case split.Canary != f.record.Weight:
+		return d, &ChangedError{Want: []int{f.record.Weight}, Got: split.Canary, Detail: split.Detail}
+	case !split.Settled:
+		return doubt("split", split.String()), nil
+	}
+	return d, nil
+}
+
+func severity(d stages.Decision) int {
+	switch d.Verdict {
+	case stages.Fail:
+		return 2
+	case stages.Pass:
+		return 0
+	default:
+		return 1
+	}
+}
+
+// worst returns the verdict on decisions, which are ordered.
+func worst(decisions []stages.Decision) stages.Verdict { return decisions[0].Verdict }
