@@ -140,6 +140,11 @@ func (a *apiServer) put(path string, obj content) content {
 	a.version++
 	metadata := section(obj, "metadata")
 	metadata["resourceVersion"] = strconv.Itoa(a.version)
+	for _, lasting := range []string{"uid", "creationTimestamp"} {
+		if was := section(a.objects[path], "metadata")[lasting]; was != nil {
+			metadata[lasting] = was
+		}
+	}
 	if metadata["uid"] == nil {
 		metadata["uid"] = fmt.Sprintf("uid-%d", a.version)
 	}

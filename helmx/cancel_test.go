@@ -287,14 +287,20 @@ func TestForeignPendingRevisions(t *testing.T) {
 	assert.Equal(t, 2, deploy(t, open(t, cfg), "run-3", "c").Revision)
 }
 
-// foreignPending makes revision 1 look as the helm command leaves it when killed.
-func foreignPending(t *testing.T, a *apiServer) {
+// recordStore is what the helm command reads releases from.
+func recordStore(t *testing.T, a *apiServer) *storage.Storage {
 	t.Helper()
 	access := a.rest()
 	access.ContentType = "application/json"
 	clients, err := kubernetes.NewForConfig(access)
 	require.NoError(t, err)
-	records := storage.Init(driver.NewSecrets(clients.CoreV1().Secrets("shop")))
+	return storage.Init(driver.NewSecrets(clients.CoreV1().Secrets("shop")))
+}
+
+// foreignPending makes revision 1 look as the helm command leaves it when killed.
+func foreignPending(t *testing.T, a *apiServer) {
+	t.Helper()
+	records := recordStore(t, a)
 	rel, err := records.Get("web", 1)
 	require.NoError(t, err)
 	rel.Labels = nil

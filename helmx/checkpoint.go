@@ -110,6 +110,8 @@ func assess(st state, history []*release.Release, run string) (course, string, [
 		own = append(own, rel)
 	}
 	switch {
+	case len(own) == 0 && last != nil && last.Version == st.Newest && removing(last) == runLabel(run):
+		return reinstate(st, history)
 	case last == nil && st.Newest == 0:
 		return vacate, "there is no release, as before", nil
 	case revisionOf(last) < st.Newest:
@@ -132,6 +134,19 @@ func assess(st state, history []*release.Release, run string) (course, string, [
 	default:
 		return giveUp, fmt.Sprintf("no revision was deployed before: the newest was %d (%s)", st.Newest, st.Status), own
 	}
+}
+
+// reinstate is for a release that the run has uninstalled, or begun to, with its
+// records still there.
+func reinstate(st state, history []*release.Release) (course, string, []*release.Release) {
+	last := newest(history)
+	switch {
+	case st.Revision > 0 && target(st, history) != nil:
+		return rollBack, "", nil
+	case st.Revision == 0 && last.Info.Status == release.StatusUninstalled:
+		return leaveAlone, "uninstalled, and nothing was deployed before", nil
+	}
+	return giveUp, fmt.Sprintf("the release was uninstalled, and nothing was deployed at the checkpoint to go back to: the newest revision was %d (%s)", st.Newest, st.Status), nil
 }
 
 // unmoved is for a history that has no newer revision than the checkpoint.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"helm.sh/helm/v3/pkg/release"
@@ -169,6 +170,43 @@ func (s *session) remove(objects []object) error {
 	return nil
 }
 
+// awaitDeletions waits until objects of a revision that are being deleted are gone:
+// what is written into those is lost with them.
+func (s *session) awaitDeletions(rel *release.Release, timeout time.Duration) error {
+	objects, err := parseObjects(rel.Manifest, s.namespace, s.mapper)
+	if err != nil {
+		return err
+	}
+	var going []object
+	for _, o := range objects {
+		live, err := s.live(o)
+		if err != nil {
+			return s.explain(err)
+		}
+		if live != nil && live.GetDeletionTimestamp() != nil {
+			going = append(going, o)
+		}
+	}
+	return s.awaitNone(going, timeout)
+}
+
+// removeAndWait deletes objects and waits until they are gone.
+func (s *session) removeAndWait(objects []object, timeout time.Duration) error {
+	if err := s.remove(objects); err != nil {
+		return err
+	}
+	return s.awaitNone(objects, timeout)
+}
+
+// awaitNone is awaitGone for where it is an error if an object is left.
+func (s *session) awaitNone(objects []object, timeout time.Duration) error {
+	late, err := s.awaitGone(objects, timeout)
+	if err == nil && len(late) > 0 {
+		err = errors.New(strings.Join(late, "; "))
+	}
+	return err
+}
+
 // awaitGone waits until none of objects exists. It returns those that still do
 // after timeout.
 func (s *session) awaitGone(objects []object, timeout time.Duration) ([]string, error) {
@@ -183,9 +221,9 @@ func (s *session) awaitGone(objects []object, timeout time.Duration) ([]string, 
 		if info == nil {
 			continue
 		}
-		err = s.await(ctx, info, func(live *unstructured.Unstructured) (bool, error) { return live == nil, nil })
-		if _, ok := errors.AsType[*timeoutError](err); ok {
-			late = append(late, fmt.Sprintf("%s is still being deleted after %s", o.id, timeout))
+		err = s.awaitAbsence(ctx, info)
+		if stuck, ok := errors.AsType[*stuckError](err); ok {
+			late = append(late, stuck.Error())
 			continue
 		}
 		if err != nil {
@@ -212,34 +250,45 @@ func (d *Deployer) removeHooks(s *session, own []*release.Release, to *release.R
 		spared = index(hooks)
 	}
 	var doomed []object
-	for _, rel := range own {
+	err := s.eachHooked(own, func(h *release.Hook, o object, live *unstructured.Unstructured) {
+		if _, shared := spared[o.identity()]; h.Kind != "CustomResourceDefinition" && !o.kept() && (!shared || running(live)) {
+			doomed = append(doomed, o)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.remove(doomed); err != nil {
+		return err
+	}
+	_, err = s.awaitGone(doomed, d.cfg.Timeout)
+	return err
+}
+
+// eachHooked visits the live objects that hooks of the revisions have made: those
+// that are no older than the hook's last run.
+func (s *session) eachHooked(history []*release.Release, visit func(*release.Hook, object, *unstructured.Unstructured)) error {
+	for _, rel := range history {
 		for _, h := range rel.Hooks {
-			if h.LastRun.StartedAt.IsZero() || h.Kind == "CustomResourceDefinition" {
+			if h.LastRun.StartedAt.IsZero() {
 				continue
 			}
 			objects, err := hookObjects([]*release.Hook{h}, s.namespace, s.mapper)
 			if err != nil {
-				return err
+				return fmt.Errorf("revision %d: %w", rel.Version, err)
 			}
 			for _, o := range objects {
 				live, err := s.live(o)
 				if err != nil {
 					return s.explain(err)
 				}
-				_, shared := spared[o.identity()]
-				if live == nil || o.kept() || shared && !running(live) ||
-					live.GetCreationTimestamp().Add(clockSkew).Before(h.LastRun.StartedAt.Time) {
-					continue
+				if live != nil && !live.GetCreationTimestamp().Add(clockSkew).Before(h.LastRun.StartedAt.Time) {
+					visit(h, o, live)
 				}
-				doomed = append(doomed, o)
 			}
 		}
 	}
-	if err := s.remove(doomed); err != nil {
-		return err
-	}
-	_, err := s.awaitGone(doomed, d.cfg.Timeout)
-	return err
+	return nil
 }
 
 // running reports whether a live Job or Pod has yet to finish.

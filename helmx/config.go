@@ -74,7 +74,10 @@ type Config struct {
 	// HistoryMax is how many revisions are kept, at least 2; 0 means
 	// [DefaultHistoryMax].
 	HistoryMax int
-	// Timeout bounds each hook, and each wait of a restore for objects to be gone.
+	// KeepHistory leaves the records of a release that is uninstalled, so that its
+	// history can be read and it can be rolled back to. By default they go with it.
+	KeepHistory bool
+	// Timeout bounds each hook, and each wait for deleted objects to be gone.
 	// 0 means [DefaultTimeout].
 	Timeout time.Duration
 	// Kubernetes is the way to the cluster, for a Deployer that works alone.

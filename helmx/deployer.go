@@ -33,6 +33,9 @@ var (
 	_ stages.Idempotent  = (*Deployer)(nil)
 	_ stages.Closer      = (*Deployer)(nil)
 	_ stages.Locker      = (*Deployer)(nil)
+	_ stages.Uninstaller = (*Deployer)(nil)
+
+	_ stages.FailureRecorder = (*Deployer)(nil)
 )
 
 // New returns a Deployer for cfg, whose chart and dependencies are local: it sends
@@ -236,6 +239,11 @@ func (d *Deployer) deployLocked(ctx context.Context, img stages.Image, n note, f
 			return stages.Release{}, err
 		}
 	}
+	if last := newest(history); removing(last) != "" {
+		if err := s.awaitDeletions(last, d.cfg.Timeout); err != nil {
+			return stages.Release{}, err
+		}
+	}
 	n.locked = !d.cfg.Lock.Off
 	record := &recorder{Driver: s.store(), note: n, check: d.pinned(s, img, plan)}
 	stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("applying revision %d of release %s", revisionOf(newest(history))+1, d.name())})
@@ -330,7 +338,7 @@ func (d *Deployer) settle(ctx context.Context, revision int, run string, cause e
 		history, err = s.history(d.cfg.Release)
 		for _, rel := range history {
 			if rel.Version == revision && rel.Info.Status.IsPending() && maker(rel) == runLabel(run) {
-				err = s.markFailed(rel, fmt.Sprintf("fairlead run %q: interrupted: %s", run, cause))
+				err = s.markFailed(rel, fmt.Sprintf("fairlead run %q: interrupted: %s", run, d.line(s, cause)))
 			}
 		}
 	}

@@ -5,15 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"helm.sh/helm/v3/pkg/kube"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/cli-runtime/pkg/resource"
+	"sigs.k8s.io/yaml"
+
+	"github.com/fairlead-dev/fairlead/stages"
 )
 
 // kubeClient is Helm's client with every wait replaced: Helm's poll, or retry,
@@ -25,6 +30,8 @@ type kubeClient struct {
 	apply Apply
 	// spared are objects that nothing deletes.
 	spared map[identity]bool
+	// removal is set while a release is uninstalled.
+	removal *removalWait
 }
 
 var (
@@ -45,8 +52,48 @@ func newKubeClient(s *session, apply Apply) *kubeClient {
 // Build never validates on the client side. With the API servers that there are,
 // Helm's validation comes down to fetching megabytes of OpenAPI documents in order
 // to find that the server checks the fields itself.
+//
+// Objects of a kind that is not served any more, of which none can be left, don't
+// stop an uninstallation, as they do Helm's.
 func (k *kubeClient) Build(reader io.Reader, _ bool) (kube.ResourceList, error) {
+	if k.removal != nil {
+		text, err := io.ReadAll(reader)
+		if err != nil {
+			return nil, fmt.Errorf("read the manifest: %w", err)
+		}
+		served, err := k.s.served(string(text))
+		if err != nil {
+			return nil, err
+		}
+		reader = strings.NewReader(served)
+	}
 	return k.Client.Build(reader, false)
+}
+
+// served returns the documents of a manifest whose kind the cluster serves.
+func (s *session) served(manifest string) (string, error) {
+	docs, err := parseDocuments(manifest)
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	for _, doc := range docs {
+		objects, err := doc.objects(s.namespace, s.mapper)
+		if err != nil {
+			return "", err
+		}
+		for _, o := range objects {
+			if _, err := s.mapper.RESTMapping(o.gvk().GroupKind(), o.gvk().Version); meta.IsNoMatchError(err) {
+				continue // Any other error is Helm's to meet.
+			}
+			data, err := yaml.Marshal(o.content)
+			if err != nil {
+				return "", fmt.Errorf("write %s: %w", o.id, err)
+			}
+			fmt.Fprintf(&out, "---\n%s", data)
+		}
+	}
+	return out.String(), nil
 }
 
 // Delete reports success once the operation has ended: Helm asks for it only to
@@ -70,7 +117,21 @@ func (k *kubeClient) DeleteWithPropagationPolicy(resources kube.ResourceList, po
 	if resources = k.deletable(resources); len(resources) == 0 {
 		return &kube.Result{}, nil
 	}
-	return k.Client.DeleteWithPropagationPolicy(resources, policy)
+	result, errs := k.Client.DeleteWithPropagationPolicy(resources, policy)
+	if k.removal == nil {
+		return result, errs
+	}
+	if len(errs) > 0 {
+		return result, k.removal.failed(errs...)
+	}
+	ctx, cancel := context.WithTimeoutCause(k.s.ctx, k.removal.timeout, &timeoutError{k.removal.timeout})
+	defer cancel()
+	for _, info := range resources {
+		if err := k.s.awaitAbsence(ctx, info); err != nil {
+			return result, k.removal.failed(err)
+		}
+	}
+	return result, nil
 }
 
 // deletable leaves out what is spared.
@@ -101,9 +162,36 @@ func (k *kubeClient) WaitWithJobs(resources kube.ResourceList, timeout time.Dura
 
 // WaitForDelete waits until none of resources exists.
 func (k *kubeClient) WaitForDelete(resources kube.ResourceList, timeout time.Duration) error {
-	return k.each(resources, timeout, func(ctx context.Context, info *resource.Info) error {
-		return k.s.await(ctx, info, func(obj *unstructured.Unstructured) (bool, error) { return obj == nil, nil })
+	return k.each(resources, timeout, k.s.awaitAbsence)
+}
+
+// awaitAbsence waits until an object is gone. One that isn't in time is told with
+// what holds it.
+func (s *session) awaitAbsence(ctx context.Context, info *resource.Info) error {
+	var last *unstructured.Unstructured
+	err := s.await(ctx, info, func(obj *unstructured.Unstructured) (bool, error) {
+		last = obj
+		return obj == nil, nil
 	})
+	if late, ok := errors.AsType[*timeoutError](err); ok && last != nil {
+		return &stuckError{infoID(info), late.after, last.GetFinalizers()}
+	}
+	return err
+}
+
+// stuckError is an object that doesn't go away.
+type stuckError struct {
+	object     stages.Object
+	after      time.Duration
+	finalizers []string
+}
+
+func (e *stuckError) Error() string {
+	text := fmt.Sprintf("%s is still being deleted after %s", e.object, e.after)
+	if len(e.finalizers) > 0 {
+		text += ", held by the finalizers " + strings.Join(e.finalizers, ", ")
+	}
+	return text
 }
 
 // WatchUntilReady waits until hooks that are Jobs or Pods have succeeded.

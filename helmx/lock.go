@@ -237,6 +237,9 @@ func (d *Deployer) unlock(s *session, history []*release.Release, run string) er
 		return nil
 	}
 	by := maker(last)
+	if last.Info.Status == release.StatusUninstalling {
+		by = removing(last)
+	}
 	switch {
 	case run != "" && by == runLabel(run):
 		return s.markFailed(last, fmt.Sprintf("fairlead run %q: interrupted", run))

@@ -56,6 +56,8 @@ type RBACOptions struct {
 	Once bool
 	// Tests covers [Deployer.Tests].
 	Tests bool
+	// Uninstall covers [Deployer.Uninstall].
+	Uninstall bool
 	// Verify covers the watching of the rollout, and its diagnosis, by package
 	// rollout: the workloads of the chart, their pods with logs, and events.
 	Verify bool

@@ -84,7 +84,7 @@ func (n *needs) kind(o object) (Right, bool, error) {
 // needs derives what the deployment of o, and its restore, send to the cluster.
 func (d *Deployer) needs(s *session, o *surveyed, options RBACOptions) (*needs, error) {
 	n := &needs{mapper: s.mapper, apply: d.cfg.Apply.Mode}
-	d.recordNeeds(n, o, options.Once)
+	d.recordNeeds(n, o, options)
 	if !d.cfg.Lock.Off {
 		leases := Right{Group: "coordination.k8s.io", Resource: "leases", Namespace: d.cfg.Namespace}
 		n.allow(leases, "create")
@@ -103,7 +103,7 @@ func (d *Deployer) needs(s *session, o *surveyed, options RBACOptions) (*needs, 
 	if err != nil {
 		return nil, err
 	}
-	if err := objectNeeds(n, before, o, options.Once); err != nil {
+	if err := objectNeeds(n, before, o, options); err != nil {
 		return nil, err
 	}
 	hooks, err := o.hooks(s, options)
@@ -121,10 +121,10 @@ func (d *Deployer) needs(s *session, o *surveyed, options RBACOptions) (*needs, 
 }
 
 // recordNeeds is for the Secrets that Helm keeps its revisions in.
-func (d *Deployer) recordNeeds(n *needs, o *surveyed, once bool) {
+func (d *Deployer) recordNeeds(n *needs, o *surveyed, options RBACOptions) {
 	secrets := Right{Resource: "secrets", Namespace: d.cfg.Namespace}
 	n.allow(secrets, "list", "create")
-	if !once {
+	if !options.Once {
 		n.notef("Helm keeps its revisions in Secrets named after their number, so the rules for them can't name them for good.")
 		n.allow(secrets, "get", "update", "delete")
 		return
@@ -139,6 +139,12 @@ func (d *Deployer) recordNeeds(n *needs, o *surveyed, once bool) {
 	last, current := newest(o.history), deployed(o.history)
 	next := revisionOf(last) + 1
 	record(next, "update")
+	if options.Uninstall {
+		record(next, "get", "delete")
+		for _, rel := range o.history {
+			record(rel.Version, "get", "delete")
+		}
+	}
 	switch {
 	case last == nil:
 		record(next, "get", "delete") // A restore uninstalls it.
@@ -187,7 +193,7 @@ func (d *Deployer) namespaceNeeds(s *session, n *needs) error {
 
 // objectNeeds is for the objects of the chart. A restore brings back those that
 // were deployed, and deletes those that were not and waits for it.
-func objectNeeds(n *needs, before []object, o *surveyed, once bool) error {
+func objectNeeds(n *needs, before []object, o *surveyed, options RBACOptions) error {
 	old, wanted := index(before), index(o.rendered.objects)
 	for _, obj := range o.rendered.objects {
 		if _, known, err := n.kind(obj); err != nil {
@@ -197,7 +203,7 @@ func objectNeeds(n *needs, before []object, o *surveyed, once bool) error {
 			continue
 		}
 		verbs := []string{"get", "create", "patch"}
-		if _, stays := old[obj.identity()]; !obj.kept() && (!stays && !o.blind || !once) {
+		if _, stays := old[obj.identity()]; !obj.kept() && (!stays && !o.blind || !options.Once || options.Uninstall) {
 			verbs = append(verbs, "delete", "watch")
 		}
 		if err := n.object(obj, verbs...); err != nil {
@@ -211,6 +217,9 @@ func objectNeeds(n *needs, before []object, o *surveyed, once bool) error {
 		verbs := []string{"get"}
 		if !obj.kept() {
 			verbs = append(verbs, "delete")
+		}
+		if !obj.kept() && options.Uninstall {
+			verbs = append(verbs, "watch")
 		}
 		if deployed(o.history) != nil {
 			verbs = append(verbs, "create", "patch")
@@ -237,13 +246,14 @@ func (o *surveyed) hooks(s *session, options RBACOptions) ([]object, error) {
 	if options.Tests {
 		events = append(events, release.HookTest)
 	}
-	var run []*release.Hook
-	runs := func(h *release.Hook, events []release.HookEvent) bool {
-		return slices.ContainsFunc(h.Events, func(e release.HookEvent) bool { return slices.Contains(events, e) })
+	if options.Uninstall {
+		events = append(events, deleteEvents...)
+		back = append(back, deleteEvents...)
 	}
+	var run []*release.Hook
 	pick := func(hooks []*release.Hook, events []release.HookEvent) {
-		for _, h := range hooks {
-			if runs(h, events) && (!o.blind || runs(h, upgrade)) {
+		for _, h := range hooksOf(hooks, events) {
+			if !o.blind || len(hooksOf([]*release.Hook{h}, upgrade)) > 0 {
 				run = append(run, h)
 			}
 		}

@@ -58,11 +58,19 @@ func (d *Deployer) begin(s *session, img stages.Image, check bool) (*surveyed, e
 	for _, e := range o.denied {
 		missing = append(missing, Right{Verb: e.Verb, Group: e.Group, Resource: e.Resource, Namespace: e.Namespace, Name: e.Name})
 	}
+	if err := s.lacking(missing); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+// lacking returns a [PrivilegeError] if something is missing.
+func (s *session) lacking(missing []Right) error {
 	if len(missing) == 0 {
-		return o, nil
+		return nil
 	}
 	slices.SortFunc(missing, compareRights)
-	return nil, &PrivilegeError{Subject: s.subject(), Missing: slices.Compact(missing)}
+	return &PrivilegeError{Subject: s.subject(), Missing: slices.Compact(missing)}
 }
 
 // deny takes note of an error if it is about a right.

@@ -31,6 +31,8 @@ const (
 	LabelGates    = labelPrefix + "gates"
 	LabelRestores = labelPrefix + "restores"
 	LabelLocked   = labelPrefix + "locked"
+	// LabelUninstall is the run that has begun to remove the release.
+	LabelUninstall = labelPrefix + "uninstall"
 )
 
 // note is what is written into a release record about its origin.

@@ -72,6 +72,12 @@ func (d *Deployer) restore(ctx context.Context, run string, st state) (stages.Re
 		if err != nil || len(differences) == 0 {
 			return stages.Unchanged, why, err
 		}
+	case rollBack:
+		if last := newest(history); last.Info.Status == release.StatusUninstalling {
+			if err := s.markFailed(last, fmt.Sprintf("fairlead run %q: interrupted while uninstalling", run)); err != nil {
+				return "", "", err
+			}
+		}
 	}
 	return d.rollBack(s, run, st, target(st, history), own)
 }
@@ -96,6 +102,9 @@ func (d *Deployer) rollBack(s *session, run string, st state, to *release.Releas
 	spared := s.spare(older)
 	if err := d.removeHooks(s, own, to); err != nil {
 		return "", "", err
+	}
+	if err := s.awaitDeletions(to, d.cfg.Timeout); err != nil {
+		return d.stuck(s, err)
 	}
 	stages.ReportProgress(s.ctx, stages.Progress{Message: fmt.Sprintf("rolling release %s back to revision %d", d.name(), st.Revision)})
 	record := &recorder{

@@ -40,6 +40,9 @@ func (c *Console) render(run *runView, e pipeline.Event) []byte {
 		}
 	case pipeline.KindStageDone, pipeline.KindStageFailed, pipeline.KindStageCancelled:
 		stageEnd(p, run, e)
+	case pipeline.KindFailureNotRecorded:
+		p.mark(yellow, "!", e, "the release's record does not say why it failed")
+		p.quote(3, plain, e.Error)
 	case pipeline.KindRestoring:
 		p.mark(yellow, "↩", e, "restoring "+e.Subject)
 	case pipeline.KindRestored, pipeline.KindRestoreFailed:

@@ -44,6 +44,29 @@ func mutate[T any](ctx context.Context, r *run, s step, stage any, img stages.Im
 	return perform(ctx, r, s, f)
 }
 
+// recordTime bounds the writing down of why a release failed.
+const recordTime = 10 * time.Second
+
+// recordFailure has the deployer keep why the release failed, before a restore makes
+// another revision of it. That it can't changes no outcome.
+func (r *run) recordFailure(ctx context.Context, failed *Error) {
+	recorder, ok := r.config.Deployer.(stages.FailureRecorder)
+	begun := r.deploy != noDeploy || slices.ContainsFunc(r.undo, func(u undoable) bool { return u.stage == StageDeploy })
+	if !ok || !begun {
+		return
+	}
+	s := step{name: StageDeploy, subject: failed.Subject, policy: Retry{Timeout: recordTime}}
+	_, err := once(ctx, r, s, 1, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, recorder.RecordFailure(ctx, r.id, fmt.Errorf("%s: %w", failed.Stage, failed.Cause))
+	})
+	e := Event{Stage: StageDeploy, Kind: KindFailureRecorded, Subject: failed.Subject}
+	if err != nil {
+		e.Kind, e.Error = KindFailureNotRecorded, err.Error()
+		r.later = append(r.later, fmt.Errorf("record why the release failed: %w", err))
+	}
+	r.emit(e)
+}
+
 // restore takes back r.undo in reverse order, each once, whatever happens. ctx
 // must not end with the run that failed.
 func (r *run) restore(ctx context.Context) []Restoration {

@@ -40,6 +40,12 @@ const (
 	// KindCheckpointed is a side effect whose undoing is in the journal.
 	KindCheckpointed Kind = "checkpointed"
 
+	// KindFailureRecorded is a release whose record says by now why it failed, and
+	// KindFailureNotRecorded one whose record could not be written, which changes
+	// nothing about the run.
+	KindFailureRecorded    Kind = "failure-recorded"
+	KindFailureNotRecorded Kind = "failure-not-recorded"
+
 	KindRestoring Kind = "restoring"
 	// KindRestored has what was restored; its outcome may still be a bad one.
 	KindRestored Kind = "restored"

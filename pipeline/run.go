@@ -126,6 +126,7 @@ func (r *run) execute(ctx context.Context) error {
 	}
 	e.Pipeline, e.Run = r.config.Name, r.id
 	ctx = context.WithoutCancel(ctx)
+	r.recordFailure(ctx, e)
 	e.Restorations = r.restore(ctx)
 	e.Outcome = outcomeOf(r.deploy, e.Restorations)
 	r.close(ctx, e.Outcome, e.Restorations, e.Cause)

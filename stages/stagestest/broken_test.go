@@ -159,6 +159,31 @@ func TestBrokenImplementationsFail(t *testing.T) {
 type brokenDeployer struct {
 	*Deployer
 	deploysUncleared, planDeploys, ignoresPlan, restoresOthers, restoresNothing, ignoresCancel bool
+	uninstallsNothing, uninstallsOnce, uninstallsCancelled, recordsNothing, recordsOthers      bool
+}
+
+func (d brokenDeployer) Uninstall(ctx context.Context, run string) (stages.Removal, error) {
+	if d.uninstallsCancelled {
+		ctx = context.WithoutCancel(ctx)
+	}
+	state, _ := d.State(ctx)
+	switch {
+	case d.uninstallsNothing:
+		return stages.Removal{Release: "default/fake", Removed: []stages.Object{fakeObject}}, ready(ctx, nil)
+	case d.uninstallsOnce && state == "":
+		return stages.Removal{}, errors.New("not found")
+	}
+	return d.Deployer.Uninstall(ctx, run)
+}
+
+func (d brokenDeployer) RecordFailure(ctx context.Context, run string, cause error) error {
+	switch {
+	case d.recordsNothing:
+		return ready(ctx, nil)
+	case d.recordsOthers:
+		run = d.current().run
+	}
+	return d.Deployer.RecordFailure(ctx, run, cause)
 }
 
 func (d brokenDeployer) Deploy(ctx context.Context, req stages.DeployRequest) (stages.Release, error) {
@@ -227,6 +252,34 @@ func TestBrokenDeployersFail(t *testing.T) {
 				d.Deployer = &Deployer{}
 				return DeployerHarness{Deployer: d, First: Image("v1"), Second: Image("v2"), State: d.State}
 			}))
+		})
+	}
+}
+
+func TestBrokenUninstallersAndRecordersFail(t *testing.T) {
+	for name, test := range map[string]struct {
+		broken brokenDeployer
+		want   []string
+	}{
+		"sound": {broken: brokenDeployer{}},
+		"uninstalls nothing": {brokenDeployer{uninstallsNothing: true}, []string{
+			"removes what was deployed", "a release that isn't there is no error", "what was removed can be deployed again",
+		}},
+		"uninstalls once":                   {brokenDeployer{uninstallsOnce: true}, []string{"a release that isn't there is no error"}},
+		"uninstalls in spite of the cancel": {brokenDeployer{uninstallsCancelled: true}, []string{"uninstall stops when cancelled"}},
+		"records nothing": {brokenDeployer{recordsNothing: true}, []string{
+			"changes nothing but the record", "the record outlives the restore",
+		}},
+		"records at others' releases": {brokenDeployer{recordsOthers: true}, []string{"a run that has released nothing is no error"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			harness := func() FailureRecorderHarness {
+				d := test.broken
+				d.Deployer = &Deployer{}
+				return FailureRecorderHarness{DeployerHarness{Deployer: d, First: Image("v1"), Second: Image("v2"), State: d.State}, d.Failures}
+			}
+			got := failing(t, uninstallerChecks, func() DeployerHarness { return harness().DeployerHarness })
+			assert.Equal(t, test.want, append(got, failing(t, failureRecorderChecks, harness)...))
 		})
 	}
 }

@@ -37,12 +37,13 @@ func TestFakesConform(t *testing.T) {
 		})
 	})
 	t.Run("Deployer", func(t *testing.T) {
-		stagestest.TestDeployer(t, func(*testing.T) stagestest.DeployerHarness {
-			d := &stagestest.Deployer{}
-			return stagestest.DeployerHarness{
-				Deployer: d, First: stagestest.Image("v1"), Second: stagestest.Image("v2"), State: d.State,
-			}
-		})
+		stagestest.TestDeployer(t, func(*testing.T) stagestest.DeployerHarness { return fakeDeployer().DeployerHarness })
+	})
+	t.Run("Uninstaller", func(t *testing.T) {
+		stagestest.TestUninstaller(t, func(*testing.T) stagestest.DeployerHarness { return fakeDeployer().DeployerHarness })
+	})
+	t.Run("FailureRecorder", func(t *testing.T) {
+		stagestest.TestFailureRecorder(t, func(*testing.T) stagestest.FailureRecorderHarness { return fakeDeployer() })
 	})
 	t.Run("Verifier", func(t *testing.T) {
 		stagestest.TestVerifier(t, func(*testing.T) stagestest.VerifierHarness {
@@ -59,4 +60,14 @@ func TestFakesConform(t *testing.T) {
 			return stagestest.GateHarness[int]{Gate: stages.GateFunc[int](decideSign), Good: 1, Bad: -1}
 		})
 	})
+}
+
+func fakeDeployer() stagestest.FailureRecorderHarness {
+	d := &stagestest.Deployer{}
+	return stagestest.FailureRecorderHarness{
+		DeployerHarness: stagestest.DeployerHarness{
+			Deployer: d, First: stagestest.Image("v1"), Second: stagestest.Image("v2"), State: d.State,
+		},
+		Recorded: d.Failures,
+	}
 }

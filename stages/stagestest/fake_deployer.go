@@ -5,20 +5,23 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// Deployer is a fake with a cluster of one release in memory. It plans and
-// compensates. Its zero value has nothing deployed and is ready to use.
+// Deployer is a fake with a cluster of one release in memory. It plans,
+// compensates, uninstalls, and records failures. Its zero value has nothing
+// deployed and is ready to use.
 type Deployer struct {
 	// Err, if not nil, fails every deployment after it has changed the cluster.
 	Err error
 
-	mu      sync.Mutex
-	history []fakeRevision
+	mu       sync.Mutex
+	history  []fakeRevision
+	failures []string
 }
 
 type fakeRevision struct {
@@ -131,8 +134,46 @@ func (d *Deployer) Restore(ctx context.Context, run string, cp stages.Checkpoint
 	return stages.Restoration{Subject: cp.Subject, Outcome: stages.Restored, Message: fmt.Sprintf("back at revision %d", revision)}, nil
 }
 
+// Uninstall implements [stages.Uninstaller].
+func (d *Deployer) Uninstall(ctx context.Context, _ string) (stages.Removal, error) {
+	if err := ready(ctx, nil); err != nil {
+		return stages.Removal{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	removal := stages.Removal{Release: "default/fake"}
+	if len(d.history) > 0 {
+		removal.Removed = []stages.Object{fakeObject}
+	}
+	d.history = nil
+	return removal, nil
+}
+
+// RecordFailure implements [stages.FailureRecorder].
+func (d *Deployer) RecordFailure(ctx context.Context, run string, cause error) error {
+	if err := ready(ctx, nil); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if current := d.current(); current.revision > 0 && current.run == run {
+		d.failures = append(d.failures, fmt.Sprintf("revision %d failed: %v", current.revision, cause))
+	}
+	return nil
+}
+
+// Failures returns what was recorded of failures, a line each.
+func (d *Deployer) Failures(context.Context) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return strings.Join(d.failures, "\n"), nil
+}
+
 var (
 	_ stages.Deployer    = (*Deployer)(nil)
 	_ stages.Planner     = (*Deployer)(nil)
 	_ stages.Compensator = (*Deployer)(nil)
+	_ stages.Uninstaller = (*Deployer)(nil)
+
+	_ stages.FailureRecorder = (*Deployer)(nil)
 )
