@@ -20,8 +20,8 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: setup ## Deliver four versions of a sample service to a real cluster
-	$(call say,demo: four deliveries (about 3 minutes; the first time adds about 6 to compile))
+demo: setup ## Deliver six versions of a sample service to a real cluster
+	$(call say,demo: six deliveries (about 4 minutes; the first time adds about 6 to compile))
 	@go run ./examples/quickstart
 
 .PHONY: test

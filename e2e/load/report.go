@@ -28,7 +28,10 @@ type Report struct {
 type Tally struct {
 	// Served were answered with a status below 500, Failed with another.
 	Served, Failed int
-	took           []time.Duration
+	// First is when the first of the answers came.
+	First time.Time
+
+	took []time.Duration
 }
 
 func (r *Report) add(version string, status int, took time.Duration, err error) {
@@ -41,6 +44,9 @@ func (r *Report) add(version string, status int, took time.Duration, err error) 
 		return
 	}
 	tally := r.Versions[version]
+	if tally.First.IsZero() {
+		tally.First = time.Now()
+	}
 	if status < 500 {
 		tally.Served++
 	} else {

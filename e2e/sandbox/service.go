@@ -17,8 +17,13 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// reachTimeout is how long a node may take to accept a connection.
-const reachTimeout = 2 * time.Second
+const (
+	// reachTimeout is how long a node may take to accept a connection: a new service
+	// gets through a moment after its endpoints are known.
+	reachTimeout = 5 * time.Second
+	// reachRetry is how often that is tried meanwhile.
+	reachRetry = 100 * time.Millisecond
+)
 
 // localService is a service of the cluster that answers at an address of this
 // machine.
@@ -125,14 +130,21 @@ func (b *Sandbox) serviceURL(ctx context.Context, namespace, service string) (st
 	return proxied.URL, nil
 }
 
-// reachable reports whether something accepts connections there.
+// reachable reports whether something accepts connections there, or soon does.
 func reachable(ctx context.Context, address string) bool {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return false
+	retry := time.NewTicker(reachRetry)
+	defer retry.Stop()
+	for {
+		if conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address); err == nil {
+			_ = conn.Close()
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-retry.C:
+		}
 	}
-	_ = conn.Close()
-	return true
 }
