@@ -20,5 +20,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if spec, ok := os.LookupEnv(pilotEnv); ok {
+		fmt.Fprintln(os.Stderr, "pilot:", bePilot(spec))
+		os.Exit(1)
+	}
 	labtest.Main(m)
 }

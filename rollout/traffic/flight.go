@@ -159,7 +159,11 @@ func (f *flight) toStep(ctx context.Context, step, from int) error {
 // shift gives the canary the weight of its step.
 func (f *flight) shift(ctx context.Context) error {
 	f.progress("step %d of %d: %d%% of the traffic to the canary", f.record.Step, len(f.cfg.Steps), f.record.Weight)
-	if _, err := f.settle(ctx, f.record.From, f.record.Weight); err != nil {
+	err := f.guarded(ctx, func(ctx context.Context) error {
+		_, err := f.settle(ctx, f.record.From, f.record.Weight)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	return f.save(ctx, func(r *Record) { r.Phase = Watching })

@@ -13,16 +13,9 @@ import (
 
 // watch looks at the gates and at the canary's pods until the step is over.
 func (f *flight) watch(ctx context.Context) error {
-	step := f.cfg.Steps[f.record.Step-1]
-	watching, cancel := context.WithCancelCause(ctx)
-	var pods sync.WaitGroup
-	pods.Go(func() { cancel(f.watchPods(watching)) })
-	err := f.looks(watching, step)
-	cancel(nil)
-	pods.Wait()
-	if broken, ok := errors.AsType[*canaryError](context.Cause(watching)); ok {
-		return broken
-	}
+	err := f.guarded(ctx, func(ctx context.Context) error {
+		return f.looks(ctx, f.cfg.Steps[f.record.Step-1])
+	})
 	if err != nil {
 		return err
 	}
@@ -31,6 +24,20 @@ func (f *flight) watch(ctx context.Context) error {
 		return f.toStep(ctx, f.record.Step+1, f.record.Weight)
 	}
 	return f.save(ctx, func(r *Record) { r.Phase, r.Promotion = Promoting, true })
+}
+
+// guarded calls work, and ends it as soon as the canary is seen not to run.
+func (f *flight) guarded(ctx context.Context, work func(context.Context) error) error {
+	watching, cancel := context.WithCancelCause(ctx)
+	var pods sync.WaitGroup
+	pods.Go(func() { cancel(f.watchPods(watching)) })
+	err := protect(func() error { return work(watching) })
+	cancel(nil)
+	pods.Wait()
+	if broken, ok := errors.AsType[*canaryError](context.Cause(watching)); ok {
+		return broken
+	}
+	return err
 }
 
 // watchPods returns when the canary doesn't run any more, or ctx is done.
