@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"path"
 	"strconv"
 	"time"
 
@@ -47,7 +48,8 @@ func serveService(ctx context.Context, access *rest.Config, namespace, service, 
 	if err != nil {
 		return nil, fmt.Errorf("reach service %s/%s: %w", namespace, service, err)
 	}
-	target := api.JoinPath("/api/v1/namespaces", namespace, "services", "http:"+service+":"+port, "proxy")
+	target := *api
+	target.Path = path.Join("/", api.Path, "api/v1/namespaces", namespace, "services", "http:"+service+":"+port, "proxy")
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("reach service %s/%s: %w", namespace, service, err)
@@ -56,7 +58,7 @@ func serveService(ctx context.Context, access *rest.Config, namespace, service, 
 		URL: "http://" + listener.Addr().String(),
 		server: &http.Server{
 			Handler: &httputil.ReverseProxy{
-				Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
+				Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(&target) },
 				Transport: transport,
 				// Whoever asks gets a 502 with nothing else to it; there is no log to write to.
 				ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
