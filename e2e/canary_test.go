@@ -233,7 +233,26 @@ func TestMetricGateRollsBack(t *testing.T) {
 	require.ErrorIs(t, err, stages.ErrGateRefused)
 	require.ErrorIs(t, err, stages.ErrRolledBack)
 	assert.Equal(t, pipeline.OutcomeRolledBack, result.Outcome)
-	w.requirePage(t, ns, "1.1.0")
+	w.requireBack(t, ns, "1.1.0")
 	report := requireUnharmed(t, guests, "1.2.0")
 	assert.NotZero(t, report.Versions["1.2.0"].Failed)
+}
+
+// requireBack waits until the version serves alone again. A restored release is
+// compared with its record; that the pods follow takes the cluster a moment, in
+// which those of the bad version still answer.
+func (w *world) requireBack(t *testing.T, namespace, version string) {
+	t.Helper()
+	const inARow = 10
+	ctx := labtest.Context(t)
+	restored, streak := time.Now(), 0
+	require.Eventually(t, func() bool {
+		if body, err := w.page(ctx, namespace); err != nil || body != "shop "+version+": welcome\n" {
+			streak = 0
+		} else {
+			streak++
+		}
+		return streak == inARow
+	}, time.Minute, 100*time.Millisecond)
+	t.Logf("MEASURED rollback: %s serves alone %.1f s after the restore", version, (time.Since(restored) - inARow*100*time.Millisecond).Seconds())
 }
