@@ -77,7 +77,7 @@ func newErrorGate(metrics string) (stages.Gate[stages.Release], error) {
 		Vars:         metric.Vars{"stable": "shop"},
 		FailureLabel: "code", FailurePattern: "5..",
 		Rate:  sequential.RateConfig{Tolerance: 0.05},
-		Watch: metric.Watch{Interval: time.Second, Timeout: 100 * time.Second},
+		Watch: metric.Watch{Interval: 2 * time.Second, Timeout: 100 * time.Second},
 	})
 }
 
