@@ -47,7 +47,7 @@ func unpackPackage(ctx context.Context, name, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	download := func() error {
 		cmd := exec.CommandContext(ctx, "apt-get", "download", "-q", name)
 		cmd.Dir = work

@@ -2,6 +2,7 @@ package metric
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 
@@ -69,14 +70,8 @@ func (a asker) ask(ctx context.Context, q question) answer {
 		out.problem = asQueryError(q.expression, err)
 		return out
 	}
-	now := result.Evaluated
-	switch {
-	case !now.IsZero():
-	case !q.at.IsZero():
-		now = q.at
-	default:
-		now = asked
-	}
+	meant := orTime(q.at, asked)
+	now := orTime(result.Evaluated, meant)
 	for _, s := range result.Samples {
 		where := short(q.expression) + " " + s.series()
 		err := checkValue(s, q.histograms, where)
@@ -86,13 +81,16 @@ func (a asker) ask(ctx context.Context, q question) answer {
 		}
 		if err == nil {
 			out.sound = append(out.sound, s)
-		} else if out.problem == nil {
-			out.problem = err // the first stands for the others, which mostly repeat it
+		} else if out.problem == nil || errors.Is(out.problem, ErrStale) && !errors.Is(err, ErrStale) {
+			out.problem = err // the first stands for the others, but stale ones can be passed over
 		}
 	}
 	switch {
 	case result.Partial:
 		out.problem = unusable(ErrPartial, "%s gave a partial answer to %s: %s", nameOf(result), short(q.expression), firstOf(result.Warnings, "data may be missing"))
+	case now.Sub(meant).Abs() > a.watch.MaxAge:
+		out.fit, out.sound = nil, nil
+		out.problem = unusable(ErrStale, "%s evaluated %s %s away from the time asked for: its clock differs, or the answer comes from a cache", nameOf(result), short(q.expression), now.Sub(meant).Abs().Round(time.Second))
 	case len(result.Samples) == 0:
 		out.problem = unusable(ErrNoData, "%s has no data for %s: does the release export the metric, is it scraped, do the labels match?", nameOf(result), short(q.expression))
 	}

@@ -225,3 +225,18 @@ func TestAll(t *testing.T) {
 		require.ErrorIs(t, err, stages.ErrInvalid)
 	}
 }
+
+func TestBurnRateNeedsOneRatio(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := always(func() (metric.Result, error) {
+			r := value(0)
+			r.Samples = append(r.Samples, value(1).Samples...)
+			return r, nil
+		})
+		rel := release()
+		rel.Previous = 0
+		d := decide(t, budget(t, source, nil), rel)
+		assert.Equal(t, stages.Inconclusive, d.Verdict)
+		assert.Equal(t, []string{"unfit-data"}, rules(d.Reasons))
+	})
+}

@@ -27,16 +27,14 @@ type comparisonRun struct {
 	*Comparison
 	rel              stages.Release
 	began            time.Time
+	counting         bool // since the first look at which every side answered
 	canary, baseline sideTally
 	source           string
 	warnings         []stages.Reason
 }
 
 // sideTally is what one side has counted.
-type sideTally struct {
-	requests, failures, latency tally
-	began                       bool
-}
+type sideTally struct{ requests, failures, latency tally }
 
 func (s *sideTally) counts() sequential.Counts {
 	requests, failures := s.requests.requests(), s.failures.requests()
@@ -46,51 +44,71 @@ func (s *sideTally) counts() sequential.Counts {
 
 func (r *comparisonRun) look(ctx context.Context) look {
 	r.warnings = nil
-	at, err := r.read(ctx, "canary", r.Comparison.canary, &r.canary, time.Time{})
-	if err == nil && !r.alone {
-		_, err = r.read(ctx, "baseline", r.Comparison.baseline, &r.baseline, at)
+	var l look
+	if err := r.count(ctx); err != nil {
+		l = failedLook(r.source, err)
+	} else {
+		l = r.judge()
 	}
-	if err != nil {
-		l := failedLook(r.source, err)
-		l.warnings = r.warnings
-		return l
-	}
-	l := r.judge()
 	l.warnings = r.warnings
 	return l
 }
 
-// read takes in what one side has counted. All of it is evaluated at one time,
-// which it returns.
-func (r *comparisonRun) read(ctx context.Context, side string, from sideExpressions, into *sideTally, at time.Time) (time.Time, error) {
-	now, at, err := r.reading(ctx, side, from, at)
-	if err != nil {
-		return at, err
+// side is one side of the comparison.
+type side struct {
+	name string
+	from sideExpressions
+	into *sideTally
+}
+
+func (r *comparisonRun) sides() []side {
+	sides := []side{{"canary", r.Comparison.canary, &r.canary}}
+	if !r.alone {
+		sides = append(sides, side{"baseline", r.Comparison.baseline, &r.baseline})
 	}
-	if !into.began && !at.IsZero() {
-		if err := r.remember(ctx, side, from, into, at); err != nil {
-			return at, err
+	return sides
+}
+
+// count takes in what all sides have counted, evaluated at one time, or nothing,
+// so that they are counted over the same period.
+func (r *comparisonRun) count(ctx context.Context) error {
+	sides := r.sides()
+	now := make([]sidePoints, len(sides))
+	var at time.Time
+	var err error
+	for i, s := range sides {
+		if now[i], at, err = r.reading(ctx, s, at); err != nil {
+			return err
 		}
 	}
-	// The first failure may come later: then it is counted from zero.
-	into.failures.began = into.requests.began
-	r.lost(side, into.requests.add(now.requests))
-	r.lost(side, into.failures.add(now.failures))
-	r.lost(side, into.latency.add(now.latency))
-	into.began = true
-	return at, nil
+	if !r.counting && !at.IsZero() {
+		for _, s := range sides {
+			if err := r.remember(ctx, s, at); err != nil {
+				return err
+			}
+		}
+	}
+	for i, s := range sides {
+		// The first failure may come later: then it is counted from zero.
+		s.into.failures.began = s.into.requests.began
+		r.lost(s, s.into.requests.add(now[i].requests))
+		r.lost(s, s.into.failures.add(now[i].failures))
+		r.lost(s, s.into.latency.add(now[i].latency))
+	}
+	r.counting = true
+	return nil
 }
 
 // remember takes in the series that there were before. Those that lapsed since
 // may come back with all that they had ever counted.
-func (r *comparisonRun) remember(ctx context.Context, side string, from sideExpressions, into *sideTally, at time.Time) error {
-	past, _, err := r.reading(ctx, side, from, at.Add(-r.config.Watch.MaxAge), ErrNoData, ErrStale, ErrNotFinite)
+func (r *comparisonRun) remember(ctx context.Context, s side, at time.Time) error {
+	past, _, err := r.reading(ctx, s, at.Add(-r.config.Watch.MaxAge), ErrNoData, ErrStale, ErrNotFinite)
 	if err != nil {
 		return fmt.Errorf("before the beginning: %w", err)
 	}
-	into.requests.remember(past.requests)
-	into.failures.remember(past.failures)
-	into.latency.remember(past.latency)
+	s.into.requests.remember(past.requests)
+	s.into.failures.remember(past.failures)
+	s.into.latency.remember(past.latency)
 	return nil
 }
 
@@ -99,14 +117,14 @@ type sidePoints struct{ requests, failures, latency []point }
 
 // reading asks for what one side's counters say. Problems with the data that are
 // accepted are passed over.
-func (r *comparisonRun) reading(ctx context.Context, side string, from sideExpressions, at time.Time, accept ...error) (p sidePoints, _ time.Time, err error) {
-	if from.requests != nil {
-		a, err := r.ask(ctx, side, from.requests, at, accept)
+func (r *comparisonRun) reading(ctx context.Context, s side, at time.Time, accept ...error) (p sidePoints, _ time.Time, err error) {
+	if s.from.requests != nil {
+		a, err := r.ask(ctx, s, s.from.requests, at, accept)
 		if err != nil {
 			return p, at, err
 		}
 		at = orTime(at, a.Evaluated)
-		failed, err := r.failures(ctx, side, from, a, at, accept)
+		failed, err := r.failures(ctx, s, a, at, accept)
 		if err != nil {
 			return p, at, err
 		}
@@ -117,8 +135,8 @@ func (r *comparisonRun) reading(ctx context.Context, side string, from sideExpre
 			return p, at, err
 		}
 	}
-	if from.latency != nil {
-		a, err := r.ask(ctx, side, from.latency, at, accept)
+	if s.from.latency != nil {
+		a, err := r.ask(ctx, s, s.from.latency, at, accept)
 		if err != nil {
 			return p, at, err
 		}
@@ -130,22 +148,22 @@ func (r *comparisonRun) reading(ctx context.Context, side string, from sideExpre
 	return p, at, nil
 }
 
-func (r *comparisonRun) failures(ctx context.Context, side string, from sideExpressions, requests answer, at time.Time, accept []error) ([]Sample, error) {
-	if from.failures != nil {
+func (r *comparisonRun) failures(ctx context.Context, s side, requests answer, at time.Time, accept []error) ([]Sample, error) {
+	if s.from.failures != nil {
 		if r.config.AbsentFailuresAreNone {
 			accept = append(accept[:len(accept):len(accept)], ErrNoData)
 		}
-		a, err := r.ask(ctx, side, from.failures, at, accept)
+		a, err := r.ask(ctx, s, s.from.failures, at, accept)
 		return a.fit, err
 	}
 	var failed []Sample
-	for _, s := range requests.fit {
-		value, ok := s.Labels[r.config.FailureLabel]
+	for _, one := range requests.fit {
+		value, ok := one.Labels[r.config.FailureLabel]
 		if !ok {
-			return nil, unusable(ErrUnfit, "%s: %s has no label %s to tell failures by", side, s.series(), r.config.FailureLabel)
+			return nil, unusable(ErrUnfit, "%s: %s has no label %s to tell failures by", s.name, one.series(), r.config.FailureLabel)
 		}
 		if r.failed.MatchString(value) {
-			failed = append(failed, s)
+			failed = append(failed, one)
 		}
 	}
 	return failed, nil
@@ -154,7 +172,7 @@ func (r *comparisonRun) failures(ctx context.Context, side string, from sideExpr
 // ask asks for series of counters. Some of them may be stale as long as others
 // are fresh: what they had counted stays counted. Other problems have to be
 // accepted by the caller.
-func (r *comparisonRun) ask(ctx context.Context, side string, e *expression, at time.Time, accept []error) (answer, error) {
+func (r *comparisonRun) ask(ctx context.Context, s side, e *expression, at time.Time, accept []error) (answer, error) {
 	text, err := e.render(r.rel, window(r.rel, r.began))
 	if err != nil {
 		return answer{}, err
@@ -166,20 +184,19 @@ func (r *comparisonRun) ask(ctx context.Context, side string, e *expression, at 
 	case a.problem == nil, slices.ContainsFunc(accept, func(kind error) bool { return errors.Is(a.problem, kind) }):
 		return a, nil
 	case errors.Is(a.problem, ErrStale) && len(a.sound) > 0:
-		r.warnings = addWarnings(r.warnings, []stages.Reason{{Rule: ruleStale, Subject: side, Message: a.problem.Error()}})
+		r.warnings = addWarnings(r.warnings, []stages.Reason{{Rule: ruleStale, Subject: s.name, Message: a.problem.Error()}})
 		return a, nil
 	}
-	return a, fmt.Errorf("%s: %w", side, a.problem)
+	return a, fmt.Errorf("%s: %w", s.name, a.problem)
 }
 
-func (r *comparisonRun) lost(side string, series []string) {
-	for _, s := range series {
-		r.warnings = addWarnings(r.warnings, []stages.Reason{{Rule: "buckets-changed", Subject: side, Message: s + " has other buckets than before: what it counted in between is not known"}})
+func (r *comparisonRun) lost(s side, series []string) {
+	for _, one := range series {
+		r.warnings = addWarnings(r.warnings, []stages.Reason{{Rule: "buckets-changed", Subject: s.name, Message: one + " has other buckets than before: what it counted in between is not known"}})
 	}
 }
 
-// judge weighs what both sides have counted. Harm in one measure is enough; to be
-// safe takes all.
+// judge weighs what the sides have counted. To be safe takes all measures.
 func (r *comparisonRun) judge() look {
 	safe := true
 	l := look{sound: true}
@@ -196,11 +213,10 @@ func (r *comparisonRun) judge() look {
 		}
 		result, err := m.compare()
 		if err != nil {
-			failed := failedLook(r.source, comparisonError(m.rule, err))
 			if l.verdict == stages.Fail {
-				failed = l
+				return l // harm in one measure is enough
 			}
-			return failed
+			return failedLook(r.source, comparisonError(m.rule, err))
 		}
 		reason := stages.Reason{Rule: m.rule, Subject: r.source, Message: fmt.Sprintf("%s of the canary: %s", m.rule, result)}
 		l.status = joinStatus(l.status, reason.Message)
@@ -245,13 +261,6 @@ func comparisonError(rule string, err error) error {
 		return fmt.Errorf("%s: %w", rule, err)
 	}
 	return unusable(ErrUnfit, "%s: %v", rule, err)
-}
-
-func orTime(t, otherwise time.Time) time.Time {
-	if t.IsZero() {
-		return otherwise
-	}
-	return t
 }
 
 func joinStatus(have, more string) string {

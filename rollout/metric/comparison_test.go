@@ -340,3 +340,42 @@ func TestComparisonConformance(t *testing.T) {
 		return stagestest.GateHarness[stages.Release]{Gate: gate, Good: named("good"), Bad: named("bad"), Empty: named("empty")}
 	})
 }
+
+// counts answers each expression by what it counts at each look, from the first
+// on; the last stays. Labels are those of the counters.
+func counts(looks map[string][]map[string]float64) metric.Source {
+	answers := map[string]func(int, metric.Query) (metric.Result, error){}
+	for expression, list := range looks {
+		answers[expression] = func(n int, _ metric.Query) (metric.Result, error) {
+			var r metric.Result
+			for code, v := range list[min(n, len(list))-1] {
+				r.Samples = append(r.Samples, metric.Sample{Labels: map[string]string{"code": code}, Time: time.Now(), Value: v})
+			}
+			return r, nil
+		}
+	}
+	return &script{answers: answers}
+}
+
+func TestTheFirstFailuresCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, c := range map[string]metric.ComparisonConfig{
+			"by label": {
+				Source: counts(map[string][]map[string]float64{"r": {{"200": 0}, {"200": 0, "503": 1000}}}),
+				Canary: metric.Side{Requests: "r"}, FailureLabel: "code", FailurePattern: "5..",
+			},
+			"by metric": {
+				Source: counts(map[string][]map[string]float64{"r": {{"": 0}, {"": 1000}}, "f": {{}, {"": 1000}}}),
+				Canary: metric.Side{Requests: "r", Failures: "f"}, AbsentFailuresAreNone: true,
+			},
+			"read a scrape apart": {
+				Source: counts(map[string][]map[string]float64{"r": {{"": 0}, {"": 1000}}, "f": {{"": 0}, {"": 1003}}}),
+				Canary: metric.Side{Requests: "r", Failures: "f"},
+			},
+		} {
+			c.MaxFailureRate = 0.5
+			d := decide(t, comparison(t, c), release())
+			assert.Equal(t, stages.Fail, d.Verdict, "%s: %+v", name, d)
+		}
+	})
+}

@@ -52,7 +52,8 @@
 //	query-…          a failing query, by [Class]                [ErrQuery]
 //
 // A sample's age is reckoned by the source's clock, and the time of the deployment
-// is this machine's: they should agree to a second or two.
+// is this machine's: they should agree to a second or two. If they differ by more
+// than [Watch.MaxAge], everything is stale.
 //
 // None of them ever passes, whatever the configuration. A wrong expression and
 // refused credentials end the decision at once, because no look mends them.

@@ -217,3 +217,24 @@ func TestThresholdConformance(t *testing.T) {
 		}
 	})
 }
+
+func TestThresholdCountsABreachOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		observed := time.Now()
+		source := always(func() (metric.Result, error) {
+			return metric.Result{Samples: []metric.Sample{{Time: observed, Value: 5}}}, nil
+		})
+		gate := threshold(t, metric.ThresholdConfig{Source: source, Max: new(1.0), Breaches: 2, Watch: metric.Watch{Timeout: time.Minute}})
+		assert.Equal(t, stages.Inconclusive, decide(t, gate, release()).Verdict, "one sample is no trend")
+	})
+}
+
+func TestABreachIsNotForgottenWhenTrafficCeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &script{answers: map[string]func(int, metric.Query) (metric.Result, error){"errors": values(5), "requests": values(100, 0)}}
+		gate := threshold(t, metric.ThresholdConfig{
+			Source: source, Max: new(1.0), Breaches: 2, Traffic: "requests", MinTraffic: 10, Watch: metric.Watch{AllowUndecided: true},
+		})
+		assert.Equal(t, stages.Inconclusive, decide(t, gate, release()).Verdict)
+	})
+}

@@ -142,6 +142,13 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
+func orTime(t, otherwise time.Time) time.Time {
+	if t.IsZero() {
+		return otherwise
+	}
+	return t
+}
+
 // window is how long rel has been deployed; at least since began, if that isn't
 // known.
 func window(rel stages.Release, began time.Time) time.Duration {

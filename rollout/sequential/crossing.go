@@ -2,15 +2,15 @@ package sequential
 
 import "math"
 
-// limits is where to look for a crossing: from inside to outside, about some
+// reach is where to look for a crossing: from inside to outside, about some
 // multiples of spread away.
-type limits struct{ inside, outside, spread float64 }
+type reach struct{ inside, outside, spread float64 }
 
 // crossing returns where evidence, convex with its minimum at inside, reaches the
 // threshold on the way to outside: a little beyond, or outside if it never does.
 // Evidence grows about with the square of the distance, so that its root is
 // nearly straight.
-func crossing(in limits, threshold float64, evidence func(float64) float64) float64 {
+func crossing(in reach, threshold float64, evidence func(float64) float64) float64 {
 	inside, outside := in.inside, in.outside
 	least := evidence(inside)
 	switch {

@@ -44,7 +44,8 @@
 // Dispersion to the largest number of requests that hang together. If rates rise
 // and fall over the day and the split is changed meanwhile, the sides saw
 // different hours, and their totals differ without any harm: begin a new
-// comparison with each traffic step, and share Alpha out over the steps. Counters
+// comparison with each traffic step, and share Alpha out over the steps, as over
+// failures and latency where both are compared: errors add up. Counters
 // that start again from zero, or extrapolated numbers such as those of PromQL's
 // increase, aren't counts: sum up raw differences with [Counts.Since].
 //

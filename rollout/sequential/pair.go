@@ -128,8 +128,8 @@ func (p pair) interval(alpha, beta float64) (lower, upper float64) {
 	observed := p.canary.rate() - p.baseline.rate()
 	spread := math.Hypot(p.canary.spread(), p.baseline.spread())
 	evidence := func(difference float64) float64 { return p.least(line{slope: 1, offset: difference}) }
-	lower = crossing(limits{observed, -1, spread}, -math.Log(alpha), evidence)
-	upper = crossing(limits{observed, 1, spread}, -math.Log(beta), evidence)
+	lower = crossing(reach{observed, -1, spread}, -math.Log(alpha), evidence)
+	upper = crossing(reach{observed, 1, spread}, -math.Log(beta), evidence)
 	return lower, upper
 }
 

@@ -147,8 +147,8 @@ func (s side) interval(alpha, beta float64) (lower, upper float64) {
 	if s.n == 0 {
 		return 0, 1
 	}
-	lower = crossing(limits{s.rate(), 0, s.spread()}, -math.Log(alpha), s.against)
-	upper = crossing(limits{s.rate(), 1, s.spread()}, -math.Log(beta), s.against)
+	lower = crossing(reach{s.rate(), 0, s.spread()}, -math.Log(alpha), s.against)
+	upper = crossing(reach{s.rate(), 1, s.spread()}, -math.Log(beta), s.against)
 	return lower, upper
 }
 

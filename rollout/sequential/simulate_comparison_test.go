@@ -296,6 +296,10 @@ so far".
 const comparisonFoot = `
 Read with care: the fixed thresholds are as good as the knowledge they were chosen
 with, and they need none of the baseline's traffic. The Mann-Whitney tests compare
-points, one a minute, whatever number of requests is behind each. The streams are
-simulated with independent requests, except where the table says otherwise.
+points, one a minute, whatever number of requests is behind each. A canary 1.5
+times as slow is beyond the tolerance of 25 % by little more than the width of a
+bucket, and only 0.8 points more of its requests are slower than 0.25 s, which is
+within that column's tolerance. What is undecided after the hour comes with how
+many more requests it takes. The streams are simulated with independent requests,
+except where the table says otherwise.
 `

@@ -86,25 +86,24 @@ func averageRanks(points []float64) []float64 {
 }
 
 // kayenta is Kayenta's judge NetflixACAJudge-v1.0 with one metric of direction
-// increase: every ten minutes, all points so far, outliers taken out, are
+// increase and otherwise its defaults: every ten minutes, all points so far are
 // classified High if the 98 % confidence interval of the Hodges-Lehmann shift
-// lies above a quarter of its estimate and the mean grew, its default effect
-// size. One metric that is High scores 0, which is below any marginal score, so
-// that the canary fails.
+// lies above a quarter of its estimate and the ratio of the means, its effect
+// size, is at least 1. One metric that is High scores 0, which is below any
+// marginal score, so that the canary fails.
 func kayenta() judge {
 	const interval, confidence, tolerance = 10, 0.98, 0.25
 	return func(canary, baseline []float64) bool {
 		if len(canary)%interval != 0 {
 			return false
 		}
-		experiment, control := withoutOutliers(canary), withoutOutliers(baseline)
-		all := slices.Concat(experiment, control)
-		if slices.Equal(experiment, control) || slices.Max(all) == slices.Min(all) {
+		experiment, control := slices.Sorted(slices.Values(canary)), slices.Sorted(slices.Values(baseline))
+		if slices.Equal(experiment, control) {
 			return false
 		}
 		z := math.Sqrt2 * math.Erfinv(confidence)
 		lower, estimate := shift(experiment, control, z), shift(experiment, control, 0)
-		return lower > tolerance*math.Abs(estimate) && mean(experiment) > mean(control)
+		return lower > tolerance*math.Abs(estimate) && mean(experiment) >= mean(control)
 	}
 }
 
@@ -114,29 +113,6 @@ func mean(points []float64) float64 {
 		sum += x
 	}
 	return sum / float64(len(points))
-}
-
-// withoutOutliers returns, sorted, what Kayenta's IQRDetector keeps with a factor
-// of 3 and reduced sensitivity.
-func withoutOutliers(points []float64) []float64 {
-	sorted := slices.Clone(points)
-	slices.Sort(sorted)
-	// As Apache Commons Math's StatUtils.percentile does.
-	percentile := func(p float64) float64 {
-		at := p * float64(len(sorted)+1) / 100
-		switch i := int(at); {
-		case at < 1:
-			return sorted[0]
-		case at >= float64(len(sorted)):
-			return sorted[len(sorted)-1]
-		default:
-			return sorted[i-1] + (at-float64(i))*(sorted[i]-sorted[i-1])
-		}
-	}
-	low, high := percentile(25), percentile(75)
-	least := min(percentile(1), low-3*(high-low))
-	most := max(percentile(99), high+3*(high-low))
-	return slices.DeleteFunc(sorted, func(x float64) bool { return x < least || x > most })
 }
 
 // shift returns the shift of x, sorted, against y, sorted, at which the normal

@@ -126,10 +126,10 @@ func TestSuiteFindsWhatIsBroken(t *testing.T) {
 			return err
 		}, "answers what is not a number as it is"},
 		"deaf to cancellation": {func(ctx context.Context, _ metric.Query, _ *metric.Result, err error) error {
-			if ctx.Err() != nil {
-				return nil
+			if ctx.Err() == nil {
+				return err
 			}
-			return err
+			return nil
 		}, "stops when cancelled"},
 	} {
 		spoiled := metric.SourceFunc(func(ctx context.Context, q metric.Query) (metric.Result, error) {

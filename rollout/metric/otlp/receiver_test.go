@@ -244,3 +244,11 @@ func FuzzServeHTTP(f *testing.F) {
 		require.LessOrEqual(t, len(result.Samples), 10)
 	})
 }
+
+func TestASendersClockCanNotKeepAPointFresh(t *testing.T) {
+	r := receiver(t, nil)
+	send(t, r, gauge("active", number("200", 1, -time.Hour)))
+	list := query(t, r, "active")
+	require.Len(t, list, 1)
+	assert.WithinDuration(t, time.Now(), list[0].Time, 10*time.Second)
+}
