@@ -34,7 +34,8 @@ type Tally struct {
 	took []time.Duration
 }
 
-func (r *Report) add(version string, status int, took time.Duration, err error) {
+// add counts one request in the report's maps.
+func (r Report) add(version string, status int, took time.Duration, err error) {
 	switch {
 	case err != nil:
 		r.Lost[cause(err)]++

@@ -16,7 +16,7 @@ import (
 // HTTP/2, as they do, with one that tells what it was asked for.
 func TestServiceIsReachedThroughTheAPIServer(t *testing.T) {
 	api := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprint(w, r.Proto, " ", r.Header.Get("Authorization"), " ", r.URL)
+		_, _ = fmt.Fprint(w, r.Proto, " ", r.Header.Get("Authorization"), " ", r.URL)
 	}))
 	api.EnableHTTP2 = true
 	api.StartTLS()

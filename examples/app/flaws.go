@@ -48,7 +48,7 @@ func (f flaws) spoil(next http.Handler) http.Handler {
 				return
 			}
 		}
-		if f.failRate > 0 && rand.Float64() < f.failRate {
+		if rand.Float64() < f.failRate { //nolint:gosec // chance is all it takes
 			http.Error(w, "out of order", http.StatusInternalServerError)
 			return
 		}

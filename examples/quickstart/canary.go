@@ -58,7 +58,7 @@ func newCanary(cluster *rest.Config, metrics, app, namespace string) (*traffic.C
 	return traffic.NewCanary(traffic.CanaryConfig{
 		Stable: stable, Canary: canary, Verifiers: []stages.Verifier{ready}, Router: router, State: state,
 		Steps:       []traffic.Step{{Weight: 50, Gates: []stages.Gate[stages.Release]{errorRate}}},
-		Interval:    time.Second,
+		Interval:    5 * time.Second,
 		GateTimeout: 2 * time.Minute,
 	})
 }
