@@ -20,6 +20,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if spec, ok := os.LookupEnv(smokerEnv); ok {
+		fmt.Fprintln(os.Stderr, "smoker:", beSmoker(spec))
+		os.Exit(1)
+	}
 	if spec, ok := os.LookupEnv(pilotEnv); ok {
 		fmt.Fprintln(os.Stderr, "pilot:", bePilot(spec))
 		os.Exit(1)

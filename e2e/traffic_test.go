@@ -32,6 +32,18 @@ const (
 // canaryParts makes a canary of the sample chart: two releases behind one Service,
 // and nothing else that the cluster would have to have.
 func canaryParts(access *rest.Config, namespace string) (traffic.CanaryConfig, error) {
+	parts, err := twoReleases(access, namespace,
+		map[string]any{"replicaCount": stableReplicas, "service": map[string]any{"shared": true}},
+		map[string]any{"replicaCount": 0, "service": map[string]any{"canary": true}}) // No pods before the first step.
+	if err != nil {
+		return parts, err
+	}
+	parts.Router, err = traffic.NewReplicas(traffic.ReplicasConfig{REST: access, Namespace: namespace, Service: release, Stable: release, Canary: canaryRelease})
+	return parts, err
+}
+
+// twoReleases are all parts of a canary but the router.
+func twoReleases(access *rest.Config, namespace string, stableValues, canaryValues map[string]any) (traffic.CanaryConfig, error) {
 	deployer := func(name string, values map[string]any) (*helmx.Deployer, error) {
 		return helmx.New(helmx.Config{
 			Chart: chartDir, Release: name, Namespace: namespace, Values: helmx.Values{Map: values},
@@ -39,27 +51,22 @@ func canaryParts(access *rest.Config, namespace string) (traffic.CanaryConfig, e
 			Kubernetes: helmx.Kubernetes{REST: access}, Lock: helmx.LockConfig{TTL: 2 * time.Second},
 		})
 	}
-	stable, err := deployer(release, map[string]any{"replicaCount": stableReplicas, "service": map[string]any{"shared": true}})
+	stable, err := deployer(release, stableValues)
 	if err != nil {
 		return traffic.CanaryConfig{}, err
 	}
-	canary, err := deployer(canaryRelease, map[string]any{"replicaCount": 0, "service": map[string]any{"canary": true}})
+	canary, err := deployer(canaryRelease, canaryValues)
 	if err != nil {
 		return traffic.CanaryConfig{}, err
 	}
-	// The canary has no pods before its first step.
 	ready, err := rollout.New(rollout.Config{REST: access, Timeout: rolloutTimeout, AllowUnused: true})
-	if err != nil {
-		return traffic.CanaryConfig{}, err
-	}
-	router, err := traffic.NewReplicas(traffic.ReplicasConfig{REST: access, Namespace: namespace, Service: release, Stable: release, Canary: canaryRelease})
 	if err != nil {
 		return traffic.CanaryConfig{}, err
 	}
 	state, err := traffic.NewConfigMap(traffic.ConfigMapConfig{REST: access, Namespace: namespace, Release: release})
 	return traffic.CanaryConfig{
-		Stable: stable, Canary: canary, Verifiers: []stages.Verifier{ready}, Router: router, State: state,
-		Steps:    []traffic.Step{{Weight: 30, For: time.Second}, {Weight: 50, For: time.Second}},
+		Stable: stable, Canary: canary, Verifiers: []stages.Verifier{ready}, State: state,
+		Steps:    []traffic.Step{{Weight: 30, For: time.Second}, {Weight: 50, For: time.Second, Extend: 30 * time.Second}},
 		Interval: 250 * time.Millisecond, Drain: time.Second,
 	}, err
 }
@@ -147,9 +154,13 @@ func (c *census) requireUnharmed(t *testing.T) {
 
 // requireNoCanary checks that all traffic is on a stable release of this version,
 // and that nothing of a canary is left.
-func (w *world) requireNoCanary(t *testing.T, namespace, version string) {
+func (w *world) requireNoCanary(t *testing.T, namespace, version string, img stages.Image) {
 	t.Helper()
 	ctx := labtest.Context(t)
+	// A restore doesn't wait for pods.
+	_, err := w.verifiers(t, w.rest)[0].Verify(ctx, stages.Release{Image: img, Name: release, Namespace: namespace,
+		Objects: []stages.Object{{APIVersion: "apps/v1", Kind: "Deployment", Namespace: namespace, Name: release}}})
+	require.NoError(t, err)
 	status, err := w.newCanary(t, namespace).Status(ctx)
 	require.NoError(t, err)
 	assert.Nil(t, status.Record)
@@ -190,7 +201,7 @@ func TestCanary(t *testing.T) {
 		t.Logf("promoted within %s; in the step of 50%%: %v", time.Since(began).Round(100*time.Millisecond), gate.seen)
 		share := float64(gate.seen["shop 1.1.0"]) / float64(gate.seen["shop 1.0.0"]+gate.seen["shop 1.1.0"])
 		assert.InDelta(t, 0.5, share, 0.15, "the share of requests that the canary served")
-		w.requireNoCanary(t, ns, "1.1.0")
+		w.requireNoCanary(t, ns, "1.1.0", images["1.1.0"])
 	})
 	t.Run("is aborted by a breach", func(t *testing.T) {
 		gate := c.gate(stages.Fail, "shop 1.1.0", "shop 1.2.0")
@@ -202,7 +213,7 @@ func TestCanary(t *testing.T) {
 		assert.Equal(t, 50, aborted.Weight)
 		assert.Empty(t, aborted.Left)
 		assert.NotEmpty(t, stages.EvidenceOf(err))
-		w.requireNoCanary(t, ns, "1.1.0")
+		w.requireNoCanary(t, ns, "1.1.0", images["1.1.0"])
 		before := c.now()["shop 1.2.0"]
 		assert.Positive(t, before, "the canary had traffic")
 		w.requirePage(t, ns, "1.1.0")
@@ -218,9 +229,44 @@ func TestCanary(t *testing.T) {
 		t.Log(err)
 		assert.Empty(t, aborted.Left)
 		assert.Zero(t, c.now()["shop 1.3.0"])
-		w.requireNoCanary(t, ns, "1.1.0")
+		w.requireNoCanary(t, ns, "1.1.0", images["1.1.0"])
 	})
 	c.requireUnharmed(t)
+}
+
+// TestBlueGreen switches a Service over, and back at once when the new colour is
+// bad.
+func TestBlueGreen(t *testing.T) {
+	w := newWorld(t)
+	ns := w.namespace(t)
+	ctx := labtest.Context(t)
+	parts, err := twoReleases(w.rest, ns, map[string]any{"replicaCount": stableReplicas},
+		map[string]any{"replicaCount": stableReplicas, "service": map[string]any{"canary": true}})
+	require.NoError(t, err)
+	parts.Router, err = traffic.NewSelector(traffic.SelectorConfig{REST: w.rest, Namespace: ns, Service: release, Stable: release, Canary: canaryRelease})
+	require.NoError(t, err)
+	deliver := func(version string, gates ...stages.Gate[stages.Release]) error {
+		img, err := w.builder(t, ns).Build(ctx, source(version))
+		require.NoError(t, err)
+		parts.Steps = []traffic.Step{{Weight: 100, For: 2 * time.Second, Extend: 30 * time.Second, Gates: gates}}
+		c, err := traffic.NewCanary(parts)
+		require.NoError(t, err)
+		rel, err := c.Deploy(ctx, bypassed(t, img, version))
+		if err == nil {
+			_, err = w.verifiers(t, w.rest)[0].Verify(ctx, rel)
+		}
+		return err
+	}
+	require.NoError(t, deliver("1.0.0"))
+	c := w.census(t, ns)
+	promoted := c.gate(stages.Pass, "shop 1.0.0", "shop 1.1.0")
+	require.NoError(t, deliver("1.1.0", promoted))
+	t.Logf("in the step of 100%%: %v", promoted.seen)
+	w.requirePage(t, ns, "1.1.0")
+	require.ErrorIs(t, deliver("1.2.0", c.gate(stages.Fail, "shop 1.1.0", "shop 1.2.0")), stages.ErrGateRefused)
+	w.requirePage(t, ns, "1.1.0")
+	c.requireUnharmed(t)
+	assert.Positive(t, c.served["shop 1.2.0"], "the new colour had all the traffic")
 }
 
 // censusGate decides when both versions have answered often enough to tell a share.
@@ -399,7 +445,7 @@ func TestKilledCanary(t *testing.T) {
 			assert.Equal(t, p.Run, status.Record.Run)
 			t.Logf("left behind: %s, step %d, %s", status.Record.Phase, status.Record.Step, status.Traffic)
 			version := k.goOn(t, p.Run, cp)
-			w.requireNoCanary(t, ns, version)
+			w.requireNoCanary(t, ns, version, map[string]stages.Image{"1.0.0": old, "1.1.0": next}[version])
 		})
 	}
 	c.requireUnharmed(t)

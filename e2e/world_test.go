@@ -22,6 +22,7 @@ import (
 	"github.com/fairlead-dev/fairlead/pipeline"
 	"github.com/fairlead-dev/fairlead/registry"
 	"github.com/fairlead-dev/fairlead/rollout"
+	"github.com/fairlead-dev/fairlead/rollout/smoke"
 	"github.com/fairlead-dev/fairlead/scan"
 	"github.com/fairlead-dev/fairlead/scan/trivy"
 	"github.com/fairlead-dev/fairlead/sign"
@@ -178,11 +179,11 @@ func (w *world) verifiers(t *testing.T, access *rest.Config) []stages.Verifier {
 	require.NoError(t, err)
 	curl, err := stages.ParseImage(w.box.Base.Base)
 	require.NoError(t, err)
-	smoke, err := rollout.NewSmoke(rollout.SmokeConfig{
+	reachable, err := smoke.NewPod(smoke.PodConfig{
 		REST: access, Image: curl, URL: "http://{{.Release}}.{{.Namespace}}.svc/healthz/ready",
 	})
 	require.NoError(t, err)
-	return []stages.Verifier{ready, smoke}
+	return []stages.Verifier{ready, reachable}
 }
 
 // run delivers src through cfg, and closes the pipeline with the test.

@@ -61,7 +61,8 @@ type RBACOptions struct {
 	// Verify covers the watching of the rollout, and its diagnosis, by package
 	// rollout: the workloads of the chart, their pods with logs, and events.
 	Verify bool
-	// Smoke covers the smoke tests of package rollout, which run in pods.
+	// Smoke covers the smoke tests of package rollout/smoke that run in a pod. Its
+	// package comment tells what the others need.
 	Smoke bool
 }
 

@@ -35,6 +35,9 @@ type Config struct {
 	// AllowUnused accepts a release in which no pod runs the image, such as one
 	// of nothing but a CronJob, or one scaled to zero.
 	AllowUnused bool
+	// Completion waits for a pod of its own until it has succeeded, not only until it
+	// is ready. A pod that restarts its containers whenever they end never does.
+	Completion bool
 	// LogLines and LogBytes bound the log lines collected from each failing
 	// container. Default 20 lines and 8 KiB.
 	LogLines int

@@ -46,9 +46,8 @@
 // better; where it has not, the diagnosis says so. Other objects are read by
 // metadata only, so that no Secret's content is ever asked for.
 //
-// A [Smoke] test is a second verifier, which runs a pod of its own in the
-// cluster to fetch a URL of the release; it needs create, delete, list and watch
-// on pods and get on pods/log.
+// Smoke tests, which ask the release whether it works, are in package
+// [github.com/fairlead-dev/fairlead/rollout/smoke].
 //
 // Metric gates have their place beside these as a [stages.Gate] of
 // [stages.Release].

@@ -34,20 +34,6 @@ func Example() {
 	// Output: true
 }
 
-func ExampleNewSmoke() {
-	curl, err := stages.ParseImage("docker.io/curlimages/curl@sha256:aa45e9d93122a3cfdf8d7de272e2798ea63733eeee6d06bd2ee4f2f8c4027d7c")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	smoke, err := rollout.NewSmoke(rollout.SmokeConfig{
-		REST: &rest.Config{Host: "https://kubernetes.example"}, Image: curl,
-		URL: "http://{{.Release}}.{{.Namespace}}.svc.cluster.local/healthz/ready", Body: "ok",
-	})
-	fmt.Println(smoke != nil, err)
-	// Output: true <nil>
-}
-
 func ExampleDefaultRule() {
 	rule := rollout.DefaultRule(rollout.Crash)
 	fmt.Println(rule.Class == rollout.TerminalAfter, rule.Count)

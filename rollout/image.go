@@ -98,3 +98,19 @@ func pins(want stages.Image, spec corev1.PodSpec) bool {
 	}
 	return false
 }
+
+// RunsImage reports whether pod is seen to run img: at least one container that
+// has started runs its digest, as [Verifier] would prove it, and none another
+// digest of its repository.
+func RunsImage(pod *corev1.Pod, img stages.Image) bool {
+	specs, seen := specImages(pod), false
+	for _, s := range allStatuses(pod) {
+		switch p, _ := prove(img, specs[s.Name], s, false); p {
+		case proven, pinned:
+			seen = true
+		case foreign:
+			return false
+		}
+	}
+	return seen
+}

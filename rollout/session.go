@@ -23,8 +23,6 @@ type session struct {
 	targets  []stages.Object
 	// only narrows the feeds of pods to one name; empty for all.
 	only string
-	// toEnd waits until a bare pod has succeeded, not until it is ready.
-	toEnd bool
 	// others must exist; the check runs beside the watches.
 	others func(context.Context) (objectsFound, error)
 	// progress tells of a workload's changes.
@@ -58,7 +56,7 @@ type objectsResult struct {
 func (s *session) run(ctx context.Context) (outcome, error) {
 	s.began = time.Now()
 	s.world = newWorld()
-	s.inspector = &inspector{world: s.world, image: s.image, strict: s.settings.StrictImageID, settle: s.settings.Settle, toEnd: s.toEnd, ready: map[readyKey]time.Time{}}
+	s.inspector = &inspector{world: s.world, image: s.image, strict: s.settings.StrictImageID, settle: s.settings.Settle, toEnd: s.settings.Completion, ready: map[readyKey]time.Time{}}
 	s.patience = &patience{rules: s.settings.rules, seen: map[string]*sighting{}}
 	s.told, s.doneSince = map[stages.Object]string{}, map[stages.Object]time.Time{}
 

@@ -62,6 +62,9 @@ func (v *Verifier) Verify(ctx context.Context, rel stages.Release) (stages.Verif
 			stages.ReportProgress(ctx, stages.Progress{ID: id, Message: message})
 		},
 	}
+	if v.settings.Completion && len(targets) == 1 && targets[0].Kind == "Pod" {
+		s.only = targets[0].Name
+	}
 	if len(targets) == 0 && !v.settings.AllowUnused {
 		return stages.Verification{}, stages.Permanent(unusedFailure(subject, rel.Image))
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/fairlead-dev/fairlead/pipeline"
 	"github.com/fairlead-dev/fairlead/registry"
 	"github.com/fairlead-dev/fairlead/rollout"
+	"github.com/fairlead-dev/fairlead/rollout/smoke"
 	"github.com/fairlead-dev/fairlead/scan"
 	"github.com/fairlead-dev/fairlead/scan/trivy"
 	"github.com/fairlead-dev/fairlead/sign"
@@ -89,7 +90,7 @@ func newPipeline(box *sandbox.Sandbox, app, namespace string, canary bool) (*pip
 	if err != nil {
 		return nil, err
 	}
-	smoke, err := rollout.NewSmoke(rollout.SmokeConfig{
+	reachable, err := smoke.NewPod(smoke.PodConfig{
 		REST: cluster, Image: curl, URL: "http://{{.Release}}.{{.Namespace}}.svc/healthz/ready",
 	})
 	if err != nil {
@@ -104,7 +105,7 @@ func newPipeline(box *sandbox.Sandbox, app, namespace string, canary bool) (*pip
 		PlanGates: []stages.Gate[stages.Plan]{rules},
 		Signer:    signer,
 		Deployer:  deployer,
-		Verifiers: []stages.Verifier{ready, smoke},
+		Verifiers: []stages.Verifier{ready, reachable},
 		Observers: []pipeline.Observer{notify.NewConsole(os.Stdout)},
 	})
 }

@@ -25,12 +25,13 @@ var imports = []row{
 	{folder: "helmx", may: []string{"stages"}},
 	{folder: "helmx/sops/cloudkms", may: []string{"stages", "helmx"}},
 	{folder: "rollout", may: []string{"stages"}},
+	{folder: "rollout/traffic", may: []string{"stages"}},
+	{folder: "rollout/traffic/traffictest", may: []string{"stages", "stages/stagestest", "rollout/traffic"}},
 	{folder: "rollout/sequential"},
 	{folder: "rollout/metric", may: []string{"stages", "rollout/sequential"}},
 	{folder: "rollout/metric/metrictest", may: []string{"rollout/metric"}},
 	{folder: "rollout/metric/prometheus", may: []string{"stages", "rollout/metric"}},
 	{folder: "rollout/metric/otlp", may: []string{"stages", "rollout/metric"}},
-	{folder: "rollout/traffic/traffictest", may: []string{"stages", "stages/stagestest", "rollout"}},
 	{folder: "notify", may: []string{"stages", "pipeline"}},
 	{folder: "examples", may: everything},
 	{folder: "e2e", may: everything},
@@ -40,7 +41,7 @@ var imports = []row{
 // the tests of whatever declares an interface use the suite made for it.
 var testEdgesIgnored = []edge{
 	{from: "stages", to: "stages/stagestest"},
-	{from: "rollout", to: "rollout/traffic/traffictest"},
+	{from: "rollout/traffic", to: "rollout/traffic/traffictest"},
 }
 
 // The third-party families that budgets speak of, as import path prefixes.
@@ -53,6 +54,7 @@ var (
 	cosign     = []string{"github.com/sigstore/cosign"}
 	prometheus = []string{"github.com/prometheus"}
 	otlp       = []string{"go.opentelemetry.io/proto"}
+	grpc       = []string{"google.golang.org/grpc"}
 	clouds     = []string{"cloud.google.com/go", "github.com/aws", "github.com/Azure/azure-sdk-for-go"}
 )
 
@@ -68,12 +70,14 @@ var budgets = []budget{
 	{folder: "stages/policy", never: join(kubernetes, helm, trivy, buildkit, cosign, clouds)},
 	{folder: "stages/buildkit", never: join(kubernetes, helm, trivy, opa, cosign, clouds)},
 	{folder: "helmx", never: join(trivy, opa, buildkit, cosign, clouds)},
+	{folder: "rollout/traffic", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc)},
+	{folder: "rollout/traffic/traffictest", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc)},
+	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc)},
+	{folder: "rollout/smoke/grpcprobe", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp)},
 	{folder: "rollout/sequential", only: []string{}},
-	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp)},
 	{folder: "rollout/metric", only: []string{}},
 	{folder: "rollout/metric/prometheus", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, otlp)},
 	{folder: "rollout/metric/otlp", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, prometheus)},
-	{folder: "rollout/traffic/traffictest", never: join(helm, trivy, opa, buildkit, cosign, clouds)},
 }
 
 // owners are the only folders whose production code may name a module, so that

@@ -78,7 +78,7 @@ func (f *flight) restoreStable(ctx context.Context, e *AbortError) {
 	}
 	var restored stages.Restoration
 	err := insist(ctx, f.cfg.AbortTimeout, func(ctx context.Context) (err error) {
-		restored, err = f.cfg.Stable.(stages.Compensator).Restore(ctx, f.record.Run, f.record.Stable)
+		restored, err = f.restorer.Restore(ctx, f.record.Run, f.record.Stable)
 		return err
 	})
 	if err != nil {
@@ -172,7 +172,7 @@ func (c *Canary) Restore(ctx context.Context, run string, cp stages.Checkpoint) 
 	if err != nil {
 		return stages.Restoration{}, fmt.Errorf("restore %s: %w", cp.Subject, err)
 	}
-	restored, err := c.cfg.Stable.(stages.Compensator).Restore(ctx, run, stable)
+	restored, err := c.restorer.Restore(ctx, run, stable)
 	if err != nil {
 		return restored, err
 	}

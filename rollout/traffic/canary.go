@@ -20,6 +20,10 @@ import (
 // same release exclude each other by the lock of the stable release.
 type Canary struct {
 	cfg CanaryConfig
+	// The abilities of the two deployers.
+	planner  stages.Planner
+	restorer stages.Compensator
+	remover  stages.Uninstaller
 
 	mu    sync.Mutex
 	holds map[string]*hold
@@ -43,10 +47,22 @@ var (
 // NewCanary returns a canary, without asking the cluster anything yet. Its error
 // matches [stages.ErrInvalid].
 func NewCanary(config CanaryConfig) (*Canary, error) {
-	if err := config.prepare(); err != nil {
-		return nil, err
+	c := &Canary{holds: map[string]*hold{}}
+	c.planner, _ = config.Stable.(stages.Planner)
+	c.restorer, _ = config.Stable.(stages.Compensator)
+	c.remover, _ = config.Canary.(stages.Uninstaller)
+	problems := config.prepare()
+	if c.planner == nil || c.restorer == nil {
+		problems = append(problems, errors.New("Stable must be a deployer that can plan (stages.Planner) and restore (stages.Compensator)"))
 	}
-	return &Canary{cfg: config, holds: map[string]*hold{}}, nil
+	if c.remover == nil {
+		problems = append(problems, errors.New("Canary must be a deployer that can remove its release (stages.Uninstaller)"))
+	}
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("%w: canary configuration: %w", stages.ErrInvalid, errors.Join(problems...))
+	}
+	c.cfg = config
+	return c, nil
 }
 
 // Deploy takes the image through the canary's steps and promotes it. It returns
@@ -122,7 +138,7 @@ type plans struct {
 }
 
 func (c *Canary) plan(ctx context.Context, req stages.PlanRequest) (plans, error) {
-	stable, err := c.cfg.Stable.(stages.Planner).Plan(ctx, req)
+	stable, err := c.planner.Plan(ctx, req)
 	if err != nil {
 		return plans{}, err
 	}
@@ -254,7 +270,7 @@ type checkpointState struct {
 // Checkpoint records the stable release. A canary is never part of what there is
 // to go back to.
 func (c *Canary) Checkpoint(ctx context.Context, req stages.CheckpointRequest) (stages.Checkpoint, error) {
-	stable, err := c.cfg.Stable.(stages.Compensator).Checkpoint(ctx, req)
+	stable, err := c.restorer.Checkpoint(ctx, req)
 	if err != nil {
 		return stages.Checkpoint{}, err
 	}

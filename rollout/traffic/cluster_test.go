@@ -69,9 +69,17 @@ func (c *cluster) requireCalm(img stages.Image) {
 type process struct {
 	*cluster
 	calls int
-	// fault is asked before and after the effect of every call.
-	fault func(call string, n int, after bool) error
-	log   []string
+	// fault is asked before and after the effect of every call, by one at a time.
+	faults sync.Mutex
+	fault  func(call string, n int, after bool) error
+	log    []string
+}
+
+// die has every call fail from now on.
+func (p *process) die() {
+	p.faults.Lock()
+	defer p.faults.Unlock()
+	p.fault = func(string, int, bool) error { return errDead }
 }
 
 var errDead = errors.New("the process is dead")
@@ -96,6 +104,8 @@ func (p *process) call(ctx context.Context, name string, effect func() error) er
 }
 
 func (p *process) check(name string, n int, after bool) error {
+	p.faults.Lock()
+	defer p.faults.Unlock()
 	if p.fault == nil {
 		return nil
 	}

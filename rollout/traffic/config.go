@@ -83,8 +83,8 @@ const (
 	DefaultEvidenceTimeout = 10 * time.Second
 )
 
-// prepare checks c and fills in the defaults.
-func (c *CanaryConfig) prepare() error {
+// prepare fills in the defaults, and returns what is wrong with c.
+func (c *CanaryConfig) prepare() (problems []error) {
 	c.Steps, c.Verifiers = slices.Clone(c.Steps), slices.Clone(c.Verifiers)
 	c.Interval = cmp.Or(c.Interval, DefaultInterval)
 	c.GateTimeout = cmp.Or(c.GateTimeout, DefaultGateTimeout)
@@ -95,7 +95,7 @@ func (c *CanaryConfig) prepare() error {
 	if c.Watch == nil && len(c.Verifiers) > 0 {
 		c.Watch = c.Verifiers[0]
 	}
-	problems := c.checkParts()
+	problems = c.checkParts()
 	for i, s := range c.Steps {
 		switch {
 		case s.Weight < 1 || s.Weight > 100:
@@ -116,10 +116,7 @@ func (c *CanaryConfig) prepare() error {
 			problems = append(problems, fmt.Errorf("%s can't be negative", name))
 		}
 	}
-	if len(problems) > 0 {
-		return fmt.Errorf("%w: canary configuration: %w", stages.ErrInvalid, errors.Join(problems...))
-	}
-	return nil
+	return problems
 }
 
 func (c *CanaryConfig) checkParts() (problems []error) {
@@ -128,11 +125,6 @@ func (c *CanaryConfig) checkParts() (problems []error) {
 			problems = append(problems, errors.New(problem))
 		}
 	}
-	_, compensates := c.Stable.(stages.Compensator)
-	_, plans := c.Stable.(stages.Planner)
-	_, uninstalls := c.Canary.(stages.Uninstaller)
-	require(c.Stable != nil && compensates && plans, "Stable must be a deployer that can plan (stages.Planner) and restore (stages.Compensator)")
-	require(c.Canary != nil && uninstalls, "Canary must be a deployer that can remove its release (stages.Uninstaller)")
 	require(c.Router != nil, "Router is required")
 	require(c.State != nil, "State is required; NewConfigMap makes one")
 	require(len(c.Steps) > 0, "Steps are required; one of weight 100 makes a blue/green deployment")

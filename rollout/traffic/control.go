@@ -106,7 +106,7 @@ func (c *Canary) Promote(ctx context.Context, req stages.DeployRequest) (stages.
 		return stages.Release{}, fmt.Errorf("promote the canary: %w: it is of %s", stages.ErrSubjectMismatch, f.record.Image)
 	}
 	f.req = req
-	cp, err := c.cfg.Stable.(stages.Compensator).Checkpoint(ctx, stages.CheckpointRequest{Run: req.Run, Image: f.record.Image})
+	cp, err := c.restorer.Checkpoint(ctx, stages.CheckpointRequest{Run: req.Run, Image: f.record.Image})
 	if err != nil {
 		return stages.Release{}, fmt.Errorf("promote the canary: checkpoint of the stable release: %w", err)
 	}

@@ -129,7 +129,7 @@ func TestRecordDeletedByHand(t *testing.T) {
 				assert.NoError(t, err)
 				assert.NoError(t, c.state.Delete(t.Context(), version))
 				if died {
-					p.fault = func(string, int, bool) error { return errDead }
+					p.die()
 				}
 			})
 			defer timer.Stop()

@@ -40,7 +40,7 @@ func (c *Canary) begin(ctx context.Context, req stages.DeployRequest) (*flight, 
 	}
 	f.progress("going on with the canary of run %s at step %d", record.Run, record.Step)
 	// The stable release has not moved since, or its own lock would tell.
-	cp, err := c.cfg.Stable.(stages.Compensator).Checkpoint(ctx, stages.CheckpointRequest{Run: req.Run, Image: record.Image})
+	cp, err := c.restorer.Checkpoint(ctx, stages.CheckpointRequest{Run: req.Run, Image: record.Image})
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint of the stable release: %w", err)
 	}
@@ -62,7 +62,7 @@ func (c *Canary) start(ctx context.Context, req stages.DeployRequest) (*flight, 
 		return nil, fmt.Errorf("no canary is under way: %w", &ChangedError{Want: []int{0}, Got: split.Canary, Detail: split.Detail})
 	}
 	img := req.Clearance.Image()
-	cp, err := c.cfg.Stable.(stages.Compensator).Checkpoint(ctx, stages.CheckpointRequest{Run: req.Run, Image: img})
+	cp, err := c.restorer.Checkpoint(ctx, stages.CheckpointRequest{Run: req.Run, Image: img})
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint of the stable release: %w", err)
 	}
@@ -215,7 +215,7 @@ func (f *flight) remove(ctx context.Context) error {
 	}
 	f.progress("removing the canary")
 	err := insist(ctx, f.cfg.AbortTimeout, func(ctx context.Context) error {
-		_, err := f.cfg.Canary.(stages.Uninstaller).Uninstall(ctx, f.record.Run)
+		_, err := f.remover.Uninstall(ctx, f.record.Run)
 		return err
 	})
 	if err != nil {

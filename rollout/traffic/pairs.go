@@ -29,9 +29,9 @@ func (p *pair) add(index int, weight int64, stable, canary bool) {
 	}
 }
 
-func (p pair) concerned() bool { return p.stables+p.canaries > 0 }
+func (p *pair) concerned() bool { return p.stables+p.canaries > 0 }
 
-func (p pair) problem() string {
+func (p *pair) problem() string {
 	switch {
 	case p.stables == 0:
 		return "sends to the canary, and not to the stable release"
@@ -47,7 +47,7 @@ func (p pair) problem() string {
 	return ""
 }
 
-func (p pair) share() int { return share(p.canaryWeight, p.stableWeight+p.canaryWeight) }
+func (p *pair) share() int { return share(p.canaryWeight, p.stableWeight+p.canaryWeight) }
 
 // pairs are the rules that are divided, at least one.
 type pairs []pair

@@ -117,7 +117,7 @@ func (f *flight) look(ctx context.Context, step Step) ([]stages.Decision, error)
 		})
 	}
 	wg.Wait()
-	decisions = append(decisions, standing)
+	decisions = slices.Concat(decisions, []stages.Decision{standing})
 	slices.SortStableFunc(decisions, func(a, b stages.Decision) int { return severity(b) - severity(a) })
 	return decisions, nil
 }
