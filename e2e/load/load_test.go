@@ -55,7 +55,9 @@ func TestEachRequestIsCountedOnce(t *testing.T) {
 			w.Header().Set("X-Version", "1.1.0")
 			http.Error(w, "out of order", http.StatusInternalServerError)
 		},
-		func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no backend", http.StatusServiceUnavailable) },
+		func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "no backend", http.StatusServiceUnavailable)
+		},
 		func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 	)
 	g := start(t, load.Config{URL: url, Rate: 200})
