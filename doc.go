@@ -20,7 +20,11 @@
 //   - [github.com/fairlead-dev/fairlead/sign] signs and verifies as cosign does.
 //   - [github.com/fairlead-dev/fairlead/stages/policy] gates rendered manifests with Rego.
 //   - [github.com/fairlead-dev/fairlead/helmx] renders, diffs, deploys and restores Helm releases.
-//   - [github.com/fairlead-dev/fairlead/rollout] watches a release until it runs, or says why it can't.
+//   - [github.com/fairlead-dev/fairlead/rollout] watches a release until it runs, or says why it can't;
+//     [github.com/fairlead-dev/fairlead/rollout/smoke] tries it out.
+//   - [github.com/fairlead-dev/fairlead/rollout/metric] gates a release by its metrics, with the
+//     statistics of [github.com/fairlead-dev/fairlead/rollout/sequential].
+//   - [github.com/fairlead-dev/fairlead/rollout/traffic] shifts traffic to a canary, and takes it back.
 //   - [github.com/fairlead-dev/fairlead/notify] tells people and machines what a run does.
 //
 // Adapters meet in [stages] and don't import each other (sign, which needs a

@@ -57,6 +57,12 @@ const (
 	Starting         Cause = "Starting"
 	TimedOut         Cause = "TimedOut"
 	SmokeFailed      Cause = "SmokeFailed"
+
+	VolumeLost     Cause = "VolumeLost"
+	NoAddress      Cause = "NoAddress"
+	NotAccepted    Cause = "NotAccepted"
+	NotReconciled  Cause = "NotReconciled"
+	ResourceFailed Cause = "ResourceFailed"
 )
 
 // Class says what a cause means for a rollout.
@@ -150,6 +156,12 @@ var causeTable = map[Cause]causeRow{
 	Starting:         {never(), "see the pod's events"},
 	TimedOut:         {never(), "see what is not ready, or raise the timeout"},
 	SmokeFailed:      {atOnce(), "see the response: service, port, path and network policies"},
+
+	VolumeLost:     {atOnce(), "restore the PersistentVolume, or delete the claim and restore its data"},
+	NoAddress:      {never(), "check that a controller serves objects of this class, its quota, and its events"},
+	NotAccepted:    {after(time.Minute), "see the controller's message: names, references and what it allows"},
+	NotReconciled:  {never(), "see the object's conditions and the logs of its controller"},
+	ResourceFailed: {atOnce(), "see the object's conditions and the logs of its controller"},
 }
 
 // Causes returns all causes in alphabetical order.

@@ -2,13 +2,9 @@ package rollout
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
-	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/fairlead-dev/fairlead/stages"
@@ -16,9 +12,13 @@ import (
 
 // Config configures a [Verifier].
 type Config struct {
-	// REST is how to reach the cluster, required. It is copied. Without a rate
-	// limit of its own it gets 50 requests per second in bursts of 100.
+	// REST is how to reach the cluster. It is copied. Without a rate limit of its
+	// own it gets 50 requests per second in bursts of 100. Required, unless Cluster
+	// is set.
 	REST *rest.Config
+	// Cluster is a connection to share with other verifiers, see [Connect]. Closing
+	// the verifier leaves it open.
+	Cluster *Cluster
 	// Timeout bounds a verification. Default 5 minutes.
 	Timeout time.Duration
 	// Settle is how long a pod without a readiness probe must have run until it
@@ -35,6 +35,16 @@ type Config struct {
 	// AllowUnused accepts a release in which no pod runs the image, such as one
 	// of nothing but a CronJob, or one scaled to zero.
 	AllowUnused bool
+	// Readiness says how to judge objects of kinds that this package doesn't know,
+	// or knows otherwise.
+	Readiness []Readiness
+	// IngressAddress requires every Ingress to have been given an address. By
+	// default one only has to exist: many controllers never write an address.
+	IngressAddress bool
+	// AllowUnavailable accepts a workload as rolled out while as many of its pods
+	// are missing as its own maxUnavailable permits, but not all of them: one
+	// broken node then doesn't fail a DaemonSet. By default every pod must be ready.
+	AllowUnavailable bool
 	// Completion waits for a pod of its own until it has succeeded, not only until it
 	// is ready. A pod that restarts its containers whenever they end never does.
 	Completion bool
@@ -65,12 +75,17 @@ const (
 // settings is a Config that was checked and completed.
 type settings struct {
 	Config
-	rules map[Cause]Rule
-	clean cleaner
+	rules     map[Cause]Rule
+	readiness map[string]ReadinessCheck // by API group and kind
+	clean     cleaner
 }
 
 func (c Config) complete() (settings, error) {
 	rules, err := rulesWith(c.Rules)
+	if err != nil {
+		return settings{}, err
+	}
+	checks, err := checksByKind(c.Readiness)
 	switch {
 	case err != nil:
 		return settings{}, err
@@ -82,38 +97,5 @@ func (c Config) complete() (settings, error) {
 	c.LogLines = cmp.Or(c.LogLines, DefaultLogLines)
 	c.LogBytes = cmp.Or(c.LogBytes, DefaultLogBytes)
 	c.EvidenceTimeout = cmp.Or(c.EvidenceTimeout, DefaultEvidenceTimeout)
-	return settings{Config: c, rules: rules, clean: cleaner{extra: c.Redact}}, nil
-}
-
-// cluster is a connection that every call of a stage shares.
-type cluster struct {
-	client kubernetes.Interface
-	rest   *rest.Config
-	http   *http.Client
-}
-
-func connect(config *rest.Config) (cluster, error) {
-	if config == nil {
-		return cluster{}, fmt.Errorf("%w: Config.REST is required", stages.ErrInvalid)
-	}
-	c := rest.CopyConfig(config)
-	if c.RateLimiter == nil && c.QPS == 0 {
-		c.QPS, c.Burst = defaultQPS, defaultBurst
-	}
-	httpClient, err := rest.HTTPClientFor(c)
-	if err != nil {
-		return cluster{}, errors.Join(stages.ErrInvalid, fmt.Errorf("configure the connection to %s: %w", c.Host, err))
-	}
-	client, err := kubernetes.NewForConfigAndClient(c, httpClient)
-	if err != nil {
-		return cluster{}, errors.Join(stages.ErrInvalid, fmt.Errorf("configure the connection to %s: %w", c.Host, err))
-	}
-	return cluster{client: client, rest: c, http: httpClient}, nil
-}
-
-// close lets go of idle connections.
-func (c cluster) close() {
-	if c.http != nil {
-		utilnet.CloseIdleConnectionsFor(c.http.Transport)
-	}
+	return settings{Config: c, rules: rules, readiness: checks, clean: cleaner{extra: c.Redact}}, nil
 }

@@ -67,11 +67,11 @@ func TestOtherObjects(t *testing.T) {
 
 	verified, err := v.Verify(t.Context(), release(t, service, secret))
 	require.NoError(t, err)
-	assert.Equal(t, "1 other objects exist; not allowed to look at Secret shop/shop", verified.Checks[0].Message)
+	assert.Equal(t, "1 other objects exist; not allowed to look at Secret shop/shop; not known whether ready, for want of the verbs list and watch: Service shop/shop", verified.Checks[0].Message)
 
 	for _, absent := range []stages.Object{
-		{APIVersion: "v1", Kind: "Service", Name: "gone"},
-		{APIVersion: "example.com/v1", Kind: "Widget", Name: "shop"},
+		{APIVersion: "v1", Kind: "Service", Namespace: ns, Name: "gone"},
+		{APIVersion: "v1", Kind: "ConfigMap", Name: "gone"},
 	} {
 		_, err = v.Verify(t.Context(), release(t, service, absent))
 		var f *Failure

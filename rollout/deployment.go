@@ -28,11 +28,11 @@ func (in *inspector) deployment(o stages.Object, now time.Time) assessment {
 	if a.waiting = unobserved(d.Generation, d.Status.ObservedGeneration); a.waiting != "" {
 		return a
 	}
-	if d.Spec.Paused {
-		a.fail(Paused, owner, "Paused", "spec.paused is true")
+	current, all, known := in.newestPods(d)
+	if !known && d.Spec.Paused {
+		paused(&a, owner)
 		return a
 	}
-	current, all, known := in.newestPods(d)
 	if !known {
 		a.waiting = "its new ReplicaSet does not exist yet"
 		in.refusals(&a, owner, 0)
@@ -41,9 +41,15 @@ func (in *inspector) deployment(o stages.Object, now time.Time) assessment {
 	in.deploymentRefusals(&a, d)
 	in.revision(&a, current, leaving(all), now)
 	s := d.Status
-	a.done = a.ready >= a.desired && int(s.UpdatedReplicas) >= a.desired && int(s.AvailableReplicas) >= a.desired && s.Replicas <= s.UpdatedReplicas
+	spare := 0
+	if r := d.Spec.Strategy.RollingUpdate; r != nil {
+		spare = in.mayLack(r.MaxUnavailable, a.desired)
+	}
+	a.done = a.ready >= a.desired-spare && int(s.UpdatedReplicas) >= a.desired && int(s.AvailableReplicas) >= a.desired-spare && s.Replicas <= s.UpdatedReplicas
 	switch c := deploymentCondition(d, appsv1.DeploymentProgressing); {
 	case a.done:
+	case d.Spec.Paused && (int(s.UpdatedReplicas) < a.desired || s.Replicas > s.UpdatedReplicas):
+		paused(&a, owner)
 	case c != nil && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded":
 		a.fail(DeadlineExceeded, owner, c.Reason, c.Message)
 	case s.Replicas > s.UpdatedReplicas:
@@ -52,6 +58,12 @@ func (in *inspector) deployment(o stages.Object, now time.Time) assessment {
 		a.waiting = fmt.Sprintf("%d of %d available", s.AvailableReplicas, a.desired)
 	}
 	return a
+}
+
+// paused reports a Deployment that is not rolled out and won't be. One that was
+// rolled out before it was paused is fine.
+func paused(a *assessment, owner subject) {
+	a.fail(Paused, owner, "Paused", "spec.paused is true")
 }
 
 // deploymentRefusals reports pods that could not be created, which the
@@ -133,13 +145,10 @@ func (in *inspector) podsByCondition(d *appsv1.Deployment) (current, all []*core
 	if match == nil {
 		return nil, nil, false
 	}
-	for _, o := range in.world.objects[pods.name] {
-		pod, ok := o.(*corev1.Pod)
-		ref := metav1.GetControllerOf(o)
-		if !ok || ref == nil || pod.Namespace != d.Namespace || ref.Kind != "ReplicaSet" || ref.Name != match[1] {
-			continue
+	for _, pod := range allIn[*corev1.Pod](in.world, pods.name, d.Namespace) {
+		if ref := metav1.GetControllerOf(pod); ref != nil && ref.Kind == "ReplicaSet" && ref.Name == match[1] {
+			current = append(current, pod)
 		}
-		current = append(current, pod)
 	}
 	return current, current, true
 }
@@ -155,8 +164,8 @@ func deploymentCondition(d *appsv1.Deployment, t appsv1.DeploymentConditionType)
 
 // denied reports whether the caller may not read r in a namespace.
 func (in *inspector) denied(r resource, namespace string) bool {
-	for f, s := range in.world.feeds {
-		if f.resource.name == r.name && f.namespace == namespace && s.denied && !s.synced {
+	for _, m := range in.world.feedsOf(r.id()) {
+		if s := m.status(); (m.namespace == namespace || r.clusterScoped) && s.denied && !s.synced {
 			return true
 		}
 	}

@@ -11,8 +11,8 @@
 //
 // # What it waits for
 //
-// Deployments, StatefulSets, DaemonSets, Jobs and Pods are followed until they
-// are rolled out; every other object has to exist. Only pods of the revision
+// Deployments, StatefulSets, DaemonSets, ReplicaSets, ReplicationControllers,
+// Jobs and Pods are followed until they are rolled out. Only pods of the revision
 // being rolled out count: those of the ReplicaSet made from the Deployment's
 // current template, of the StatefulSet's update revision, of the DaemonSet's
 // current template generation. Pods of an older revision, or of anything else,
@@ -25,6 +25,26 @@
 // reports any of them; then the digest that the pod itself pins decides, and
 // the verification says so. See [Config.StrictImageID].
 //
+// Objects without pods that say how far they are are followed too:
+//
+//   - a PersistentVolumeClaim until it is bound, unless it waits for its first
+//     consumer;
+//   - a Service of type LoadBalancer until it has an address, and, with
+//     [Config.IngressAddress], an Ingress;
+//   - a CustomResourceDefinition until its kind is served, an APIService until it
+//     is available;
+//   - a Gateway, a ListenerSet and a GatewayClass until their controller has
+//     accepted, and programmed, their current generation; a route until each of its
+//     parents has accepted it and found its backends;
+//   - any other custom resource by its observedGeneration and its conditions Ready,
+//     Reconciling and Stalled, as kstatus does. One that has none of them is done
+//     when it exists: declare a rule where that is too early.
+//
+// [Config.Readiness] judges a kind by a function instead; package celrule makes one
+// of an expression. A CronJob must name the released image. Everything else,
+// such as a ConfigMap, a PodDisruptionBudget or a HorizontalPodAutoscaler, has to
+// exist, which is looked up once.
+//
 // # When it gives up
 //
 // A classifier maps what Kubernetes reports to a [Cause], and a [Rule] says what
@@ -34,17 +54,25 @@
 // the second time. [Config.Rules] changes that for each cause. Whatever is left
 // is reported at the timeout.
 //
-// The verdict comes from watches; nothing is polled. While the API server is out
+// The verdict comes from watches; nothing is polled. Looking rests for up to a
+// quarter of a second in a storm of changes, so that a rollout of a thousand pods
+// costs little. Verifications at the same time share one watch of each kind and
+// namespace, across verifiers if they share a [Cluster]. While the API server is out
 // of reach nothing is decided, and if it still is at the timeout the outcome is
 // [stages.ErrIndeterminate].
 //
 // # What it may do
 //
-// A [Verifier] changes nothing. It needs the verbs list and watch on pods and on
-// the kinds of workload that the release has, in its namespaces. Where it also
-// has them on replicasets and events, and get on pods/log, the diagnosis is
-// better; where it has not, the diagnosis says so. Other objects are read by
-// metadata only, so that no Secret's content is ever asked for.
+// A [Verifier] changes nothing. It needs the verbs list and watch on pods, on the
+// kinds of workload that the release has, and on the kinds that Config.Readiness
+// names, in its namespaces. Where it also has them on replicasets and events, and
+// get on pods/log, the diagnosis is better; where it has not, the diagnosis says
+// so. Where it may not list and watch another kind that is followed (services,
+// persistentvolumeclaims, cronjobs, custom resources, and in the whole cluster
+// storageclasses, customresourcedefinitions, apiservices), such an object has to
+// exist, for which it needs get, and the verification says that more isn't known.
+// Objects that only have to exist are read by metadata, so that no Secret's
+// content is ever asked for.
 //
 // Smoke tests, which ask the release whether it works, are in package
 // [github.com/fairlead-dev/fairlead/rollout/smoke].

@@ -25,7 +25,7 @@ const (
 
 // witness turns findings into evidence.
 type witness struct {
-	cluster  cluster
+	cluster  *Cluster
 	world    *world
 	settings settings
 }
@@ -97,11 +97,9 @@ func (w witness) owners(f finding) []subject {
 	var o metav1.Object
 	if f.pod != nil {
 		o = f.pod
-	} else if rs, ok := w.world.objects[replicaSets.name]; ok && f.subject.kind == "ReplicaSet" {
-		for name, candidate := range rs {
-			if name.Name == f.subject.name && name.Namespace == f.subject.namespace {
-				o = candidate
-			}
+	} else if f.subject.kind == "ReplicaSet" {
+		if rs, ok := object[metav1.Object](w.world, replicaSets.name, f.subject.namespace, f.subject.name); ok {
+			o = rs
 		}
 	}
 	var chain []subject
@@ -112,14 +110,7 @@ func (w witness) owners(f finding) []subject {
 		}
 		s := subject{ref.Kind, o.GetNamespace(), ref.Name, ref.UID}
 		chain = append(chain, s)
-		o = nil
-		for _, table := range w.world.objects {
-			for _, candidate := range table {
-				if candidate.GetUID() == s.uid {
-					o = candidate
-				}
-			}
-		}
+		o = w.world.byUID(s.uid)
 	}
 	return chain
 }
@@ -210,7 +201,7 @@ func (w witness) log(ctx context.Context, pod *corev1.Pod, container string, pre
 	return readLog(ctx, w.cluster, pod, &corev1.PodLogOptions{Container: container, Previous: previous, TailLines: &lines, LimitBytes: &limit})
 }
 
-func readLog(ctx context.Context, c cluster, pod *corev1.Pod, options *corev1.PodLogOptions) (string, error) {
+func readLog(ctx context.Context, c *Cluster, pod *corev1.Pod, options *corev1.PodLogOptions) (string, error) {
 	stream, err := c.client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, options).Stream(ctx)
 	if err != nil {
 		return "", fmt.Errorf("read the log of container %s of pod %s/%s: %w", options.Container, pod.Namespace, pod.Name, err)

@@ -9,66 +9,45 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
 )
-
-// resource is one kind of object that a verification watches in a namespace.
-type resource struct {
-	name     string
-	optional bool // the verdict can do without it
-	list     func(context.Context, kubernetes.Interface, string, metav1.ListOptions) (runtime.Object, error)
-	watch    func(context.Context, kubernetes.Interface, string, metav1.ListOptions) (watch.Interface, error)
-}
-
-// lister is what every typed client of client-go has.
-type lister[L runtime.Object] interface {
-	List(context.Context, metav1.ListOptions) (L, error)
-	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
-}
-
-func newResource[L runtime.Object, C lister[L]](name string, client func(kubernetes.Interface, string) C) resource {
-	return resource{
-		name: name,
-		list: func(ctx context.Context, c kubernetes.Interface, ns string, o metav1.ListOptions) (runtime.Object, error) {
-			return client(c, ns).List(ctx, o)
-		},
-		watch: func(ctx context.Context, c kubernetes.Interface, ns string, o metav1.ListOptions) (watch.Interface, error) {
-			return client(c, ns).Watch(ctx, o)
-		},
-	}
-}
-
-// change is what a feed tells: objects, or that it lost touch with the cluster.
-type change struct {
-	feed    *feed
-	objects []metav1.Object
-	deleted bool
-	// replace means that objects are all there is: the feed is in touch again.
-	replace bool
-	// err means that the feed has lost touch, and why.
-	err error
-}
 
 const (
 	pageSize     = 500
 	watchSeconds = int64(300)
 	firstBackoff = 100 * time.Millisecond
 	maxBackoff   = time.Second
+	// deniedBackoff is for a request that was refused: only somebody who grants a
+	// right can change the answer.
+	deniedBackoff = 10 * time.Second
 )
 
-// feed lists a resource and then watches it, for as long as it is let. After
-// any error it lists again, so that what it tells is never older than it says.
+// feed lists a resource and then watches it, for as long as it is let, and keeps
+// what it is told for all sessions that need it. After any error it lists again,
+// so that what it keeps is never older than its status says.
 type feed struct {
-	resource  resource
-	client    kubernetes.Interface
-	namespace string
-	selector  string // a field selector; empty for all
-	out       chan<- change
+	store
+	cluster  *Cluster
+	resource resource
+	key      feedKey
+	wide     bool // of the whole cluster, for want of a reason to ask for less
+
+	// Of the hub.
+	users int
+	stop  context.CancelFunc
+	done  chan struct{}
 }
 
-func (f *feed) String() string { return f.resource.name + " in namespace " + f.namespace }
+func newFeed(c *Cluster, r resource, key feedKey) *feed {
+	return &feed{store: newStore(), cluster: c, resource: r, key: key, done: make(chan struct{})}
+}
+
+func (f *feed) String() string {
+	if f.key.namespace == "" {
+		return f.resource.name + " in the cluster"
+	}
+	return f.resource.name + " in namespace " + f.key.namespace
+}
 
 // run returns when ctx is done and nothing that it started still runs.
 func (f *feed) run(ctx context.Context) {
@@ -87,26 +66,33 @@ func (f *feed) run(ctx context.Context) {
 				continue // the server closes every watch now and then
 			}
 		}
+		if ctx.Err() != nil {
+			return
+		}
+		pause := backoff
 		if err != nil {
 			version = ""
-			if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) && !f.send(ctx, change{err: err}) {
-				return
+			if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
+				f.lost(err)
+			}
+			if refused(err) {
+				pause = deniedBackoff
 			}
 		}
 		//nolint:gosec // a jitter need not be unpredictable
-		if !sleep(ctx, backoff/2+rand.N(backoff/2)) {
+		if !sleep(ctx, pause/2+rand.N(pause/2)) {
 			return
 		}
 		backoff = min(2*backoff, maxBackoff)
 	}
 }
 
-// relist tells all objects there are, and returns the version to watch from.
+// relist takes in all objects there are, and returns the version to watch from.
 func (f *feed) relist(ctx context.Context) (version string, err error) {
 	var objects []metav1.Object
-	options := metav1.ListOptions{Limit: pageSize, FieldSelector: f.selector}
+	options := metav1.ListOptions{Limit: f.resource.page(), FieldSelector: f.key.selector}
 	for {
-		list, err := f.resource.list(ctx, f.client, f.namespace, options)
+		list, err := f.resource.list(ctx, f.cluster, f.key.namespace, options)
 		if err != nil {
 			return "", fmt.Errorf("list %s: %w", f, err)
 		}
@@ -116,6 +102,7 @@ func (f *feed) relist(ctx context.Context) (version string, err error) {
 		}
 		for _, item := range items {
 			if o, ok := item.(metav1.Object); ok {
+				f.resource.trim(o)
 				objects = append(objects, o)
 			}
 		}
@@ -127,21 +114,19 @@ func (f *feed) relist(ctx context.Context) (version string, err error) {
 			break
 		}
 	}
-	if !f.send(ctx, change{objects: objects, replace: true}) {
-		return "", context.Cause(ctx)
-	}
+	f.replace(objects)
 	if version == "" {
 		version = "0"
 	}
 	return version, nil
 }
 
-// follow tells every change since version until the watch ends, and returns
+// follow takes in every change since version until the watch ends, and returns
 // the version to go on from.
 func (f *feed) follow(ctx context.Context, version string) (string, error) {
 	seconds := watchSeconds
-	w, err := f.resource.watch(ctx, f.client, f.namespace, metav1.ListOptions{
-		ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: &seconds, FieldSelector: f.selector,
+	w, err := f.resource.watch(ctx, f.cluster, f.key.namespace, metav1.ListOptions{
+		ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: &seconds, FieldSelector: f.key.selector,
 	})
 	if err != nil {
 		return "", fmt.Errorf("watch %s: %w", f, err)
@@ -169,23 +154,15 @@ func (f *feed) follow(ctx context.Context, version string) (string, error) {
 			if v := o.GetResourceVersion(); v != "" {
 				version = v
 			}
-			if event.Type == watch.Bookmark {
-				continue
-			}
-			if !f.send(ctx, change{objects: []metav1.Object{o}, deleted: event.Type == watch.Deleted}) {
-				return "", context.Cause(ctx)
+			switch event.Type {
+			case watch.Bookmark:
+			case watch.Deleted:
+				f.remove(o)
+			default:
+				f.resource.trim(o)
+				f.put(o)
 			}
 		}
-	}
-}
-
-func (f *feed) send(ctx context.Context, c change) bool {
-	c.feed = f
-	select {
-	case f.out <- c:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -3,6 +3,7 @@ package rollout
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -13,9 +14,15 @@ import (
 	"go.uber.org/goleak"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/discovery"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
 	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/fairlead-dev/fairlead/stages"
@@ -50,22 +57,61 @@ func release(t testing.TB, objects ...stages.Object) stages.Release {
 
 // lab is a cluster whose objects the test moves by hand.
 type lab struct {
-	t      *testing.T
-	client *fake.Clientset
-	config Config
+	t       testing.TB
+	client  *fake.Clientset
+	dynamic *dynamicfake.FakeDynamicClient
+	config  Config
+	// served are the kinds that the cluster knows beyond those of client-go.
+	served map[stages.Object]entry
 }
 
-func newLab(t *testing.T, objects ...runtime.Object) *lab {
-	return &lab{t: t, client: fake.NewSimpleClientset(objects...)}
+func newLab(t testing.TB, objects ...runtime.Object) *lab {
+	l := &lab{t: t, served: map[stages.Object]entry{
+		{APIVersion: "example.com/v1", Kind: "Widget"}:              {schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "widgets"}, true},
+		{APIVersion: "example.com/v1", Kind: "Realm"}:               {schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "realms"}, false},
+		{APIVersion: gatewayGroup + "/v1", Kind: "Gateway"}:         {schema.GroupVersionResource{Group: gatewayGroup, Version: "v1", Resource: "gateways"}, true},
+		{APIVersion: gatewayGroup + "/v1", Kind: "HTTPRoute"}:       {schema.GroupVersionResource{Group: gatewayGroup, Version: "v1", Resource: "httproutes"}, true},
+		{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"}: {schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"}, true},
+	}}
+	lists := map[schema.GroupVersionResource]string{
+		{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}: "CustomResourceDefinitionList",
+		{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"}:             "APIServiceList",
+	}
+	for kind, e := range l.served {
+		lists[e.resource] = kind.Kind + "List"
+	}
+	l.client = fake.NewSimpleClientset()
+	l.dynamic = dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), lists)
+	for _, o := range objects {
+		l.write(o)
+	}
+	return l
 }
 
 func (l *lab) verifier() *Verifier {
 	s, err := l.config.complete()
 	require.NoError(l.t, err)
-	return &Verifier{settings: s, cluster: cluster{client: l.client},
+	return &Verifier{settings: s, cluster: l.cluster(),
 		find: func(_ context.Context, _ string, o []stages.Object) (objectsFound, error) {
 			return objectsFound{seen: len(o)}, nil
 		}}
+}
+
+// cluster returns a connection to the lab that nobody else uses.
+func (l *lab) cluster() *Cluster {
+	c := &Cluster{client: l.client, dynamic: l.dynamic, kinds: newCatalogue(nothingElse{})}
+	c.kinds.known = maps.Clone(l.served)
+	c.hub = newHub(c, false)
+	return c
+}
+
+// nothingElse is the discovery of a cluster that serves no other kinds.
+type nothingElse struct {
+	discovery.ServerResourcesInterfaceWithContext
+}
+
+func (nothingElse) ServerResourcesForGroupVersionWithContext(_ context.Context, version string) (*metav1.APIResourceList, error) {
+	return nil, apierrors.NewNotFound(schema.GroupResource{}, version)
 }
 
 // run is a verification under way.
@@ -117,12 +163,25 @@ func (r *run) failure(t *testing.T) *Failure {
 	return f
 }
 
+// write makes or changes an object.
+func (l *lab) write(o runtime.Object) {
+	l.t.Helper()
+	tracker := l.client.Tracker()
+	if _, untyped := o.(*unstructured.Unstructured); untyped {
+		tracker = l.dynamic.Tracker()
+	}
+	accessor, err := meta.Accessor(o)
+	require.NoError(l.t, err)
+	if tracker.Update(resourceOf(o), o, accessor.GetNamespace()) != nil {
+		require.NoError(l.t, tracker.Create(resourceOf(o), o, accessor.GetNamespace()))
+	}
+}
+
+// put writes objects and returns when everybody has taken notice.
 func (l *lab) put(objects ...runtime.Object) {
 	l.t.Helper()
 	for _, o := range objects {
-		if l.client.Tracker().Add(o) != nil {
-			require.NoError(l.t, l.client.Tracker().Update(resourceOf(o), o, ns))
-		}
+		l.write(o)
 	}
 	synctest.Wait()
 }

@@ -39,8 +39,11 @@ type inspector struct {
 	strict bool
 	settle time.Duration
 	toEnd  bool // a bare pod is done when it has succeeded
+	spare  bool // as many pods may be missing as the workload itself allows
 	// ready remembers when a pod was first seen ready, by pod and restarts.
 	ready map[readyKey]time.Time
+	// completed remembers jobs that may be deleted as soon as they are done.
+	completed map[stages.Object]assessment
 }
 
 type readyKey struct {
@@ -146,7 +149,7 @@ func (in *inspector) containers(pod *corev1.Pod, crashes bool) []finding {
 			case cause == StartFailed:
 				f.count = int(s.RestartCount) + 1
 			default:
-				f.count = in.world.pulls[pullKey{pod.UID, s.Name}]
+				f.count = in.world.pulls(pod, s.Name)
 			}
 		case s.State.Terminated != nil:
 			t := s.State.Terminated

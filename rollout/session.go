@@ -12,15 +12,18 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// session is one wait for workloads. It reads feeds of changes and decides
-// after each; nothing of it is shared with other sessions.
+// session is one wait for the objects of a release. It looks at what the feeds
+// that it has joined have been told, and decides; the feeds are shared with other
+// sessions, and nothing else is.
 type session struct {
-	cluster  cluster
+	cluster  *Cluster
 	settings settings
 	verb     string // what is being done, for errors
 	subject  string // to which release
 	image    stages.Image
-	targets  []stages.Object
+	targets  []stages.Object // of kinds that are waited for
+	// namespace is of objects that name none.
+	namespace string
 	// only narrows the feeds of pods to one name; empty for all.
 	only string
 	// others must exist; the check runs beside the watches.
@@ -35,8 +38,14 @@ type session struct {
 	looks     int
 	told      map[stages.Object]string    // last progress by workload
 	doneSince map[stages.Object]time.Time // by workload
-	found     *objectsFound
 	last      []assessment
+	planned   []*target
+	found     objectsFound
+	seeking   int // how many searches for objects have not ended
+	wg        sync.WaitGroup
+	// answers are what the goroutines beside the watches send: resolved or
+	// objectsResult.
+	answers chan any
 }
 
 // outcome is what a session that went well has seen.
@@ -52,81 +61,81 @@ type objectsResult struct {
 }
 
 // run waits until every workload is done. It returns when nothing that it
-// started still runs.
+// started still runs, but for feeds that other sessions need.
 func (s *session) run(ctx context.Context) (outcome, error) {
 	s.began = time.Now()
-	s.world = newWorld()
-	s.inspector = &inspector{world: s.world, image: s.image, strict: s.settings.StrictImageID, settle: s.settings.Settle, toEnd: s.settings.Completion, ready: map[readyKey]time.Time{}}
+	s.world = newWorld(s.cluster.hub)
+	s.inspector = &inspector{
+		world: s.world, image: s.image, strict: s.settings.StrictImageID, settle: s.settings.Settle, toEnd: s.settings.Completion,
+		spare: s.settings.AllowUnavailable, ready: map[readyKey]time.Time{}, completed: map[stages.Object]assessment{},
+	}
 	s.patience = &patience{rules: s.settings.rules, seen: map[string]*sighting{}}
 	s.told, s.doneSince = map[stages.Object]string{}, map[stages.Object]time.Time{}
 
-	var wg sync.WaitGroup
-	defer wg.Wait()
+	s.answers = make(chan any)
 	watching, stop := context.WithCancel(ctx)
-	defer stop()
-	changes := make(chan change)
-	for _, f := range s.feeds(changes) {
-		s.world.feeds[f] = &feedState{}
-		wg.Go(func() { f.run(watching) })
-	}
-	existing := make(chan objectsResult, 1)
-	wg.Go(func() {
-		found, err := s.others(watching)
-		existing <- objectsResult{found, err}
-	})
-	return s.loop(ctx, changes, existing)
+	defer s.world.leave()
+	defer s.end(stop)
+	s.plan(watching)
+	s.seek(watching, s.others)
+	return s.loop(watching)
 }
 
-// feeds returns one feed for each resource and namespace that is needed.
-func (s *session) feeds(out chan<- change) []*feed {
-	var all []*feed
-	have := map[string]bool{}
-	for _, o := range s.targets {
-		k, _ := kindOf(o)
-		for _, r := range k.needs {
-			f := &feed{resource: r, client: s.cluster.client, namespace: o.Namespace, out: out}
-			if s.only != "" && r.name == pods.name {
-				f.selector = "metadata.name=" + s.only
-			}
-			if id := f.String(); !have[id] {
-				have[id] = true
-				all = append(all, f)
-			}
-		}
+// end stops what runs beside the loop and waits until it has.
+func (s *session) end(stop context.CancelFunc) {
+	stop()
+	go func() {
+		s.wg.Wait()
+		close(s.answers)
+	}()
+	for range s.answers { // nobody is left who cares
 	}
-	return all
 }
 
-func (s *session) loop(ctx context.Context, changes <-chan change, existing <-chan objectsResult) (outcome, error) {
+const (
+	// restPerLook bounds what looking costs: after a look the session rests for
+	// this many times what the look took, so that a burst of changes is taken in
+	// together. A first change after a silence is looked at straight away.
+	restPerLook = 20
+	maxRest     = 250 * time.Millisecond
+)
+
+func (s *session) loop(ctx context.Context) (outcome, error) {
 	deadline := time.NewTimer(s.settings.Timeout)
 	defer deadline.Stop()
 	recheck := time.NewTimer(s.settings.Timeout)
 	defer recheck.Stop()
+	rested := time.NewTimer(0)
+	defer rested.Stop()
+	var changed <-chan struct{} // nil while the session rests
 	for {
 		select {
 		case <-ctx.Done():
 			return outcome{}, s.cancelled(ctx)
 		case <-deadline.C:
 			return s.timedOut(ctx)
-		case c := <-changes:
-			s.world.apply(c)
-			s.drain(changes)
-		case r := <-existing:
-			if r.err != nil {
+		case <-rested.C:
+			changed = s.world.wakeUp
+			continue
+		case <-changed:
+		case answer := <-s.answers:
+			if err := s.take(ctx, answer); err != nil {
 				if ctx.Err() != nil {
 					return outcome{}, s.cancelled(ctx)
 				}
-				return outcome{}, fmt.Errorf("%s %s: %w", s.verb, s.subject, r.err)
+				return outcome{}, fmt.Errorf("%s %s: %w", s.verb, s.subject, err)
 			}
-			s.found = &r.found
 		case <-recheck.C:
 		}
+		s.world.narrow(ctx)
 		if err := s.barred(); err != nil {
 			return outcome{}, err
 		}
+		s.seekUnwatchable(ctx)
 		if s.outOfTouch() != nil {
 			continue
 		}
+		began := time.Now()
 		done, next, err := s.look(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
@@ -140,26 +149,31 @@ func (s *session) loop(ctx context.Context, changes <-chan change, existing <-ch
 		if !next.IsZero() {
 			recheck.Reset(max(0, time.Until(next)))
 		}
-	}
-}
-
-// drain takes in what else is waiting, so that one look serves many changes.
-func (s *session) drain(changes <-chan change) {
-	for range 1000 {
-		select {
-		case c := <-changes:
-			s.world.apply(c)
-		default:
-			return
+		if rest := min(restPerLook*time.Since(began), maxRest); rest > 0 {
+			changed = nil
+			rested.Reset(rest)
 		}
 	}
 }
 
+// take takes an answer in.
+func (s *session) take(ctx context.Context, answer any) error {
+	switch r := answer.(type) {
+	case resolved:
+		s.learn(ctx, r)
+	case objectsResult:
+		s.seeking--
+		s.found.add(r.found)
+		return r.err
+	}
+	return nil
+}
+
 // barred returns a permanent error if the caller may not look at what matters.
 func (s *session) barred() error {
-	for f, state := range s.world.feeds {
-		if state.denied && !state.synced && !f.resource.optional {
-			return stages.Permanent(fmt.Errorf("%s %s: %w; grant the verbs list and watch on %s", s.verb, s.subject, state.err, f))
+	for _, m := range s.world.joined {
+		if state := m.status(); state.denied && !state.synced && !m.resource.optional {
+			return stages.Permanent(fmt.Errorf("%s %s: %w; grant the verbs list and watch on %s", s.verb, s.subject, state.err, m))
 		}
 	}
 	return nil
@@ -167,16 +181,16 @@ func (s *session) barred() error {
 
 // outOfTouch returns why the world may be out of date, or nil if it isn't.
 func (s *session) outOfTouch() error {
-	var errs []error
-	for f, state := range s.world.feeds {
-		switch {
+	errs := []error{s.unresolved()}
+	for _, m := range s.world.joined {
+		switch state := m.status(); {
 		case state.synced && state.err == nil:
-		case f.resource.optional && state.denied && !state.synced:
-		case f.resource.name == events.name && state.err != nil:
+		case m.resource.optional && state.denied && !state.synced:
+		case m.resource.name == events.name && state.err != nil:
 		case state.err != nil:
 			errs = append(errs, state.err)
 		default:
-			errs = append(errs, fmt.Errorf("list %s: no answer yet", f))
+			errs = append(errs, fmt.Errorf("list %s: no answer yet", m))
 		}
 	}
 	return errors.Join(errs...)
@@ -186,8 +200,10 @@ func (s *session) outOfTouch() error {
 func (s *session) look(ctx context.Context) (done bool, next time.Time, err error) {
 	now := time.Now()
 	s.looks++
+	s.world.beginLook()
+	defer s.world.endLook()
 	s.last = s.assess(now)
-	done = s.found != nil
+	done = s.seeking == 0
 	var findings []finding
 	owner := map[string]int{}
 	for i, a := range s.last {
@@ -227,13 +243,12 @@ func (f finding) rank() int {
 
 // assess looks at each workload, and at whether any of them uses the image.
 func (s *session) assess(now time.Time) []assessment {
-	all := make([]assessment, 0, len(s.targets))
+	all := make([]assessment, 0, len(s.planned))
 	used, unsure, proven := false, false, 0
-	for _, o := range s.targets {
-		k, _ := kindOf(o)
-		a := k.assess(s.inspector, o, now)
+	for _, t := range s.planned {
+		o, a := t.object, s.assessTarget(t, now)
 		if a.template == nil {
-			unsure = true
+			unsure = unsure || t.kind.workload()
 		} else if !s.image.IsZero() {
 			uses, wrong := uses(s.image, *a.template)
 			used = used || uses
@@ -263,6 +278,9 @@ func (s *session) assess(now time.Time) []assessment {
 
 // report tells how far a workload is, when that has changed.
 func (s *session) report(a assessment) {
+	if a.plain || a.unwatched {
+		return
+	}
 	message := a.String()
 	if f, ok := a.noteworthy(); ok {
 		message += fmt.Sprintf("; %s: %s", f.subject.name, f.reason)
@@ -271,34 +289,6 @@ func (s *session) report(a assessment) {
 		s.told[a.object] = message
 		s.progress(a.object.String(), s.settings.clean.line(message))
 	}
-}
-
-// String returns such as "Deployment shop/shop: 1 of 2 ready".
-func (a assessment) String() string {
-	text := a.object.String() + ": " + a.count()
-	if !a.done && a.waiting != "" && len(a.findings) == 0 {
-		text += "; " + a.waiting
-	}
-	return text
-}
-
-// count returns such as "1 of 2 ready".
-func (a assessment) count() string {
-	state := "ready"
-	if a.object.Kind == "Job" {
-		state = "completed"
-	}
-	return fmt.Sprintf("%d of %d %s", a.ready, a.desired, state)
-}
-
-// noteworthy returns the first finding that is more than a normal start.
-func (a assessment) noteworthy() (finding, bool) {
-	for _, f := range a.findings {
-		if f.cause != Starting && f.cause != NotReady {
-			return f, true
-		}
-	}
-	return finding{}, false
 }
 
 func (s *session) fail(ctx context.Context, a assessment, decisive finding, others []finding) error {
@@ -325,7 +315,7 @@ func (s *session) cancelled(ctx context.Context) error {
 // the last moment counts.
 func (s *session) timedOut(ctx context.Context) (outcome, error) {
 	err := s.outOfTouch()
-	if err == nil && s.found == nil {
+	if err == nil && s.seeking > 0 {
 		err = errors.New("the check that all objects exist has not finished")
 	}
 	if err != nil {
@@ -365,7 +355,7 @@ func (s *session) timedOut(ctx context.Context) (outcome, error) {
 }
 
 func (s *session) outcome() outcome {
-	o := outcome{workloads: s.last, objects: *s.found, elapsed: map[stages.Object]time.Duration{}}
+	o := outcome{workloads: s.last, objects: s.found, elapsed: map[stages.Object]time.Duration{}}
 	for object, at := range s.doneSince {
 		o.elapsed[object] = at.Sub(s.began)
 	}

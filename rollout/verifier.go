@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/stages"
@@ -12,7 +13,8 @@ import (
 // Verifier waits until a release runs. It is safe for concurrent use.
 type Verifier struct {
 	settings settings
-	cluster  cluster
+	cluster  *Cluster
+	own      bool // the cluster is this verifier's own
 	find     func(ctx context.Context, namespace string, objects []stages.Object) (objectsFound, error)
 }
 
@@ -28,19 +30,16 @@ func New(config Config) (*Verifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rollout verifier: %w", err)
 	}
-	c, err := connect(config.REST)
+	c, own, err := sharedOrOwn(config.Cluster, config.REST)
 	if err != nil {
 		return nil, fmt.Errorf("rollout verifier: %w", err)
 	}
-	f, err := newFinder(c.rest, c.http)
-	if err != nil {
-		return nil, fmt.Errorf("rollout verifier: %w", errors.Join(stages.ErrInvalid, err))
-	}
-	return &Verifier{settings: s, cluster: c, find: f.find}, nil
+	return &Verifier{settings: s, cluster: c, own: own, find: c.find}, nil
 }
 
 // Verify waits until every workload of rel has been rolled out and its pods are
-// seen to run rel's image, and the other objects exist.
+// seen to run rel's image, the other objects that say how far they are are ready,
+// and the rest exist.
 //
 // It returns a [*Failure], which is permanent, as soon as it is seen that this
 // won't happen, or at the latest at the timeout; a permanent error if the caller
@@ -54,9 +53,9 @@ func (v *Verifier) Verify(ctx context.Context, rel stages.Release) (stages.Verif
 	if ctx.Err() != nil {
 		return stages.Verification{}, fmt.Errorf("verify release %s: %w", subject, context.Cause(ctx))
 	}
-	targets, others := split(rel)
+	targets, others, workloads := v.settings.split(rel)
 	s := session{
-		cluster: v.cluster, settings: v.settings, verb: "verify release", subject: subject, image: rel.Image, targets: targets,
+		cluster: v.cluster, settings: v.settings, verb: "verify release", subject: subject, image: rel.Image, targets: targets, namespace: rel.Namespace,
 		others: func(ctx context.Context) (objectsFound, error) { return v.find(ctx, rel.Namespace, others) },
 		progress: func(id, message string) {
 			stages.ReportProgress(ctx, stages.Progress{ID: id, Message: message})
@@ -65,7 +64,7 @@ func (v *Verifier) Verify(ctx context.Context, rel stages.Release) (stages.Verif
 	if v.settings.Completion && len(targets) == 1 && targets[0].Kind == "Pod" {
 		s.only = targets[0].Name
 	}
-	if len(targets) == 0 && !v.settings.AllowUnused {
+	if workloads == 0 && !v.settings.AllowUnused {
 		return stages.Verification{}, stages.Permanent(unusedFailure(subject, rel.Image))
 	}
 	began := time.Now()
@@ -79,6 +78,16 @@ func (v *Verifier) Verify(ctx context.Context, rel stages.Release) (stages.Verif
 	}
 	verification := stages.Verification{Image: rel.Image}
 	for _, a := range result.workloads {
+		switch {
+		case a.unwatched:
+			if name := a.object.String(); !slices.Contains(result.objects.unseen, name) {
+				result.objects.unwatched = append(result.objects.unwatched, name)
+			}
+			continue
+		case a.plain:
+			result.objects.seen++
+			continue
+		}
 		verification.Checks = append(verification.Checks, a.check(rel.Image, result.elapsed[a.object]))
 	}
 	if c, found := result.objects.check(time.Since(began)); found {
@@ -87,10 +96,12 @@ func (v *Verifier) Verify(ctx context.Context, rel stages.Release) (stages.Verif
 	return verification, nil
 }
 
-// Close lets go of idle connections.
+// Close lets go of idle connections, unless they are shared.
 func (v *Verifier) Close() error {
-	v.cluster.close()
-	return nil
+	if !v.own {
+		return nil
+	}
+	return v.cluster.Close()
 }
 
 func validate(rel stages.Release) error {
@@ -110,26 +121,30 @@ func validate(rel stages.Release) error {
 	return nil
 }
 
-// split sorts a release's objects into workloads, with their namespace filled
-// in, and others.
-func split(rel stages.Release) (workloads, others []stages.Object) {
+// split sorts a release's objects into those that are waited for, workloads
+// first, and others, which only have to exist.
+func (s settings) split(rel stages.Release) (targets, others []stages.Object, workloads int) {
 	seen := map[stages.Object]bool{}
+	var rest []stages.Object
 	for _, o := range rel.Objects {
-		_, workload := kindOf(o)
-		if workload {
+		k, waited := s.kindOf(o)
+		if waited && !k.discover && !k.needs[0].clusterScoped {
 			o.Namespace = orElse(o.Namespace, rel.Namespace)
 		}
 		if seen[o] {
 			continue
 		}
 		seen[o] = true
-		if workload {
-			workloads = append(workloads, o)
-		} else {
+		switch {
+		case k.workload():
+			targets = append(targets, o)
+		case waited:
+			rest = append(rest, o)
+		default:
 			others = append(others, o)
 		}
 	}
-	return workloads, others
+	return append(targets, rest...), others, len(targets)
 }
 
 func unusedFailure(release string, img stages.Image) *Failure {
@@ -140,16 +155,4 @@ func unusedFailure(release string, img stages.Image) *Failure {
 			Message: fmt.Sprintf("the release has no workload, so nothing runs %s", img),
 		},
 	}
-}
-
-// check is the line of the verification about a workload that is done.
-func (a assessment) check(img stages.Image, elapsed time.Duration) stages.Check {
-	c := stages.Check{Name: "rollout " + a.object.String(), Message: a.count(), Elapsed: elapsed}
-	switch {
-	case a.renamed != "":
-		c.Message += fmt.Sprintf(", running %s (pinned; the runtime calls the same content %s)", img.Digest().Short(), a.renamed.Short())
-	case a.proven > 0:
-		c.Message += ", running " + img.Digest().Short()
-	}
-	return c
 }

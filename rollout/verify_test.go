@@ -10,28 +10,26 @@ import (
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
 func resourceOf(o runtime.Object) schema.GroupVersionResource {
-	switch o.(type) {
-	case *corev1.Pod:
-		return corev1.SchemeGroupVersion.WithResource("pods")
-	case *corev1.Event:
-		return corev1.SchemeGroupVersion.WithResource("events")
-	case *appsv1.ReplicaSet:
-		return appsv1.SchemeGroupVersion.WithResource("replicasets")
-	case *appsv1.StatefulSet:
-		return appsv1.SchemeGroupVersion.WithResource("statefulsets")
-	case *appsv1.DaemonSet:
-		return appsv1.SchemeGroupVersion.WithResource("daemonsets")
-	default:
-		return appsv1.SchemeGroupVersion.WithResource("deployments")
+	kinds, _, err := scheme.Scheme.ObjectKinds(o)
+	kind := o.GetObjectKind().GroupVersionKind()
+	if err == nil {
+		kind = kinds[0]
 	}
+	if kind.Kind == "Gateway" { // which the guess would make "gatewaies"
+		return kind.GroupVersion().WithResource("gateways")
+	}
+	r, _ := meta.UnsafeGuessKindToResource(kind)
+	return r
 }
 
 // upgrade is a Deployment of one replica on its way from revision 1 to 2.

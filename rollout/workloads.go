@@ -2,89 +2,17 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
-	typedappsv1 "k8s.io/client-go/kubernetes/typed/apps/v1"
-	typedbatchv1 "k8s.io/client-go/kubernetes/typed/batch/v1"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
-
-// The resources that workloads are judged by.
-var (
-	pods = newResource("pods", func(c kubernetes.Interface, ns string) typedcorev1.PodInterface { return c.CoreV1().Pods(ns) })
-
-	events = optional(newResource("events", func(c kubernetes.Interface, ns string) typedcorev1.EventInterface { return c.CoreV1().Events(ns) }))
-
-	deployments = newResource("deployments", func(c kubernetes.Interface, ns string) typedappsv1.DeploymentInterface {
-		return c.AppsV1().Deployments(ns)
-	})
-	replicaSets = optional(newResource("replicasets", func(c kubernetes.Interface, ns string) typedappsv1.ReplicaSetInterface {
-		return c.AppsV1().ReplicaSets(ns)
-	}))
-	statefulSets = newResource("statefulsets", func(c kubernetes.Interface, ns string) typedappsv1.StatefulSetInterface {
-		return c.AppsV1().StatefulSets(ns)
-	})
-	daemonSets = newResource("daemonsets", func(c kubernetes.Interface, ns string) typedappsv1.DaemonSetInterface {
-		return c.AppsV1().DaemonSets(ns)
-	})
-	jobs = newResource("jobs", func(c kubernetes.Interface, ns string) typedbatchv1.JobInterface { return c.BatchV1().Jobs(ns) })
-)
-
-func optional(r resource) resource {
-	r.optional = true
-	return r
-}
-
-// kind is one kind of workload that a verification can judge.
-type kind struct {
-	needs  []resource
-	assess func(*inspector, stages.Object, time.Time) assessment
-}
-
-// kinds are the workloads, by API group and kind. Every other object is only
-// required to exist.
-var kinds = map[string]kind{
-	"apps/Deployment":  {[]resource{pods, events, deployments, replicaSets}, (*inspector).deployment},
-	"apps/StatefulSet": {[]resource{pods, events, statefulSets}, (*inspector).statefulSet},
-	"apps/DaemonSet":   {[]resource{pods, events, daemonSets}, (*inspector).daemonSet},
-	"batch/Job":        {[]resource{pods, events, jobs}, (*inspector).job},
-	"/Pod":             {[]resource{pods, events}, (*inspector).barePod},
-}
-
-// assessment is how far a workload is.
-type assessment struct { //nolint:recvcheck // filled in place, then read as a value
-	object   stages.Object
-	desired  int
-	ready    int
-	done     bool
-	waiting  string // what is awaited, where there is no finding
-	findings []finding
-	recheck  time.Time
-	// proven counts the containers seen to run the image; renamed is another digest
-	// that the runtime reported one of them by.
-	proven  int
-	renamed stages.Digest
-	// template is what new pods are made of; nil while unknown.
-	template *corev1.PodSpec
-}
-
-func (a *assessment) fail(cause Cause, s subject, reason, message string) {
-	a.findings = append(a.findings, finding{cause: cause, reason: reason, message: message, subject: s})
-}
-
-// missing is the assessment of a workload that is not there.
-func (a *assessment) missing() assessment {
-	a.fail(Missing, subject{kind: a.object.Kind, namespace: a.object.Namespace, name: a.object.Name}, "NotFound", "the object does not exist")
-	return *a
-}
 
 // revision looks at the pods of the revision being rolled out, of which want
 // are needed; terminating says that pods of another revision are still leaving.
@@ -209,9 +137,48 @@ func (in *inspector) statefulSet(o stages.Object, now time.Time) assessment {
 	}
 	in.refusals(&a, owner, len(current))
 	in.revision(&a, current, leaving(all), now)
-	a.done = a.ready >= updated && int(set.Status.ReadyReplicas) >= a.desired && int(set.Status.AvailableReplicas) >= a.desired
+	spare := 0
+	if r := set.Spec.UpdateStrategy.RollingUpdate; r != nil {
+		spare = in.mayLack(r.MaxUnavailable, a.desired)
+	}
+	s := set.Status
+	a.done = a.ready >= updated-spare && int(s.ReadyReplicas) >= a.desired-spare && int(s.AvailableReplicas) >= a.desired-spare &&
+		len(current) >= updated && int(s.Replicas) <= a.desired
+	if !a.done {
+		a.waiting = statefulSetWaits(set, all, current, updated)
+	}
 	a.desired = updated
 	return a
+}
+
+// statefulSetWaits says what holds up a StatefulSet whose new pods are fine: its
+// controller replaces one pod after the other, and none while another is unready.
+func statefulSetWaits(set *appsv1.StatefulSet, all, current []*corev1.Pod, updated int) string {
+	if extra := int(set.Status.Replicas) - replicasOf(set.Spec.Replicas); extra > 0 {
+		return fmt.Sprintf("%d pods more than wanted are still running", extra)
+	}
+	if len(current) < updated {
+		for _, p := range all {
+			if !slices.Contains(current, p) && p.DeletionTimestamp == nil && !condition(p, corev1.PodReady) {
+				return fmt.Sprintf("pod %s of the previous revision is not ready, which holds the update up", p.Name)
+			}
+		}
+		return fmt.Sprintf("%d of %d pods are of the new revision", len(current), updated)
+	}
+	return fmt.Sprintf("%d of %d available", set.Status.AvailableReplicas, replicasOf(set.Spec.Replicas))
+}
+
+// mayLack returns how many of a workload's pods may be missing, if the
+// configuration allows any.
+func (in *inspector) mayLack(maxUnavailable *intstr.IntOrString, desired int) int {
+	if !in.spare || maxUnavailable == nil {
+		return 0
+	}
+	n, err := intstr.GetScaledValueFromIntOrPercent(maxUnavailable, desired, false)
+	if err != nil {
+		return 0
+	}
+	return max(0, min(n, desired-1))
 }
 
 // daemonSet: the pods of the current template generation count, which the
@@ -234,7 +201,14 @@ func (in *inspector) daemonSet(o stages.Object, now time.Time) assessment {
 	}
 	in.refusals(&a, owner, len(current))
 	in.revision(&a, current, leaving(all), now)
-	a.done = a.ready >= a.desired && int(set.Status.UpdatedNumberScheduled) >= a.desired && int(set.Status.NumberAvailable) >= a.desired
+	spare := 0
+	if r := set.Spec.UpdateStrategy.RollingUpdate; r != nil {
+		spare = in.mayLack(r.MaxUnavailable, a.desired)
+	}
+	a.done = a.ready >= a.desired-spare && int(set.Status.UpdatedNumberScheduled) >= a.desired && int(set.Status.NumberAvailable) >= a.desired-spare
+	if !a.done {
+		a.waiting = fmt.Sprintf("%d of %d updated, %d available", set.Status.UpdatedNumberScheduled, a.desired, set.Status.NumberAvailable)
+	}
 	return a
 }
 
@@ -250,59 +224,46 @@ func withLabel(all []*corev1.Pod, label, value string) []*corev1.Pod {
 	return out
 }
 
-// job: it must complete. How many of its pods may fail is its own business.
-func (in *inspector) job(o stages.Object, now time.Time) assessment {
+// replicaSet: all of its pods count, for it replaces none of them.
+func (in *inspector) replicaSet(o stages.Object, now time.Time) assessment {
 	a := assessment{object: o}
-	job, ok := object[*batchv1.Job](in.world, jobs.name, o.Namespace, o.Name)
+	set, ok := object[*appsv1.ReplicaSet](in.world, replicaSets.name, o.Namespace, o.Name)
 	if !ok {
 		return a.missing()
 	}
-	owner := subjectOf("Job", job)
-	a.template, a.desired, a.ready = &job.Spec.Template.Spec, replicasOf(job.Spec.Completions), int(job.Status.Succeeded)
-	if job.Spec.Suspend != nil && *job.Spec.Suspend {
-		a.fail(Paused, owner, "Suspended", "spec.suspend is true")
+	a.template, a.desired = &set.Spec.Template.Spec, replicasOf(set.Spec.Replicas)
+	if a.waiting = unobserved(set.Generation, set.Status.ObservedGeneration); a.waiting != "" {
 		return a
 	}
-	for _, c := range job.Status.Conditions {
-		switch {
-		case c.Status != corev1.ConditionTrue:
-		case c.Type == batchv1.JobComplete || c.Type == batchv1.JobSuccessCriteriaMet:
-			a.done = true
-		case c.Type == batchv1.JobFailed || c.Type == batchv1.JobFailureTarget:
-			in.jobFailed(&a, owner, c)
-			return a
-		}
-	}
-	succeeded, all := a.ready, ownedBy[*corev1.Pod](in.world, pods.name, job.UID)
-	in.refusals(&a, owner, len(all))
-	in.revision(&a, all, false, now)
-	a.ready = succeeded
-	if a.done && a.proven == 0 {
-		// Its pods may be gone already; then the pinned template has to do.
-		if _, wrong := uses(in.image, *a.template); wrong == nil && pins(in.image, *a.template) {
-			a.proven = 1
-		}
-	}
+	in.replicas(&a, subjectOf(o.Kind, set), set.Status.Replicas, set.Status.AvailableReplicas, now)
 	return a
 }
 
-// jobFailed points at the job's last failed pod, which says why.
-func (in *inspector) jobFailed(a *assessment, owner subject, c batchv1.JobCondition) {
-	f := finding{cause: JobFailed, reason: orElse(c.Reason, "Failed"), message: c.Message, subject: owner}
-	for _, pod := range ownedBy[*corev1.Pod](in.world, pods.name, owner.uid) {
-		for _, s := range allStatuses(pod) {
-			t := s.State.Terminated
-			if t == nil {
-				t = s.LastTerminationState.Terminated
-			}
-			if t == nil || t.ExitCode == 0 || f.exit != nil && t.FinishedAt.Before(&f.exit.FinishedAt) {
-				continue
-			}
-			f.pod, f.subject, f.container, f.role, f.exit, f.restarts = pod, podSubject(pod), s.Name, "container", t, s.RestartCount
-			f.message = fmt.Sprintf("%s: %s", c.Message, describeExit(t, 1, false))
-		}
+func (in *inspector) replicationController(o stages.Object, now time.Time) assessment {
+	a := assessment{object: o}
+	c, ok := object[*corev1.ReplicationController](in.world, replicationControllers.name, o.Namespace, o.Name)
+	if !ok {
+		return a.missing()
 	}
-	a.findings = append(a.findings, f)
+	a.desired = replicasOf(c.Spec.Replicas)
+	if c.Spec.Template != nil {
+		a.template = &c.Spec.Template.Spec
+	}
+	if a.waiting = unobserved(c.Generation, c.Status.ObservedGeneration); a.waiting != "" {
+		return a
+	}
+	in.replicas(&a, subjectOf(o.Kind, c), c.Status.Replicas, c.Status.AvailableReplicas, now)
+	return a
+}
+
+func (in *inspector) replicas(a *assessment, owner subject, there, available int32, now time.Time) {
+	all := ownedBy[*corev1.Pod](in.world, pods.name, owner.uid)
+	in.refusals(a, owner, len(all))
+	in.revision(a, all, leaving(all), now)
+	a.done = a.ready >= a.desired && int(there) <= a.desired && int(available) >= a.desired
+	if !a.done {
+		a.waiting = fmt.Sprintf("%d of %d available", available, a.desired)
+	}
 }
 
 // barePod: it must become ready or, if it isn't restarted, succeed.

@@ -2,118 +2,152 @@ package rollout
 
 import (
 	"cmp"
+	"context"
 	"slices"
-	"time"
+	"sync"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// world is what the feeds have told so far. One goroutine owns it.
+// world is what one session sees of the cluster: the feeds that it has joined,
+// and what it has read from them. A feed wakes it only for a change of something
+// that it has read, so that many sessions can share a busy namespace. One
+// goroutine reads it.
 type world struct {
-	objects map[string]map[types.NamespacedName]metav1.Object // by resource
-	events  eventLog
-	feeds   map[*feed]*feedState
-	// pulls counts failed image pulls by pod and container.
-	pulls map[pullKey]int
+	hub    *hub
+	events eventView
+	joined []*membership
+	wakeUp chan struct{}
+
+	mu sync.Mutex // for topics, against the feeds
+	// topics are what the session has read in this look and in the one before.
+	topics map[interest]struct{}
+	// read is what it has read in this look.
+	read map[interest]struct{}
 }
 
-type feedState struct {
-	synced bool  // has been in touch at least once
-	err    error // why it is out of touch; nil while it is in touch
-	denied bool  // the caller may not look
+// membership is a session's part in a feed.
+type membership struct {
+	*feed
+	resource  resource
+	namespace string // as the session asked, also of a feed of the whole cluster
+	selector  string
+	// since is the number of the last event that was there before.
+	since int
 }
 
-type pullKey struct {
-	pod       types.UID
-	container string
+// topic is what a reader may care about: an object by name, all of a namespace
+// (an empty name), or what belongs to an owner.
+type topic struct {
+	name types.NamespacedName
+	uid  types.UID
 }
 
-func newWorld() *world {
-	return &world{
-		objects: map[string]map[types.NamespacedName]metav1.Object{},
-		events:  eventLog{byUID: map[types.UID][]*corev1.Event{}},
-		feeds:   map[*feed]*feedState{},
-		pulls:   map[pullKey]int{},
+type interest struct {
+	of *store
+	topic
+}
+
+func newWorld(h *hub) *world {
+	w := &world{hub: h, wakeUp: make(chan struct{}, 1), topics: map[interest]struct{}{}, read: map[interest]struct{}{}}
+	w.events.w = w
+	return w
+}
+
+// join adds a feed, unless the world has it.
+func (w *world) join(ctx context.Context, r resource, namespace, selector string) {
+	if r.clusterScoped {
+		namespace = ""
+	}
+	for _, m := range w.joined {
+		if m.resource.id() == r.id() && m.namespace == namespace && m.selector == selector {
+			m.resource.optional = m.resource.optional && r.optional
+			return
+		}
+	}
+	w.joined = append(w.joined, w.member(ctx, r, namespace, selector))
+	w.nudge() // others may have filled it already
+}
+
+func (w *world) member(ctx context.Context, r resource, namespace, selector string) *membership {
+	f := w.hub.join(ctx, r, namespace, selector, w)
+	return &membership{feed: f, resource: r, namespace: namespace, selector: selector, since: f.lastEvent()}
+}
+
+// leave gives all feeds up. What was read from them can still be read.
+func (w *world) leave() {
+	for _, m := range w.joined {
+		w.hub.leave(m.feed, w)
 	}
 }
 
-func nameOf(o metav1.Object) types.NamespacedName {
-	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
+// narrow replaces the feeds of the whole cluster that the caller may not have by
+// those of its namespaces.
+func (w *world) narrow(ctx context.Context) {
+	for i, m := range w.joined {
+		if s := m.status(); m.wide && s.denied && !s.synced {
+			w.hub.narrowed(m.resource)
+			w.hub.leave(m.feed, w)
+			w.joined[i] = w.member(ctx, m.resource, m.namespace, m.selector)
+			w.nudge()
+		}
+	}
 }
 
-// apply takes a change in.
-func (w *world) apply(c change) {
-	state := w.feeds[c.feed]
-	if c.err != nil {
-		state.err = c.err
-		state.denied = refused(c.err)
+// nudge tells the session that there is something to look at.
+func (w *world) nudge() {
+	select {
+	case w.wakeUp <- struct{}{}:
+	default:
+	}
+}
+
+// cares reports whether the session has read about any of the topics.
+func (w *world) cares(s *store, about []topic) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range about {
+		if _, ok := w.topics[interest{s, t}]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// beginLook forgets what the last look has read, in time.
+func (w *world) beginLook() { w.read = map[interest]struct{}{} }
+
+// endLook leaves what this look has read as what the session cares about.
+func (w *world) endLook() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.topics = w.read
+}
+
+// reads notes a topic before it is read, so that no change can be missed.
+func (w *world) reads(m *membership, t topic) {
+	i := interest{&m.store, t}
+	if _, ok := w.read[i]; ok {
 		return
 	}
-	if c.feed.resource.name == "events" {
-		if c.replace {
-			*state = feedState{synced: true}
-		}
-		for _, o := range c.objects {
-			if e, ok := o.(*corev1.Event); ok && !c.deleted {
-				w.events.add(e, !c.replace)
-			}
-		}
-		return
-	}
-	table := w.objects[c.feed.resource.name]
-	if table == nil {
-		table = map[types.NamespacedName]metav1.Object{}
-		w.objects[c.feed.resource.name] = table
-	}
-	old := table
-	if c.replace {
-		*state = feedState{synced: true}
-		table = make(map[types.NamespacedName]metav1.Object, len(c.objects))
-		for name, o := range old {
-			if name.Namespace != c.feed.namespace {
-				table[name] = o
-			}
-		}
-		w.objects[c.feed.resource.name] = table
-	}
-	for _, o := range c.objects {
-		o.SetManagedFields(nil) // the largest part of most objects, and of no use here
-		if c.deleted {
-			delete(table, nameOf(o))
-			continue
-		}
-		if pod, ok := o.(*corev1.Pod); ok {
-			before, _ := old[nameOf(o)].(*corev1.Pod)
-			w.countPulls(before, pod)
-		}
-		table[nameOf(o)] = o
-	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.read[i] = struct{}{}
+	w.topics[i] = struct{}{}
 }
 
-// countPulls counts the attempts at pulling an image that fail from before to
-// pod: kubelet reports each as ErrImagePull, and ImagePullBackOff in between.
-func (w *world) countPulls(before, pod *corev1.Pod) {
-	was := map[string]string{}
-	if before != nil && before.UID == pod.UID {
-		for _, s := range allStatuses(before) {
-			if s.State.Waiting != nil {
-				was[s.Name] = s.State.Waiting.Reason
-			}
+// feedsOf returns the feeds of a resource.
+func (w *world) feedsOf(resource string) []*membership {
+	var out []*membership
+	for _, m := range w.joined {
+		if m.resource.id() == resource {
+			out = append(out, m)
 		}
 	}
-	for _, s := range allStatuses(pod) {
-		key := pullKey{pod.UID, s.Name}
-		switch {
-		case s.State.Running != nil:
-			delete(w.pulls, key)
-		case s.State.Waiting == nil:
-		case s.State.Waiting.Reason == "ErrImagePull" && was[s.Name] != "ErrImagePull",
-			s.State.Waiting.Reason == "ImagePullBackOff" && w.pulls[key] == 0:
-			w.pulls[key]++
-		}
-	}
+	return out
 }
 
 func allStatuses(pod *corev1.Pod) []corev1.ContainerStatus {
@@ -122,77 +156,118 @@ func allStatuses(pod *corev1.Pod) []corev1.ContainerStatus {
 
 // object returns the named object of a resource as T.
 func object[T metav1.Object](w *world, resource, namespace, name string) (o T, ok bool) {
-	o, ok = w.objects[resource][types.NamespacedName{Namespace: namespace, Name: name}].(T)
-	return o, ok
+	key := types.NamespacedName{Namespace: namespace, Name: name}
+	for _, m := range w.feedsOf(resource) {
+		w.reads(m, topic{name: key})
+		m.mu.RLock()
+		found := m.objects[key]
+		m.mu.RUnlock()
+		if o, ok = found.(T); ok {
+			return o, true
+		}
+	}
+	return o, false
 }
 
 // ownedBy returns the objects of a resource whose controller is owner, by name.
 func ownedBy[T metav1.Object](w *world, resource string, owner types.UID) []T {
 	var out []T
-	for _, o := range w.objects[resource] {
-		if ref := metav1.GetControllerOf(o); ref != nil && ref.UID == owner {
+	for _, m := range w.feedsOf(resource) {
+		w.reads(m, topic{uid: owner})
+		m.mu.RLock()
+		for _, o := range m.owned[owner] {
 			if t, ok := o.(T); ok {
 				out = append(out, t)
 			}
 		}
+		m.mu.RUnlock()
 	}
 	slices.SortFunc(out, func(a, b T) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return out
 }
 
-const (
-	maxEventsPerObject = 12
-	maxEventObjects    = 2000
-)
-
-// eventLog keeps the last events of each object, within bounds.
-type eventLog struct {
-	byUID map[types.UID][]*corev1.Event
-	order []types.UID            // oldest object first
-	fresh map[types.UID]struct{} // events that came, or came again, while we watched
-}
-
-func (l *eventLog) add(e *corev1.Event, fresh bool) {
-	e.ManagedFields = nil
-	uid := e.InvolvedObject.UID
-	kept, known := l.byUID[uid]
-	if !known {
-		if len(l.order) == maxEventObjects {
-			for _, old := range l.byUID[l.order[0]] {
-				delete(l.fresh, old.UID)
+// allIn returns all objects of a resource in a namespace, by name.
+func allIn[T metav1.Object](w *world, resource, namespace string) []T {
+	var out []T
+	for _, m := range w.feedsOf(resource) {
+		w.reads(m, topic{name: types.NamespacedName{Namespace: namespace}})
+		m.mu.RLock()
+		for name, o := range m.objects {
+			if t, ok := o.(T); ok && name.Namespace == namespace {
+				out = append(out, t)
 			}
-			delete(l.byUID, l.order[0])
-			l.order = l.order[1:]
 		}
-		l.order = append(l.order, uid)
+		m.mu.RUnlock()
 	}
-	kept = slices.DeleteFunc(slices.Clone(kept), func(o *corev1.Event) bool { return o.Name == e.Name })
-	kept = append(kept, e)
-	slices.SortStableFunc(kept, func(a, b *corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
-	if extra := len(kept) - maxEventsPerObject; extra > 0 {
-		for _, old := range kept[:extra] {
-			delete(l.fresh, old.UID)
-		}
-		kept = kept[extra:]
-	}
-	l.byUID[uid] = kept
-	if fresh {
-		if l.fresh == nil {
-			l.fresh = map[types.UID]struct{}{}
-		}
-		l.fresh[e.UID] = struct{}{}
-	}
+	slices.SortFunc(out, func(a, b T) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	return out
 }
+
+// endedJob returns a job that was deleted after it had completed.
+func (w *world) endedJob(namespace, name string) (job *batchv1.Job, ok bool) {
+	for _, m := range w.feedsOf(jobs.name) {
+		m.mu.RLock()
+		job, ok = m.ended[types.NamespacedName{Namespace: namespace, Name: name}]
+		m.mu.RUnlock()
+		if ok {
+			break
+		}
+	}
+	return job, ok
+}
+
+// byUID returns the object, or nil, for evidence: the session isn't woken when
+// it changes.
+func (w *world) byUID(uid types.UID) metav1.Object {
+	for _, m := range w.joined {
+		m.mu.RLock()
+		for _, o := range m.objects {
+			if o.GetUID() == uid {
+				m.mu.RUnlock()
+				return o
+			}
+		}
+		m.mu.RUnlock()
+	}
+	return nil
+}
+
+// pulls returns how many attempts at pulling a container's image have failed.
+func (w *world) pulls(pod *corev1.Pod, container string) int {
+	for _, m := range w.feedsOf(pods.name) {
+		m.mu.RLock()
+		n := m.store.pulls[pod.UID][container]
+		m.mu.RUnlock()
+		if n > 0 {
+			return n
+		}
+	}
+	return 0
+}
+
+// eventView is what the session sees of the events.
+type eventView struct{ w *world }
 
 // of returns the events about an object, oldest first.
-func (l *eventLog) of(uid types.UID) []*corev1.Event { return l.byUID[uid] }
+func (v eventView) of(uid types.UID) []*corev1.Event {
+	for _, m := range v.w.feedsOf(events.name) {
+		v.w.reads(m, topic{uid: uid})
+		m.mu.RLock()
+		found := m.store.events.byUID[uid]
+		m.mu.RUnlock()
+		if len(found) > 0 {
+			return found
+		}
+	}
+	return nil
+}
 
 // last returns the latest event about uid with one of the reasons.
-func (l *eventLog) last(uid types.UID, reasons ...string) *corev1.Event {
-	events := l.byUID[uid]
-	for i := len(events) - 1; i >= 0; i-- {
-		if slices.Contains(reasons, events[i].Reason) {
-			return events[i]
+func (v eventView) last(uid types.UID, reasons ...string) *corev1.Event {
+	about := v.of(uid)
+	for i := len(about) - 1; i >= 0; i-- {
+		if slices.Contains(reasons, about[i].Reason) {
+			return about[i]
 		}
 	}
 	return nil
@@ -200,20 +275,20 @@ func (l *eventLog) last(uid types.UID, reasons ...string) *corev1.Event {
 
 // isFresh reports whether e came, or came again, while the verification
 // watched: an older one may be about a revision before.
-func (l *eventLog) isFresh(e *corev1.Event) bool {
-	_, fresh := l.fresh[e.UID]
-	return fresh
+func (v eventView) isFresh(e *corev1.Event) bool {
+	for _, m := range v.w.feedsOf(events.name) {
+		m.mu.RLock()
+		number := m.store.events.arrived[e.UID]
+		m.mu.RUnlock()
+		if number > m.since {
+			return true
+		}
+	}
+	return false
 }
 
-// eventTime returns when e was last seen.
-func eventTime(e *corev1.Event) time.Time {
-	switch {
-	case e.Series != nil && !e.Series.LastObservedTime.IsZero():
-		return e.Series.LastObservedTime.Time
-	case !e.LastTimestamp.IsZero():
-		return e.LastTimestamp.Time
-	case !e.EventTime.IsZero():
-		return e.EventTime.Time
-	}
-	return e.CreationTimestamp.Time
+func (s *store) lastEvent() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.events.number
 }

@@ -25,6 +25,8 @@ var imports = []row{
 	{folder: "helmx", may: []string{"stages"}},
 	{folder: "helmx/sops/cloudkms", may: []string{"stages", "helmx"}},
 	{folder: "rollout", may: []string{"stages"}},
+	{folder: "rollout/celrule", may: []string{"stages", "rollout"}},
+	{folder: "rollout/smoke/grpcprobe", may: []string{"stages", "rollout"}},
 	{folder: "rollout/traffic", may: []string{"stages"}},
 	{folder: "rollout/traffic/traffictest", may: []string{"stages", "stages/stagestest", "rollout/traffic"}},
 	{folder: "rollout/sequential"},
@@ -52,6 +54,7 @@ var (
 	opa        = []string{"github.com/open-policy-agent"}
 	buildkit   = []string{"github.com/moby/buildkit"}
 	cosign     = []string{"github.com/sigstore/cosign"}
+	cel        = []string{"github.com/google/cel-go"}
 	prometheus = []string{"github.com/prometheus"}
 	otlp       = []string{"go.opentelemetry.io/proto"}
 	grpc       = []string{"google.golang.org/grpc"}
@@ -70,11 +73,12 @@ var budgets = []budget{
 	{folder: "stages/policy", never: join(kubernetes, helm, trivy, buildkit, cosign, clouds)},
 	{folder: "stages/buildkit", never: join(kubernetes, helm, trivy, opa, cosign, clouds)},
 	{folder: "helmx", never: join(trivy, opa, buildkit, cosign, clouds)},
-	{folder: "rollout/traffic", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc)},
-	{folder: "rollout/traffic/traffictest", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc)},
-	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc)},
-	{folder: "rollout/smoke/grpcprobe", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp)},
 	{folder: "rollout/sequential", only: []string{}},
+	{folder: "rollout/celrule", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc)},
+	{folder: "rollout", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc, cel)},
+	{folder: "rollout/traffic", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc, cel)},
+	{folder: "rollout/traffic/traffictest", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc, cel)},
+	{folder: "rollout/smoke/grpcprobe", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp)},
 	{folder: "rollout/metric", only: []string{}},
 	{folder: "rollout/metric/prometheus", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, otlp)},
 	{folder: "rollout/metric/otlp", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, prometheus)},

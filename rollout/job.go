@@ -1,0 +1,83 @@
+package rollout
+
+import (
+	"fmt"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// job: it must complete. How many of its pods may fail is its own business.
+func (in *inspector) job(o stages.Object, now time.Time) assessment {
+	a := assessment{object: o}
+	job, ok := object[*batchv1.Job](in.world, jobs.name, o.Namespace, o.Name)
+	if !ok { // its ttlSecondsAfterFinished may be over
+		if seen, ok := in.completed[o]; ok {
+			return seen
+		}
+		if job, ok = in.world.endedJob(o.Namespace, o.Name); !ok {
+			return a.missing()
+		}
+	}
+	owner := subjectOf("Job", job)
+	a.template, a.desired, a.ready = &job.Spec.Template.Spec, replicasOf(job.Spec.Completions), int(job.Status.Succeeded)
+	if job.Spec.Suspend != nil && *job.Spec.Suspend {
+		a.fail(Paused, owner, "Suspended", "spec.suspend is true")
+		return a
+	}
+	for _, c := range job.Status.Conditions {
+		switch {
+		case c.Status != corev1.ConditionTrue:
+		case c.Type == batchv1.JobComplete || c.Type == batchv1.JobSuccessCriteriaMet:
+			a.done = true
+		case c.Type == batchv1.JobFailed || c.Type == batchv1.JobFailureTarget:
+			in.jobFailed(&a, owner, c)
+			return a
+		}
+	}
+	succeeded, all := a.ready, ownedBy[*corev1.Pod](in.world, pods.name, job.UID)
+	in.refusals(&a, owner, len(all))
+	in.revision(&a, all, false, now)
+	a.ready = succeeded
+	if a.done && a.proven == 0 {
+		// Its pods may be gone already; then the pinned template has to do.
+		if _, wrong := uses(in.image, *a.template); wrong == nil && pins(in.image, *a.template) {
+			a.proven = 1
+		}
+	}
+	if a.done {
+		in.completed[o] = a
+	}
+	return a
+}
+
+func completed(job *batchv1.Job) bool {
+	for _, c := range job.Status.Conditions {
+		if c.Type == batchv1.JobComplete && c.Status == corev1.ConditionTrue {
+			return true
+		}
+	}
+	return false
+}
+
+// jobFailed points at the job's last failed pod, which says why.
+func (in *inspector) jobFailed(a *assessment, owner subject, c batchv1.JobCondition) {
+	f := finding{cause: JobFailed, reason: orElse(c.Reason, "Failed"), message: c.Message, subject: owner}
+	for _, pod := range ownedBy[*corev1.Pod](in.world, pods.name, owner.uid) {
+		for _, s := range allStatuses(pod) {
+			t := s.State.Terminated
+			if t == nil {
+				t = s.LastTerminationState.Terminated
+			}
+			if t == nil || t.ExitCode == 0 || f.exit != nil && t.FinishedAt.Before(&f.exit.FinishedAt) {
+				continue
+			}
+			f.pod, f.subject, f.container, f.role, f.exit, f.restarts = pod, podSubject(pod), s.Name, "container", t, s.RestartCount
+			f.message = fmt.Sprintf("%s: %s", c.Message, describeExit(t, 1, false))
+		}
+	}
+	a.findings = append(a.findings, f)
+}
