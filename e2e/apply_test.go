@@ -67,7 +67,17 @@ func TestServerSideApply(t *testing.T) {
 	t.Run("takes over what was applied by the client, and lets go of what the chart drops", func(t *testing.T) {
 		ns := w.namespace(t)
 		requireDeployed(t, w.parts(t, ns, map[string]string{"a.yaml": colours, "b.yaml": sizes}), "run-1")
-		requireDeployed(t, w.parts(t, ns, map[string]string{"a.yaml": coloursAtNight}, serverSide(nil)), "run-2")
+		night := w.parts(t, ns, map[string]string{"a.yaml": coloursAtNight}, serverSide(nil))
+		plan, err := night.Plan(labtest.Context(t), stages.PlanRequest{Run: "run-2"})
+		require.NoError(t, err)
+		dropped := map[string]string{}
+		for _, f := range plan.Changes[0].Fields {
+			dropped[f.Path] = f.To
+		}
+		assert.Equal(t, map[string]string{"data.sky": `"black"`, "data.grass": "", `metadata.labels["app.kubernetes.io/part-of"]`: ""}, dropped)
+		assert.Contains(t, plan.Notes[0].Message, "is dropped: data.grass")
+		_, err = night.DeployUnscanned(labtest.Context(t), helmx.UnscannedRequest{Run: "run-2", Plan: plan.Digest})
+		require.NoError(t, err)
 
 		cm := w.configMap(t, ns, "colours")
 		assert.Equal(t, map[string]string{"sky": "black"}, cm.Data)

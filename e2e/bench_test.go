@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"context"
 	"fmt"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -99,7 +100,7 @@ func BenchmarkReleaseSet(b *testing.B) {
 		name := fmt.Sprint("part-", i)
 		cfg.Members = append(cfg.Members, releaseset.Member{
 			Namespace: ns, Name: name, Unscanned: true,
-			Open: func() (releaseset.Deployer, error) {
+			Open: func(context.Context) (releaseset.Deployer, error) {
 				return helmx.New(helmx.Config{Chart: chart, Release: name, Namespace: ns, Unscanned: "a benchmark", Cluster: cluster})
 			},
 		})

@@ -22,13 +22,15 @@ func TestDeployerConforms(t *testing.T) {
 	require.NoError(t, err)
 	second, err := stages.ParseImage(w.box.Base.Go)
 	require.NoError(t, err)
-	stagestest.TestDeployer(t, func(t *testing.T) stagestest.DeployerHarness {
+	harness := func(t *testing.T) stagestest.DeployerHarness {
 		ns := w.namespace(t)
 		return stagestest.DeployerHarness{
 			Deployer: w.deployer(t, ns, w.rest), First: first, Second: second,
 			State: func(ctx context.Context) (string, error) { return w.state(ctx, ns) },
 		}
-	})
+	}
+	t.Run("Deployer", func(t *testing.T) { stagestest.TestDeployer(t, harness) })
+	t.Run("Uninstaller", func(t *testing.T) { stagestest.TestUninstaller(t, harness) })
 }
 
 // state is what the release's objects say is deployed, and "" if nothing of it,

@@ -32,8 +32,9 @@ const doomedEnv = "FAIRLEAD_E2E_DOOMED"
 // doomed says what such a process does, and when it dies.
 type doomed struct {
 	Kubeconfig, Namespace, Chart, Run string
-	// Restore is what to go back to; nil to deploy.
-	Restore *stages.Checkpoint
+	// Restore is what to go back to; nil to deploy, or to uninstall.
+	Restore   *stages.Checkpoint
+	Uninstall bool
 	// KillAt is the changing request to die at, from 1; 0 for none. After is to die
 	// once it has been answered.
 	KillAt int32
@@ -53,9 +54,12 @@ func (d doomed) act(ctx context.Context) error {
 		return err
 	}
 	defer deployer.Close()
-	if d.Restore != nil {
+	switch {
+	case d.Restore != nil:
 		_, err = deployer.Restore(ctx, d.Run, *d.Restore)
-	} else {
+	case d.Uninstall:
+		_, err = deployer.Uninstall(ctx, d.Run)
+	default:
 		_, err = deployer.DeployUnscanned(ctx, helmx.UnscannedRequest{Run: d.Run})
 	}
 	fmt.Println(sent.Load())
@@ -134,7 +138,7 @@ func rooms(t *testing.T, contents map[string]string) string {
 kind: ConfigMap
 metadata:
   name: hook
-  annotations: {"helm.sh/hook": "pre-install,pre-upgrade,pre-rollback"}
+  annotations: {"helm.sh/hook": "pre-install,pre-upgrade,pre-rollback,pre-delete,post-delete"}
 `}
 	for name, content := range contents {
 		templates[name+".yaml"] = fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s}\ndata: {content: %q}\n", name, content)
@@ -189,6 +193,34 @@ func TestKilledAtEveryStep(t *testing.T) {
 				require.NoError(t, err)
 				assert.Contains(t, []stages.RestoreOutcome{stages.Restored, stages.Unchanged}, restored.Outcome, restored.Message)
 				return before
+			},
+		},
+		"uninstall, and uninstalled again": {
+			prepare: func(t *testing.T, ns string) doomed {
+				w.furnish(t, ns, before, "run-0")
+				return doomed{Chart: rooms(t, before), Run: "run-1", Uninstall: true}
+			},
+			goOn: func(t *testing.T, ns string, _ doomed) map[string]string {
+				_, err := w.room(t, ns, before).Uninstall(labtest.Context(t), "run-2")
+				require.NoError(t, err)
+				for name := range before {
+					assert.Nil(t, w.configMap(t, ns, name))
+				}
+				records, err := w.kube.CoreV1().Secrets(ns).List(labtest.Context(t), metav1.ListOptions{LabelSelector: "owner=helm"})
+				require.NoError(t, err)
+				assert.Empty(t, records.Items)
+				w.furnish(t, ns, after, "run-3")
+				return after
+			},
+		},
+		"uninstall, and deployed to": {
+			prepare: func(t *testing.T, ns string) doomed {
+				w.furnish(t, ns, before, "run-0")
+				return doomed{Chart: rooms(t, before), Run: "run-1", Uninstall: true}
+			},
+			goOn: func(t *testing.T, ns string, _ doomed) map[string]string {
+				w.furnish(t, ns, after, "run-2")
+				return after
 			},
 		},
 		"rollback, and deployed to without a restore": {

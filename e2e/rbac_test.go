@@ -337,3 +337,25 @@ func TestRBACOfANewNamespace(t *testing.T) {
 	bot.requireRestored(t, as, "run-1", before)
 	assert.Empty(t, w.versions(t, ns))
 }
+
+// TestUninstallWithEmittedRights deploys and removes a release, hooks included, with
+// the rights that were emitted for it and no others.
+func TestUninstallWithEmittedRights(t *testing.T) {
+	w := newWorld(t)
+	ctx := labtest.Context(t)
+	ns := w.namespace(t)
+	farewell := strings.Replace(w.migration(), "pre-install,pre-upgrade,post-rollback", "pre-delete,post-delete", 1)
+	templates := map[string]string{"a.yaml": colours, "b.yaml": weights, "hook.yaml": farewell}
+	bot := w.account(t, ns)
+	rules, err := w.parts(t, ns, templates).RequiredRBAC(ctx, stages.PlanRequest{}, helmx.RBACOptions{Once: true, Uninstall: true})
+	require.NoError(t, err)
+	bot.grant(t, rules)
+	d := w.parts(t, ns, templates, func(cfg *helmx.Config) { cfg.Kubernetes = helmx.Kubernetes{REST: bot.rest} })
+	requireDeployed(t, d, "run-1")
+	removal, err := d.Uninstall(ctx, "run-2")
+	require.NoError(t, err)
+	assert.Len(t, removal.Removed, 2)
+	jobs, err := w.kube.BatchV1().Jobs(ns).List(ctx, metav1.ListOptions{})
+	require.NoError(t, err)
+	assert.Empty(t, jobs.Items, "the hooks ran, and their Jobs are gone")
+}

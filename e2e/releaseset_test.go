@@ -1,6 +1,8 @@
 package e2e_test
 
 import (
+	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -37,7 +39,7 @@ func TestReleaseSet(t *testing.T) {
 			w.service(t, cluster, ns, "api", api, "settings"),
 			{
 				Namespace: ns, Name: "settings", Unscanned: true,
-				Open: func() (releaseset.Deployer, error) {
+				Open: func(context.Context) (releaseset.Deployer, error) {
 					return helmx.New(helmx.Config{
 						Chart: writeChart(t, map[string]string{"a.yaml": settings}), Release: "settings", Namespace: ns,
 						Unscanned: "made by a test", Cluster: cluster,
@@ -73,6 +75,12 @@ func TestReleaseSet(t *testing.T) {
 		assert.Equal(t, releaseset.Restored, m.Outcome, "%s: %s", m.Member, m.Restoration.Message)
 	}
 	assert.Equal(t, before, w.setState(t, ns), "all of it must be as before")
+	for name, why := range map[string]string{"web": "CrashLoopBackOff", "api": "another release of the set failed: verify " + ns + "/web"} {
+		var history []helmRevision
+		require.NoError(t, json.Unmarshal([]byte(w.helm(t, ns).run(t, "history", name, "-o", "json")), &history))
+		assert.Equal(t, "failed", history[1].Status, name)
+		assert.Contains(t, history[1].Description, why, "helm history tells why %s was rolled back", name)
+	}
 
 	_, err = set(settingsAfter, second, second).Apply(ctx, releaseset.ApplyRequest{Run: "set-3"})
 	require.NoError(t, err)
@@ -150,7 +158,7 @@ func (w *world) service(t *testing.T, cluster *helmx.Cluster, namespace, name st
 	require.NoError(t, err)
 	return releaseset.Member{
 		Namespace: namespace, Name: name, Needs: needs, Clearance: clearance, Verify: w.ready(t),
-		Open: func() (releaseset.Deployer, error) {
+		Open: func(context.Context) (releaseset.Deployer, error) {
 			return helmx.New(helmx.Config{
 				Chart: chartDir, Release: name, Namespace: namespace, Cluster: cluster,
 				Values: helmx.Values{Map: map[string]any{"replicaCount": 1}},

@@ -1,7 +1,9 @@
 package e2e_test
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/fairlead-dev/fairlead/e2e/labtest"
 	"github.com/fairlead-dev/fairlead/helmx"
+	"github.com/fairlead-dev/fairlead/helmx/environment"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -69,4 +72,65 @@ func TestChartAndRightsOfAJenkinsfile(t *testing.T) {
 	restored, err := d.Restore(ctx, "run-1", before)
 	require.NoError(t, err)
 	assert.Equal(t, stages.Restored, restored.Outcome, restored.Message)
+}
+
+// TestBranchesAndCanaryOfAJenkinsfile delivers the chart to where its branches go,
+// with a second release of it as canary that is taken away again.
+func TestBranchesAndCanaryOfAJenkinsfile(t *testing.T) {
+	w := newWorld(t)
+	ctx := labtest.Context(t)
+	img := w.image(t, "jenkinsfile-canary", "3.1.0")
+	clearance, err := stages.BypassGates(img, "made by a test")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	declared, folder := filepath.Join(dir, "environments.yaml"), filepath.Join(dir, "helm-chart")
+	require.NoError(t, os.CopyFS(folder, os.DirFS("testdata/seed/helm-chart")))
+	staging, production := w.namespace(t), w.namespace(t)
+	require.NoError(t, os.WriteFile(declared, fmt.Appendf(nil, `environments:
+- {name: staging, branches: [develop], namespace: %s, values: [helm-chart/values-stg.yaml]}
+- {name: production, branches: [main], namespace: %s, values: [helm-chart/values-prod.yaml]}
+`, staging, production), 0o600))
+	set, err := environment.Load(declared, environment.LoadOptions{})
+	require.NoError(t, err)
+	open := func(branch, name string, overrides ...helmx.Override) *environment.Deployer {
+		env, err := set.Resolve(environment.Branch(branch))
+		require.NoError(t, err)
+		d, err := environment.NewDeployer(env, helmx.Config{
+			Chart: folder, Release: name, CreateNamespace: true, Values: helmx.Values{Overrides: append(overrides, helmx.Set("serviceAccount.name=default"))},
+			Image:      helmx.ImageValues{Repository: "image.repository", Tag: "image.tag"},
+			Kubernetes: helmx.Kubernetes{REST: w.rest},
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { assert.NoError(t, d.Close()) })
+		return d
+	}
+	replicas := func(namespace, name string) int32 {
+		deployment, err := w.kube.AppsV1().Deployments(namespace).Get(ctx, name, metav1.GetOptions{})
+		require.NoError(t, err)
+		return *deployment.Spec.Replicas
+	}
+	for branch, namespace := range map[string]string{"develop": staging, "main": production} {
+		d := open(branch, "myapp")
+		plan, err := d.Plan(ctx, stages.PlanRequest{Image: img, Run: branch})
+		require.NoError(t, err, "of what was never released, too")
+		for _, c := range plan.Changes {
+			assert.Equal(t, stages.Create, c.Action)
+		}
+		rel, err := d.Deploy(ctx, stages.DeployRequest{Clearance: clearance, Run: branch, Plan: plan.Digest})
+		require.NoError(t, err)
+		assert.Equal(t, namespace, rel.Namespace)
+	}
+	assert.EqualValues(t, 1, replicas(staging, "myapp"))
+	assert.EqualValues(t, 2, replicas(production, "myapp"))
+
+	canary := open("main", "myapp-canary", helmx.Set("replicaCount=1"), helmx.Set("service.canary=true"))
+	rel, err := canary.Deploy(ctx, stages.DeployRequest{Clearance: clearance, Run: "canary"})
+	require.NoError(t, err)
+	_, err = w.ready(t).Verify(ctx, rel)
+	require.NoError(t, err)
+	assert.EqualValues(t, 1, replicas(production, "myapp-canary"))
+	removal, err := canary.Uninstall(ctx, "canary")
+	require.NoError(t, err)
+	assert.Len(t, removal.Removed, 2)
+	assert.EqualValues(t, 2, replicas(production, "myapp"), "the other release of the chart is left alone")
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/chart/loader"
+
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 )
 
 // ChartInfo says which chart a [Deployer] releases.
@@ -249,7 +251,7 @@ func (s *source) instance(log *slog.Logger) (*chart.Chart, map[string]any, error
 	if err != nil {
 		return nil, nil, fmt.Errorf("load the chart again: %w", err)
 	}
-	values := copyMap(s.layers.merged)
+	values := tree.Clone(s.layers.merged)
 	shadowChart(c, values, "", func(path string) {
 		log.Warn("a value replaces one of another shape", "path", path)
 	})

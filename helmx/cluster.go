@@ -34,9 +34,12 @@ type Cluster struct {
 	transport http.RoundTripper
 	limiter   flowcontrol.RateLimiter
 	calls     callCounter
+	plans     planMemory
 
 	mu    sync.Mutex
 	known *knowledge
+	// holds are the locks that runs have, whichever Deployer took them.
+	holds map[holdKey]*hold
 }
 
 // knowledge is a filled discovery cache; nothing in it changes any more.

@@ -54,11 +54,19 @@ type Config struct {
 	Values Values
 	// Image says where the chart takes the image from.
 	Image ImageValues
+	// ImageFields are fields of custom resources that hold image references. They are
+	// held to the image as containers are. A plan notes fields that look like such and
+	// are not among them.
+	ImageFields []ImageField
 	// Unscanned is for a chart that brings nothing but images of its own, such as a
 	// database's, which nobody has built, scanned or signed here. It is the reason
 	// why it may be released all the same, ends up in the release record, and stands
 	// in the place of Image. See [Deployer.DeployUnscanned].
 	Unscanned string
+	// RemoveOnly is for a Deployer that removes what was released before: it needs no
+	// chart, so that Chart, Manifests, Values, Image and Unscanned are empty, and it
+	// refuses to plan or deploy. See [Deployer.Uninstall] and [Deployer.PlanRemoval].
+	RemoveOnly bool
 	// SkipCRDs accepts a chart with a crds folder, and leaves that folder out. By
 	// default such a chart is refused: Helm would install the definitions before
 	// anything is recorded, and a restore could not take them back.
@@ -94,11 +102,7 @@ type Config struct {
 func (c *Config) prepare() error {
 	var problems []error
 	refuse := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-	if len(c.Manifests) > 0 {
-		problems = append(problems, c.prepareManifests()...)
-	} else if c.Chart == "" {
-		refuse("Chart is empty; name a chart folder, a .tgz or an oci:// reference")
-	} else if err := c.ChartSource.validate(c.Chart); err != nil {
+	if err := c.prepareSource(); err != nil {
 		problems = append(problems, err)
 	}
 	if err := chartutil.ValidateReleaseName(c.Release); err != nil {
@@ -125,10 +129,14 @@ func (c *Config) prepare() error {
 	if err := c.Apply.validate(); err != nil {
 		problems = append(problems, err)
 	}
+	if err := validateImageFields(c.ImageFields); err != nil {
+		problems = append(problems, err)
+	}
 	if c.Cluster != nil && !c.Kubernetes.isZero() {
 		refuse("give Kubernetes or Cluster, not both")
 	}
 	switch {
+	case c.RemoveOnly:
 	case c.Unscanned == "" && len(c.Manifests) > 0:
 	case c.Unscanned == "":
 		if err := c.Image.validate(); err != nil {
@@ -155,6 +163,22 @@ func (c *Config) prepare() error {
 		return fmt.Errorf("%w: helmx configuration: %w", stages.ErrInvalid, errors.Join(problems...))
 	}
 	return nil
+}
+
+// prepareSource checks what is to be released.
+func (c *Config) prepareSource() error {
+	switch {
+	case c.RemoveOnly:
+		if c.Chart != "" || len(c.Manifests)+len(c.Values.Files)+len(c.Values.Map)+len(c.Values.Overrides) > 0 || c.Image != (ImageValues{}) || c.Unscanned != "" {
+			return errors.New("RemoveOnly releases nothing; drop Chart, Manifests, Values, Image and Unscanned")
+		}
+		return nil
+	case len(c.Manifests) > 0:
+		return errors.Join(c.prepareManifests()...)
+	case c.Chart == "":
+		return errors.New("Chart is empty; name a chart folder, a .tgz or an oci:// reference")
+	}
+	return c.ChartSource.validate(c.Chart)
 }
 
 func (c *Config) prepareManifests() []error {

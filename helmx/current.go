@@ -84,7 +84,7 @@ func (d *Deployer) Current(ctx context.Context) (Current, error) {
 	if err != nil {
 		return Current{}, fmt.Errorf("read what release %s runs: %w", d.name(), err)
 	}
-	if err := checkPinned(n.image, objects, nil); err != nil {
+	if err := checkPinned(n.image, objects, nil, d.cfg.ImageFields); err != nil {
 		return refuse("its record says %s, which is not what its manifest runs", n.image)
 	}
 	return Current{

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"helm.sh/helm/v3/pkg/action"
@@ -21,9 +20,6 @@ type Deployer struct {
 	cluster *Cluster
 	// owned is whether the cluster is this Deployer's to close.
 	owned bool
-	plans planMemory
-	mu    sync.Mutex
-	holds map[string]*hold // by run
 }
 
 var (
@@ -57,11 +53,14 @@ func newDeployer(ctx context.Context, cfg Config, online bool) (*Deployer, error
 	if err := cfg.prepare(); err != nil {
 		return nil, err
 	}
-	src, err := loadSource(ctx, &cfg, online)
-	if err != nil {
-		return nil, invalidUnlessPassing(ctx, err)
+	src := &source{layers: &layers{}}
+	var err error
+	if !cfg.RemoveOnly {
+		if src, err = loadSource(ctx, &cfg, online); err != nil {
+			return nil, invalidUnlessPassing(ctx, err)
+		}
 	}
-	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster, holds: map[string]*hold{}}
+	d := &Deployer{cfg: cfg, source: src, cluster: cfg.Cluster}
 	if d.cluster == nil {
 		if d.cluster, err = Connect(cfg.Kubernetes); err != nil {
 			return nil, err
@@ -144,6 +143,8 @@ func (d *Deployer) DeployUnscanned(ctx context.Context, req UnscannedRequest) (s
 // be one.
 func (d *Deployer) checkImage(img stages.Image) error {
 	switch {
+	case d.cfg.RemoveOnly:
+		return nil
 	case d.cfg.Unscanned == "" && img.IsZero():
 		return fmt.Errorf("%w: there is no image", stages.ErrInvalid)
 	case d.cfg.Unscanned != "" && !img.IsZero():
@@ -283,7 +284,7 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 	if err := d.cfg.Image.inject(values, img); err != nil {
 		return nil, err
 	}
-	if err := d.source.pin(chart, img); err != nil {
+	if err := d.source.pin(chart, img, d.cfg.ImageFields); err != nil {
 		return nil, err
 	}
 	cfg := s.actions(record, d.cfg.HistoryMax)
@@ -312,7 +313,7 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 // A deployment that is bound to a plan is held to what the gates have seen.
 func (d *Deployer) pinned(s *session, img stages.Image, bound *binding) func(*release.Release) error {
 	return func(rel *release.Release) error {
-		about, err := newRendering(rel.Manifest, rel.Hooks, d.cfg.Namespace, s.mapper, img)
+		about, err := d.newRendering(s, rel.Manifest, rel.Hooks, img)
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 )
 
 // difference is a field that has one value on one side and another, or none, on
@@ -121,7 +123,7 @@ func bare(live map[string]any) map[string]any {
 	if live == nil {
 		return nil
 	}
-	out := copyMap(live)
+	out := tree.Clone(live)
 	delete(out, "status")
 	if metadata, ok := out["metadata"].(map[string]any); ok {
 		for _, field := range settledFields {

@@ -45,6 +45,13 @@
 // [RefuseDangers] makes a gate of it, package diff shows it, and a deployment can be
 // bound to its digest: [stages.DeployRequest].
 //
+// # Removal, and what is left of a failure
+//
+// [Deployer.Uninstall] removes a release with its delete hooks and waits until its
+// objects are gone; what was there before, or is marked to be kept, stays and is
+// reported. [Deployer.PlanRemoval] tells beforehand. [Deployer.RecordFailure] writes
+// into the record of a revision why it failed, which helm history then shows.
+//
 // # One at a time
 //
 // A release is locked by a Lease in its namespace, see [LockConfig]: by

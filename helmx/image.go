@@ -89,27 +89,26 @@ func (v ImageValues) inject(values map[string]any, img stages.Image) error {
 	return nil
 }
 
-// checkPinned returns an error matching [stages.ErrInvalid] unless a pod template
-// among objects runs img, and none among objects and hooks runs the same
-// repository in any other way. With no image it asks for nothing.
-func checkPinned(img stages.Image, objects, hooks []object) error {
+// checkPinned returns an error matching [stages.ErrInvalid] unless a pod template, or
+// a declared field, among objects runs img, and none among objects and hooks runs or
+// mounts the same repository in any other way. With no image it asks for nothing.
+func checkPinned(img stages.Image, objects, hooks []object, fields []ImageField) error {
 	if img.IsZero() {
 		return nil
 	}
 	found := false
 	var others []string
 	for i, obj := range append(append([]object(nil), objects...), hooks...) {
-		for _, c := range containersOf(obj.content) {
-			repository, digest := splitReference(c.image)
-			if repository != familiar(img.Repository()) {
-				continue
+		eachImage(obj.content, fields, func(r imageReference) {
+			repository, digest := splitReference(r.image)
+			switch {
+			case r.role == imageUnknown || repository != familiar(img.Repository()):
+			case digest != img.Digest().String():
+				others = append(others, fmt.Sprintf("%s, %s: %s", obj.id, r.where, r.image))
+			case r.role == imageRuns:
+				found = found || i < len(objects)
 			}
-			if digest != img.Digest().String() {
-				others = append(others, fmt.Sprintf("%s, container %s: %s", obj.id, c.name, c.image))
-				continue
-			}
-			found = found || i < len(objects)
-		}
+		})
 	}
 	switch {
 	case len(others) > 0:
@@ -119,38 +118,6 @@ func checkPinned(img stages.Image, objects, hooks []object) error {
 		return fmt.Errorf("%w: no pod template of the rendered chart runs %s; name with Image the values that the chart composes its image of", stages.ErrInvalid, img)
 	}
 	return nil
-}
-
-type container struct{ name, image string }
-
-// containersOf finds containers wherever they are, because custom resources have
-// pod templates too.
-func containersOf(v any) []container {
-	var out []container
-	switch v := v.(type) {
-	case map[string]any:
-		for _, key := range sortedKeys(v) {
-			switch key {
-			case "containers", "initContainers", "ephemeralContainers":
-				list, _ := v[key].([]any)
-				for _, item := range list {
-					m, _ := item.(map[string]any)
-					image, _ := m["image"].(string)
-					name, _ := m["name"].(string)
-					if image != "" {
-						out = append(out, container{name, image})
-					}
-				}
-			default:
-				out = append(out, containersOf(v[key])...)
-			}
-		}
-	case []any:
-		for _, item := range v {
-			out = append(out, containersOf(item)...)
-		}
-	}
-	return out
 }
 
 // splitReference returns the full repository name and the digest, if any, of an

@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 )
 
 // drift returns in what the live objects differ from the manifest of a revision:
@@ -69,7 +71,7 @@ func (o object) differences(live *unstructured.Unstructured) []string {
 // deviations returns the fields that the manifest names and the live object has
 // another value in: from what should be to what is.
 func (o object) deviations(live *unstructured.Unstructured, replicas bool) []difference {
-	want := copyMap(o.content)
+	want := tree.Clone(o.content)
 	for _, key := range []string{"apiVersion", "kind", "status"} {
 		delete(want, key)
 	}

@@ -78,9 +78,47 @@ type hold struct {
 
 func newHold() *hold { return &hold{nonce: rand.Text()[:8]} }
 
+// holdKey says what is held by whom.
+type holdKey struct{ namespace, release, run string }
+
+func (d *Deployer) holdKey(run string) holdKey {
+	return holdKey{d.cfg.Namespace, d.cfg.Release, run}
+}
+
+// held returns the hold of a run, or nil.
+func (c *Cluster) held(key holdKey) *hold {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.holds[key]
+}
+
+// hold keeps h unless the run has one already.
+func (c *Cluster) hold(key holdKey, h *hold) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.holds == nil {
+		c.holds = map[holdKey]*hold{}
+	}
+	if c.holds[key] != nil {
+		return false
+	}
+	c.holds[key] = h
+	return true
+}
+
+func (c *Cluster) letGo(key holdKey, h *hold) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.holds[key] == h {
+		delete(c.holds, key)
+	}
+}
+
 // Lock keeps others off the release until the lock is given back, see
-// [LockConfig]. Without it, [Deployer.Deploy] and [Deployer.Restore] lock the
-// release for as long as they take.
+// [LockConfig]. Without it, [Deployer.Deploy], [Deployer.Restore] and
+// [Deployer.Uninstall] lock the release for as long as they take. The lock is the
+// run's: it serves every Deployer of the release on the same [Cluster], and outlives
+// the one that took it.
 func (d *Deployer) Lock(ctx context.Context, run string) (stages.Unlock, error) {
 	if d.cfg.Lock.Off {
 		return func(context.Context) error { return nil }, nil
@@ -89,27 +127,19 @@ func (d *Deployer) Lock(ctx context.Context, run string) (stages.Unlock, error) 
 	if err := d.place(ctx, h, run); err != nil {
 		return nil, fmt.Errorf("lock release %s: %w", d.name(), err)
 	}
-	d.mu.Lock()
-	_, taken := d.holds[run]
-	if !taken {
-		d.holds[run] = h
-	}
-	d.mu.Unlock()
-	if taken { // There is no namespace yet, or the other would have the lease.
+	key, cluster := d.holdKey(run), d.cluster
+	if !cluster.hold(key, h) { // There is no namespace yet, or the other would have the lease.
 		d.giveBack(ctx, h)
 		return nil, fmt.Errorf("%w: lock release %s: run %q holds it already", stages.ErrInvalid, d.name(), run)
 	}
+	// Nothing of the Deployer is kept, whose chart may be large.
 	return func(ctx context.Context) error {
-		d.mu.Lock()
-		if d.holds[run] == h {
-			delete(d.holds, run)
-		}
-		d.mu.Unlock()
+		cluster.letGo(key, h)
 		if h.lease == nil {
 			return nil
 		}
 		if err := h.lease.Release(ctx); err != nil {
-			return fmt.Errorf("unlock release %s: %w", d.name(), err)
+			return fmt.Errorf("unlock release %s/%s: %w", key.namespace, key.release, err)
 		}
 		return nil
 	}, nil
@@ -121,9 +151,7 @@ func (d *Deployer) locked(ctx context.Context, run string) (bound context.Contex
 	if d.cfg.Lock.Off {
 		return ctx, newHold(), func() {}, nil
 	}
-	d.mu.Lock()
-	h = d.holds[run]
-	d.mu.Unlock()
+	h = d.cluster.held(d.holdKey(run))
 	give := func() {}
 	if h == nil {
 		h = newHold()

@@ -83,9 +83,9 @@ metadata: {name: c}
 spec: {jobTemplate: {spec: {template: {spec: {containers: [{name: d, image: "registry.example.com/acme/web@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}]}}}}}
 `, "ns", nil)
 	require.NoError(t, err)
-	require.ErrorContains(t, checkPinned(testImage, objects, nil), "Rollout ns/r, container a: registry.example.com/acme/web:1")
-	require.NoError(t, checkPinned(testImage, objects[1:], objects[1:]))
-	require.ErrorContains(t, checkPinned(testImage, nil, objects[1:]), "no pod template")
+	require.ErrorContains(t, checkPinned(testImage, objects, nil, nil), "Rollout ns/r, container a: registry.example.com/acme/web:1")
+	require.NoError(t, checkPinned(testImage, objects[1:], objects[1:], nil))
+	require.ErrorContains(t, checkPinned(testImage, nil, objects[1:], nil), "no pod template")
 }
 
 func TestDifferences(t *testing.T) {

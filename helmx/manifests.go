@@ -98,9 +98,8 @@ func isManifest(file string) bool {
 	return slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(file))
 }
 
-// pin writes the image into the containers of plain manifests that run its
-// repository, by whatever tag or digest. Charts are told by values.
-func (s *source) pin(c *chart.Chart, img stages.Image) error {
+// pin writes the image wherever plain manifests run, or mount, its repository, by whatever tag or digest. Charts are told by values.
+func (s *source) pin(c *chart.Chart, img stages.Image, fields []ImageField) error {
 	if !s.plain || img.IsZero() {
 		return nil
 	}
@@ -115,7 +114,7 @@ func (s *source) pin(c *chart.Chart, img stages.Image) error {
 		var text bytes.Buffer
 		pinned := false
 		for _, doc := range docs {
-			pinned = pinContainers(doc.content, img) || pinned
+			pinned = pinDocument(doc.content, img, fields) || pinned
 			data, err := yaml.Marshal(doc.content)
 			if err != nil {
 				return fmt.Errorf("pin the image in %s: %w", f.Name, err)
@@ -129,29 +128,29 @@ func (s *source) pin(c *chart.Chart, img stages.Image) error {
 	return nil
 }
 
-// pinContainers reports whether there was something to pin.
-func pinContainers(v any, img stages.Image) bool {
+// pinDocument is pinObject for what may be a list of objects.
+func pinDocument(content map[string]any, img stages.Image, fields []ImageField) bool {
+	items, isList := content["items"].([]any)
+	if kind, _ := content["kind"].(string); !isList || !strings.HasSuffix(kind, "List") {
+		return pinObject(content, img, fields)
+	}
 	pinned := false
-	switch v := v.(type) {
-	case map[string]any:
-		for key, item := range v {
-			list, isList := item.([]any)
-			if !isList || !slices.Contains([]string{"containers", "initContainers", "ephemeralContainers"}, key) {
-				pinned = pinContainers(item, img) || pinned
-				continue
-			}
-			for _, c := range list {
-				container, _ := c.(map[string]any)
-				reference, _ := container["image"].(string)
-				if repository, _ := splitReference(reference); reference != "" && repository == familiar(img.Repository()) {
-					container["image"], pinned = img.String(), true
-				}
-			}
-		}
-	case []any:
-		for _, item := range v {
-			pinned = pinContainers(item, img) || pinned
+	for _, item := range items {
+		if m, ok := item.(map[string]any); ok {
+			pinned = pinDocument(m, img, fields) || pinned
 		}
 	}
+	return pinned
+}
+
+// pinObject reports whether there was something to pin.
+func pinObject(content map[string]any, img stages.Image, fields []ImageField) bool {
+	pinned := false
+	eachImage(content, fields, func(r imageReference) {
+		if repository, _ := splitReference(r.image); r.role != imageUnknown && repository == familiar(img.Repository()) {
+			r.set(img.String())
+			pinned = true
+		}
+	})
 	return pinned
 }

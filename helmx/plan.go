@@ -70,8 +70,9 @@ func (d *Deployer) plan(ctx context.Context, img stages.Image) (stages.Plan, err
 	if plan.Dangers, err = o.hookDangers(s); err != nil {
 		return stages.Plan{}, err
 	}
-	plan.Notes = tidy(append(plan.Notes, o.notes...), v)
-	d.plans.remember(plan.Digest, trials)
+	notes := slices.Concat(plan.Notes, o.notes, uncheckedImages(o.rendered.objects, d.cfg.ImageFields))
+	plan.Notes = tidy(notes, v)
+	d.cluster.plans.remember(plan.Digest, trials)
 	return plan, nil
 }
 

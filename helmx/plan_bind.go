@@ -66,7 +66,7 @@ func (d *Deployer) bind(s *session, digest string, img stages.Image, history []*
 		return nil, moved
 	}
 	if !own {
-		memory := d.plans.recall(digest)
+		memory := d.cluster.plans.recall(digest)
 		trials, err := o.try(s, memory, false)
 		if err != nil {
 			return nil, err

@@ -182,7 +182,9 @@ type remembered struct {
 	objects map[identity]seen
 }
 
-const plansKept = 8
+// plansKept is enough for a large release set, whose members are planned and then
+// deployed by Deployers of their own.
+const plansKept = 256
 
 func (m *planMemory) remember(digest string, trials []*trial) {
 	objects := make(map[identity]seen, len(trials))

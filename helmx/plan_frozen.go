@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/cli-runtime/pkg/resource"
 
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -45,7 +46,7 @@ func (t *trial) freeze(status *metav1.Status) error {
 // anew tries to make the object under another name. It returns the refusal, nil if
 // there is none.
 func (t *trial) anew() (*metav1.Status, error) {
-	obj := &unstructured.Unstructured{Object: copyMap(t.object.content)}
+	obj := &unstructured.Unstructured{Object: tree.Clone(t.object.content)}
 	if t.object.id.Namespace != "" {
 		obj.SetNamespace(t.object.id.Namespace)
 	}

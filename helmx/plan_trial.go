@@ -170,6 +170,25 @@ func (t *trial) run(release, namespace string, known *seen) error {
 	return nil
 }
 
+// tryAnyway tries to write the object over whatever lives in its place.
+func (t *trial) tryAnyway() error {
+	if t.refusal != nil {
+		return nil
+	}
+	live, err := look(resource.NewHelper(t.target.Client, t.target.Mapping), t.target)
+	if err != nil {
+		return t.unreadable(err)
+	}
+	if t.live = live; live == nil {
+		t.action = stages.Create
+		_, err = t.s.kube.Create(kube.ResourceList{t.target})
+	} else {
+		t.action = stages.Update
+		_, err = t.s.kube.Update(kube.ResourceList{t.target}, kube.ResourceList{t.target}, false)
+	}
+	return t.settle(err)
+}
+
 // mostTrials bounds how often an object is tried that others go on changing.
 const mostTrials = 5
 
@@ -301,6 +320,7 @@ func (t *trial) settle(err error) error {
 	if t.outcome = t.wire.wrote.object(); t.outcome == nil { // Nothing was sent.
 		t.outcome = t.live.Object
 	}
+	t.migrate()
 	t.fields = fieldDifferences(bare(t.live.Object), bare(t.outcome))
 	if len(t.fields) == 0 && t.action == stages.Update {
 		t.action = ""

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -82,7 +83,7 @@ func (p Provenance) Value() any {
 	if p.value == nil {
 		return nil
 	}
-	return copyValue(p.value())
+	return tree.CloneValue(p.value())
 }
 
 // String returns a line such as "replicas: values-prod.yaml:12, over

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 )
 
 // mark stands for a scalar wherever values are merged for their origin instead of
@@ -55,14 +57,14 @@ func (l *layers) clone() *layers {
 	for key, s := range l.hollow {
 		hollow[key] = s
 	}
-	return &layers{merged: copyMap(l.merged), marked: copyMap(l.marked), settings: slices.Clip(l.settings), hollow: hollow}
+	return &layers{merged: tree.Clone(l.merged), marked: tree.Clone(l.marked), settings: slices.Clip(l.settings), hollow: hollow}
 }
 
 // lay lays values over what there is.
 func (l *layers) lay(origin Origin, doc *lineFinder, values map[string]any) {
 	before := l.marked
-	l.merged = overlay(l.merged, values)
-	l.marked = overlay(l.marked, l.mark(origin, doc, values))
+	l.merged = tree.Overlay(l.merged, values)
+	l.marked = tree.Overlay(l.marked, l.mark(origin, doc, values))
 	l.chain(before, origin, doc)
 }
 
@@ -71,7 +73,7 @@ func (l *layers) assign(origin Origin, apply func(map[string]any) error) error {
 	if err := apply(l.merged); err != nil {
 		return err
 	}
-	before := copyMap(l.marked)
+	before := tree.Clone(l.marked)
 	// What succeeded on values does so on marks: both are told apart by shape only.
 	if err := apply(l.marked); err != nil {
 		return err
@@ -83,7 +85,7 @@ func (l *layers) assign(origin Origin, apply func(map[string]any) error) error {
 
 // mark returns values with marks for scalars.
 func (l *layers) mark(origin Origin, doc *lineFinder, values map[string]any) map[string]any {
-	return l.markNew(origin, doc, copyMap(values), nil, values).(map[string]any) //nolint:errcheck,forcetypeassert // A map comes back as one.
+	return l.markNew(origin, doc, tree.Clone(values), nil, values).(map[string]any) //nolint:errcheck,forcetypeassert // A map comes back as one.
 }
 
 // markNew replaces scalars that are not marked yet. values has them in plain.

@@ -10,6 +10,7 @@ import (
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -65,7 +66,7 @@ func (s *source) trace(paths ImageValues, img stages.Image) (*tracer, error) {
 	}
 	imports := map[*chart.Dependency][]any{}
 	t.readDefaults(c, imports)
-	values := copyMap(t.merged)
+	values := tree.Clone(t.merged)
 	shadowChart(c, values, "", func(string) {})
 	// This settles which dependencies are enabled, and under which names.
 	if err := chartutil.ProcessDependenciesWithMerge(c, values); err != nil {
@@ -122,9 +123,9 @@ type stack struct {
 }
 
 func (t *tracer) start() *stack {
-	s := &stack{user: copyMap(t.marked), defaults: map[*tracedDefaults]map[string]any{}}
+	s := &stack{user: tree.Clone(t.marked), defaults: map[*tracedDefaults]map[string]any{}}
 	for _, d := range t.defaults {
-		s.defaults[d] = copyMap(d.marked)
+		s.defaults[d] = tree.Clone(d.marked)
 	}
 	return s
 }
@@ -132,7 +133,7 @@ func (t *tracer) start() *stack {
 // effective returns what Helm makes of s.
 func (t *tracer) effective(s *stack) (map[string]any, error) {
 	c := t.root.build(s, map[*tracedDependency]*chart.Dependency{})
-	values := copyMap(s.user)
+	values := tree.Clone(s.user)
 	shadowChart(c, values, "", func(string) {})
 	if err := chartutil.ProcessDependenciesWithMerge(c, values); err != nil {
 		return nil, fmt.Errorf("process the dependencies: %w", err)
@@ -145,7 +146,7 @@ func (t *tracer) effective(s *stack) (map[string]any, error) {
 }
 
 func (c *tracedChart) build(s *stack, made map[*tracedDependency]*chart.Dependency) *chart.Chart {
-	out := &chart.Chart{Metadata: &chart.Metadata{Name: c.name, Version: c.version}, Values: copyMap(s.defaults[c.defaults])}
+	out := &chart.Chart{Metadata: &chart.Metadata{Name: c.name, Version: c.version}, Values: tree.Clone(s.defaults[c.defaults])}
 	for _, want := range c.requires {
 		if made[want] == nil {
 			made[want] = &chart.Dependency{Name: want.name, Version: want.version, ImportValues: slices.Clone(want.imports)}

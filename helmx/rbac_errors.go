@@ -54,7 +54,7 @@ func deniedSubject(message string) string {
 // remedy says how to get the right that was denied.
 func (e *APIError) remedy() string {
 	switch {
-	case strings.Contains(e.Message, "RBAC permissions not currently held"):
+	case strings.Contains(e.Message, handsOn):
 		return "an account can hand on only rights that it holds: grant it these, or the verb escalate on the role, or bind"
 	case e.Subject == "":
 		return "grant it to the deploying account with a Role"

@@ -2,6 +2,7 @@ package helmx
 
 import (
 	"fmt"
+	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,8 +31,8 @@ func (k roleKey) String() string {
 
 // escalationNeeds is for roles and bindings among objects: the API server lets an
 // account grant only what it holds itself, unless it may "escalate" the role or
-// "bind" it.
-func (s *session) escalationNeeds(n *needs, objects []object) error {
+// "bind" it. For one deployment, the API server is asked where that is not known.
+func (s *session) escalationNeeds(n *needs, objects []object, once bool) error {
 	own := map[roleKey][]rbacv1.PolicyRule{}
 	for _, o := range objects {
 		if o.gvk().Group != rbacv1.GroupName || o.id.Kind != "Role" && o.id.Kind != "ClusterRole" {
@@ -66,7 +67,7 @@ func (s *session) escalationNeeds(n *needs, objects []object) error {
 		if err := decodeRBAC(o, &binding); err != nil {
 			return err
 		}
-		if err := s.bindingNeeds(n, o, binding.RoleRef, own); err != nil {
+		if err := s.bindingNeeds(n, o, binding.RoleRef, own, once); err != nil {
 			return err
 		}
 	}
@@ -75,7 +76,7 @@ func (s *session) escalationNeeds(n *needs, objects []object) error {
 
 // bindingNeeds is for one binding. It is authorized where the binding is, even if
 // the role is the whole cluster's.
-func (s *session) bindingNeeds(n *needs, o object, ref rbacv1.RoleRef, own map[roleKey][]rbacv1.PolicyRule) error {
+func (s *session) bindingNeeds(n *needs, o object, ref rbacv1.RoleRef, own map[roleKey][]rbacv1.PolicyRule, once bool) error {
 	key := roleKey{ref.Kind, "", ref.Name}
 	if ref.Kind == "Role" {
 		key.namespace = o.id.Namespace
@@ -89,19 +90,57 @@ func (s *session) bindingNeeds(n *needs, o object, ref rbacv1.RoleRef, own map[r
 		return nil
 	}
 	n.notef("The chart binds %s in %s: the account must hold the rights that the role grants, or the verb bind, as here.", key, o.id)
-	rules, err := s.roleRules(key)
+	rules, known, err := s.roleRules(key)
 	if err != nil {
 		return err
+	}
+	if !known && once && !n.fresh {
+		if refused, err := s.refusesToBind(o); err != nil || !refused {
+			return err
+		}
 	}
 	n.all = append(n.all, need{Right: bind, instead: rightsOf(rules, o.id.Namespace)})
 	return nil
 }
 
-// roleRules returns what a role of the cluster grants, or nothing if the account
-// may not look.
-func (s *session) roleRules(key roleKey) ([]rbacv1.PolicyRule, error) {
-	var rules []rbacv1.PolicyRule
-	var err error
+// refusesToBind tries the binding as a dry run. What stands in its way beside the
+// rights of the role is told elsewhere.
+func (s *session) refusesToBind(o object) (bool, error) {
+	t, err := s.newTrial(o, nil, false)
+	if err == nil {
+		err = t.tryAnyway()
+	}
+	if err != nil {
+		return false, s.explain(err)
+	}
+	return t.refusal != nil && strings.Contains(t.refusal.Message, handsOn), nil
+}
+
+// handsOn is what the API server says of an account that grants what it doesn't hold.
+const handsOn = "RBAC permissions not currently held"
+
+// untouched returns the roles and bindings that a deployment doesn't change, which the
+// API server lets pass whatever they grant: they are as in the last revision, and as
+// they live.
+func (s *session) untouched(before, wanted []object) map[identity]bool {
+	out := map[identity]bool{}
+	was := index(before)
+	for _, o := range wanted {
+		base, stays := was[o.identity()]
+		if o.gvk().Group != rbacv1.GroupName || !stays || !equalContent(base.content, o.content) {
+			continue
+		}
+		// What can't be read is not known to be the same.
+		if live, err := s.live(o); err == nil && live != nil && len(o.deviations(live, true)) == 0 {
+			out[o.identity()] = true
+		}
+	}
+	return out
+}
+
+// roleRules returns what a role of the cluster grants, and whether the account may
+// look.
+func (s *session) roleRules(key roleKey) (rules []rbacv1.PolicyRule, known bool, err error) {
 	if key.kind == "Role" {
 		var role *rbacv1.Role
 		if role, err = s.clients.RbacV1().Roles(key.namespace).Get(s.ctx, key.name, metav1.GetOptions{}); err == nil {
@@ -114,9 +153,9 @@ func (s *session) roleRules(key roleKey) ([]rbacv1.PolicyRule, error) {
 		}
 	}
 	if err != nil && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
-		return nil, s.explain(fmt.Errorf("look at %s: %w", key, err))
+		return nil, false, s.explain(fmt.Errorf("look at %s: %w", key, err))
 	}
-	return rules, nil
+	return rules, !apierrors.IsForbidden(err), nil
 }
 
 func decodeRBAC(o object, into any) error {

@@ -113,7 +113,12 @@ func (d *Deployer) needs(s *session, o *surveyed, options RBACOptions) (*needs, 
 	if err := hookNeeds(n, hooks); err != nil {
 		return nil, err
 	}
-	if err := s.escalationNeeds(n, slices.Concat(o.rendered.objects, before, hooks)); err != nil {
+	granting := slices.Concat(o.rendered.objects, before, hooks)
+	if options.Once && !o.blind {
+		same := s.untouched(before, o.rendered.objects)
+		granting = slices.DeleteFunc(granting, func(o object) bool { return same[o.identity()] })
+	}
+	if err := s.escalationNeeds(n, granting, options.Once); err != nil {
 		return nil, err
 	}
 	rolloutNeeds(n, d.cfg.Namespace, o.rendered.objects, options)

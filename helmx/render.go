@@ -11,7 +11,6 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/releaseutil"
-	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -27,6 +26,9 @@ type rendering struct {
 // render does what Helm will do when it installs or upgrades, and checks that
 // the outcome runs img and nothing else of its repository. It changes nothing.
 func (d *Deployer) render(s *session, img stages.Image, revision int, upgrade bool) (*rendering, error) {
+	if d.cfg.RemoveOnly {
+		return nil, fmt.Errorf("%w: it is for removing the release only; give a chart in the place of RemoveOnly", stages.ErrInvalid)
+	}
 	out, err := d.renderChart(s, img, revision, upgrade)
 	if err == nil {
 		return out, nil
@@ -52,7 +54,7 @@ func (d *Deployer) renderChart(s *session, img stages.Image, revision int, upgra
 	if err := d.cfg.Image.inject(values, img); err != nil {
 		return nil, err
 	}
-	if err := d.source.pin(chart, img); err != nil {
+	if err := d.source.pin(chart, img, d.cfg.ImageFields); err != nil {
 		return nil, err
 	}
 	if err := chartutil.ProcessDependenciesWithMerge(chart, values); err != nil {
@@ -100,20 +102,20 @@ func (d *Deployer) renderChart(s *session, img stages.Image, revision int, upgra
 	}); err != nil {
 		return nil, err
 	}
-	return newRendering(text.String(), hooks, d.cfg.Namespace, s.mapper, img)
+	return d.newRendering(s, text.String(), hooks, img)
 }
 
 // newRendering parses and checks what is about to be applied.
-func newRendering(manifest string, hooks []*release.Hook, namespace string, mapper meta.RESTMapper, img stages.Image) (*rendering, error) {
-	objects, err := parseObjects(manifest, namespace, mapper)
+func (d *Deployer) newRendering(s *session, manifest string, hooks []*release.Hook, img stages.Image) (*rendering, error) {
+	objects, err := parseObjects(manifest, s.namespace, s.mapper)
 	if err != nil {
 		return nil, err
 	}
-	hooked, err := hookObjects(hooks, namespace, mapper)
+	hooked, err := hookObjects(hooks, s.namespace, s.mapper)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkPinned(img, objects, hooked); err != nil {
+	if err := checkPinned(img, objects, hooked, d.cfg.ImageFields); err != nil {
 		return nil, err
 	}
 	return &rendering{manifest, hooks, objects, hooked}, nil

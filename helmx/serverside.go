@@ -18,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/util/csaupgrade"
+
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 )
 
 // parallel bounds the objects of one kind that are written at the same time.
@@ -161,7 +163,7 @@ func (k *kubeClient) applyObject(info *resource.Info, live *unstructured.Unstruc
 			return err
 		}
 	}
-	content := copyMap(wanted.Object)
+	content := tree.Clone(wanted.Object)
 	// A field that is yielded can turn up another conflict, so this repeats.
 	const rounds = 10
 	overwrite := false

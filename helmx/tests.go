@@ -76,10 +76,12 @@ func (d *Deployer) test(ctx context.Context, rel stages.Release) (stages.Verific
 // holder returns the run that holds the lock, of which a verification is part, or a
 // name for the tests alone.
 func (d *Deployer) holder() string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for run := range d.holds {
-		return run
+	d.cluster.mu.Lock()
+	defer d.cluster.mu.Unlock()
+	for key := range d.cluster.holds {
+		if key == d.holdKey(key.run) {
+			return key.run
+		}
 	}
 	return "chart tests"
 }

@@ -71,7 +71,7 @@ func (d *Deployer) remove(ctx context.Context, run string) (stages.Removal, erro
 	if err := d.dissolve(s, e, run); err != nil {
 		return removal, d.settleRemoval(ctx, run, err)
 	}
-	removal.Removed, removal.Kept = ids(e.doomed), ids(e.kept)
+	removal.Removed, removal.Kept = ids(e.doomed), ids(e.left())
 	return removal, nil
 }
 
@@ -99,6 +99,9 @@ func (d *Deployer) dissolve(s *session, e *estate, run string) error {
 		return s.explain(errors.Join(s.kube.removal.err, err))
 	}
 	e.history[len(e.history)-1] = done.Release // With the delete hooks that have run.
+	if err := e.findHooked(s); err != nil {
+		return err
+	}
 	return d.forget(s, e.history, d.cfg.KeepHistory)
 }
 

@@ -18,8 +18,9 @@ type estate struct {
 	// doomed are the live objects to delete; stale are those of them that the newest
 	// revision doesn't have, which Helm doesn't know of.
 	doomed, stale []object
-	// kept stay.
-	kept []object
+	// kept stay, and so does what hooks have made and doesn't run to an end. That one
+	// is not spared what the hooks' own policies say.
+	kept, hooked []object
 	// why says for each of those why it stays.
 	why map[identity]string
 }
@@ -49,11 +50,11 @@ func (d *Deployer) appraise(s *session, history []*release.Release) (*estate, er
 		if err != nil {
 			return nil, s.explain(err)
 		}
-		if live == nil {
-			continue
-		}
 		_, isCurrent := current[o.identity()]
-		switch why := s.reasonToKeep(d.cfg.Release, o, live, made[first[o.identity()]], isCurrent); {
+		if live == nil || !isCurrent && !s.owns(d.cfg.Release, live) {
+			continue // It is gone, or somebody else's since a revision had it.
+		}
+		switch why := s.reasonToKeep(d.cfg.Release, o, live, made[first[o.identity()]]); {
 		case why != "":
 			e.kept, e.why[o.identity()] = append(e.kept, o), why
 		default:
@@ -63,7 +64,7 @@ func (d *Deployer) appraise(s *session, history []*release.Release) (*estate, er
 			}
 		}
 	}
-	return e, e.keepHooked(s)
+	return e, e.findHooked(s)
 }
 
 // everything returns the objects of all revisions, each as the newest one that has
@@ -92,7 +93,7 @@ func (s *session) everything(history []*release.Release) (first map[identity]int
 // reasonToKeep says why a live object of the release stays; empty if it goes. It has
 // been part of the release since a revision whose record was made at that time, by
 // the API server's clock, as which the object's age is told, too.
-func (s *session) reasonToKeep(name string, o object, live *unstructured.Unstructured, since metav1.Time, current bool) string {
+func (s *session) reasonToKeep(name string, o object, live *unstructured.Unstructured, since metav1.Time) string {
 	marks := live.GetAnnotations()
 	owner, namespace := marks["meta.helm.sh/release-name"], marks["meta.helm.sh/release-namespace"]
 	created := live.GetCreationTimestamp()
@@ -101,8 +102,6 @@ func (s *session) reasonToKeep(name string, o object, live *unstructured.Unstruc
 		return "it is marked to be kept"
 	case owner != "" && !s.owns(name, live):
 		return fmt.Sprintf("it belongs to release %s/%s", namespace, owner)
-	case owner == "" && !current:
-		return "it does not belong to the release any more"
 	case !since.IsZero() && created.Before(&since):
 		return "it was there before the release took it over"
 	}
@@ -130,19 +129,21 @@ func (s *session) recorded(name string) (map[int]metav1.Time, error) {
 	return out, nil
 }
 
-// keepHooked adds what hooks have made and stays.
-func (e *estate) keepHooked(s *session) error {
+// findHooked looks for what hooks have made and stays.
+func (e *estate) findHooked(s *session) error {
 	made, err := s.ran(e.history)
 	if err != nil {
 		return err
 	}
-	for _, o := range made {
-		if !o.runs() || o.kept() {
-			e.kept, e.why[o.identity()] = append(e.kept, o), "a hook made it"
-		}
+	e.hooked = slices.DeleteFunc(made, func(o object) bool { return o.runs() && !o.kept() })
+	for _, o := range e.hooked {
+		e.why[o.identity()] = "a hook made it"
 	}
 	return nil
 }
+
+// left are the objects that stay.
+func (e *estate) left() []object { return slices.Concat(e.kept, e.hooked) }
 
 // runs reports whether a hook's object runs to an end.
 func (o object) runs() bool {

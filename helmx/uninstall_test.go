@@ -105,7 +105,7 @@ spec: {template: {spec: {restartPolicy: Never, containers: [{name: x, image: x}]
 ---
 apiVersion: v1
 kind: ConfigMap
-metadata: {name: outlives, annotations: {helm.sh/hook: pre-install}}
+metadata: {name: outlives, annotations: {helm.sh/hook: "pre-install,pre-delete,post-delete"}}
 `
 
 func TestUninstallRunsDeleteHooks(t *testing.T) {
@@ -324,4 +324,45 @@ func foreignUninstall(t *testing.T, a *apiServer) {
 	require.NoError(t, err)
 	rel.Info.Status, rel.Info.Deleted = release.StatusUninstalling, helmtime.Now()
 	require.NoError(t, store.Update(rel))
+}
+
+func TestPlanRemoval(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	remover := open(t, helmx.Config{
+		RemoveOnly: true, KeepHistory: true, Release: "web", Namespace: "shop",
+		Kubernetes: helmx.Kubernetes{REST: a.rest()}, Lock: helmx.LockConfig{TTL: time.Second},
+	})
+	nothing, err := remover.PlanRemoval(t.Context(), "run-0")
+	require.NoError(t, err)
+	assert.Empty(t, nothing.Changes)
+	deploy(t, open(t, digestConfig(a, helmx.Set("keep=true"), helmx.Set("password=correct-horse-battery"))), "run-1", "a")
+	before := a.requests(mutating)
+	plan, err := remover.PlanRemoval(t.Context(), "run-2")
+	require.NoError(t, err)
+	assert.Equal(t, before, a.requests(mutating), "a plan changes nothing")
+	assert.NotEqual(t, nothing.Digest, plan.Digest)
+	assert.Len(t, plan.Changes, 4)
+	for _, c := range plan.Changes {
+		assert.Equal(t, stages.Delete, c.Action, c.Object)
+		assert.NotContains(t, c.Diff, "battery")
+	}
+	assert.Equal(t, []string{"ConfigMap web-keep"}, notesOf(plan, stages.NoteKept))
+
+	again, err := remover.PlanRemoval(t.Context(), "run-2")
+	require.NoError(t, err)
+	assert.Equal(t, plan.Digest, again.Digest)
+	a.edit("/api/v1/namespaces/shop/configmaps/web-config", func(content) content { return nil })
+	moved, err := remover.PlanRemoval(t.Context(), "run-2")
+	require.NoError(t, err)
+	assert.NotEqual(t, plan.Digest, moved.Digest)
+
+	_, err = remover.Deploy(t.Context(), request(t, "run-2", "a"))
+	require.ErrorIs(t, err, stages.ErrInvalid)
+	_, err = remover.Plan(t.Context(), stages.PlanRequest{Image: image("a")})
+	require.ErrorIs(t, err, stages.ErrInvalid)
+	cp := checkpoint(t, remover, "run-2")
+	assert.Len(t, uninstall(t, remover, "run-2").Removed, 3)
+	r := restore(t, remover, "run-2", cp)
+	assert.Equal(t, stages.Restored, r.Outcome, r.Message)
+	assert.Equal(t, image("a").String(), runningImage(t, a))
 }

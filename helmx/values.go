@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"regexp"
 	"strings"
 
 	"helm.sh/helm/v3/pkg/strvals"
 	"sigs.k8s.io/yaml"
+
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 )
 
 // Values are laid over the chart's own, later over earlier: the files in order,
@@ -89,7 +90,7 @@ func (v Values) load(ctx context.Context) (*layers, error) {
 		out.lay(Origin{Kind: FromFile, Name: file, Index: i + 1}, &lineFinder{data: data}, layer)
 	}
 	if len(v.Map) > 0 {
-		out.lay(Origin{Kind: FromMap}, nil, copyMap(v.Map))
+		out.lay(Origin{Kind: FromMap}, nil, tree.Clone(v.Map))
 	}
 	for i, o := range v.Overrides {
 		origin := Origin{Kind: FromOverride, Name: string(o.mode()), Index: i + 1}
@@ -162,44 +163,6 @@ func (o Override) apply(into map[string]any) error {
 		return errors.New("malformed, or it assigns into something that is not a map or list; see the helm documentation of --" + string(o.mode()))
 	}
 	return nil
-}
-
-// overlay merges b over a as Helm does: maps are merged, all else is replaced.
-func overlay(a, b map[string]any) map[string]any {
-	out := maps.Clone(a)
-	for key, value := range b {
-		over, isMap := value.(map[string]any)
-		under, wasMap := out[key].(map[string]any)
-		if isMap && wasMap {
-			out[key] = overlay(under, over)
-			continue
-		}
-		out[key] = value
-	}
-	return out
-}
-
-func copyMap(m map[string]any) map[string]any {
-	out := make(map[string]any, len(m))
-	for key, value := range m {
-		out[key] = copyValue(value)
-	}
-	return out
-}
-
-func copyValue(v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		return copyMap(v)
-	case []any:
-		out := make([]any, len(v))
-		for i := range v {
-			out[i] = copyValue(v[i])
-		}
-		return out
-	default:
-		return v
-	}
 }
 
 // shadow deletes from defaults what given replaces by something of another

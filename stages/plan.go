@@ -95,6 +95,14 @@ const (
 	NoteWarning NoteKind = "warning"
 	// NoteAdopted: the object exists already and becomes part of the release.
 	NoteAdopted NoteKind = "adopted"
+	// NoteKept: the object stays when its release is removed.
+	NoteKept NoteKind = "kept"
+	// NoteTakenOver: the object was written in another way before, and what of it the
+	// release does not have is dropped.
+	NoteTakenOver NoteKind = "taken-over"
+	// NoteImageUnchecked: the object has what may be an image reference outside of
+	// where those are known to be, and nobody looks at it.
+	NoteImageUnchecked NoteKind = "image-unchecked"
 	// NoteVolatile: the object renders differently every time, so that the fields
 	// which do are not bound by the plan's digest.
 	NoteVolatile NoteKind = "volatile"

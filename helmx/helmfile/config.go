@@ -46,8 +46,13 @@ type Config struct {
 	// Decrypt returns the content of a file that is listed under secrets. Without it,
 	// such files are refused.
 	Decrypt func(ctx context.Context, path string, data []byte) ([]byte, error)
-	// Fetch returns the folder or archive of a chart that is not a local one. Without
-	// it, such charts are refused.
+	// Charts says how a chart that is not a local one is got, and what must be true of
+	// it, such as a digest, a keyring or credentials. Its repository and version are
+	// those of the file, and so are user name, password, authority and plain HTTP
+	// unless they are given. Nil is the zero ChartSource.
+	Charts func(chart Chart) helmx.ChartSource
+	// Fetch, if set, is asked for every chart that is not a local one in the place of
+	// all that, and returns its folder or archive.
 	Fetch func(ctx context.Context, chart Chart) (path string, err error)
 
 	// Cluster is the way to the cluster, required, and shared by all releases. It is

@@ -15,7 +15,7 @@
 //
 // # What is read
 //
-// The common part: releases with chart, version, values, secrets, set, setString,
+// The common part: releases with chart, version, installed, values, secrets, set, setString,
 // needs, labels, condition, createNamespace, wait, timeout, historyMax and inherit;
 // environments; templates; bases; values; helmDefaults; commonLabels; repositories.
 // Every document of the file is rendered as a template with the values of the
@@ -40,6 +40,10 @@
 //     [Config.AllowUnscanned].
 //   - But for charts, no file outside of [Config.Root] is read, by default the folder
 //     of the helmfile.
+//   - Releases with installed: false are removed after all others are deployed and
+//     verified, where helmfile begins with them: what can't be made again goes last.
+//   - A chart of a repository needs a version, which may be a constraint. It is fetched
+//     once to know its digest, and from then on by that.
 //   - kubeContext must be the one that [Config.KubeContext] says is connected to.
 //
 // # What it never does

@@ -14,6 +14,7 @@ import (
 
 	yaml "go.yaml.in/yaml/v3"
 
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -48,7 +49,7 @@ func (l *loader) values() map[string]any {
 func (l *loader) data() documentData {
 	values := l.values()
 	return documentData{
-		Environment: environmentData{Name: l.cfg.Environment, KubeContext: l.kubeContext.text, Values: clone(l.chosen)},
+		Environment: environmentData{Name: l.cfg.Environment, KubeContext: l.kubeContext.text, Values: tree.Clone(l.chosen)},
 		Namespace:   l.namespace, Values: values, StateValues: &values,
 	}
 }
@@ -178,7 +179,7 @@ func (l *loader) take(ctx context.Context, d document) error {
 			if err != nil {
 				return err
 			}
-			values = overlay(values, decrypted)
+			values = tree.Overlay(values, decrypted)
 		}
 		l.chosen = layer(l.chosen, values)
 	}
@@ -186,7 +187,7 @@ func (l *loader) take(ctx context.Context, d document) error {
 	if err != nil {
 		return err
 	}
-	l.defaults = overlay(l.defaults, defaults)
+	l.defaults = tree.Overlay(l.defaults, defaults)
 	return errors.Join(
 		l.context(d.place, "kubeContext", d.kubeContext),
 		l.context(d.place, "helmDefaults", d.defaults.kubeContext),
@@ -217,6 +218,9 @@ func (s settings) under(over settings) settings {
 	if over.timeout != nil {
 		s.timeout = over.timeout
 	}
+	if over.deleteTimeout != nil {
+		s.deleteTimeout = over.deleteTimeout
+	}
 	if over.historyMax != nil {
 		s.historyMax = over.historyMax
 	}
@@ -232,7 +236,7 @@ func (l *loader) entries(list []entry, data documentData) (map[string]any, error
 	for _, e := range list {
 		if !e.file {
 			r := &reader{place: e.place}
-			merged = overlay(merged, r.mapping(e.node, "values"))
+			merged = tree.Overlay(merged, r.mapping(e.node, "values"))
 			if err := errors.Join(r.problems...); err != nil {
 				return nil, err
 			}
@@ -251,7 +255,7 @@ func (l *loader) entries(list []entry, data documentData) (map[string]any, error
 			if err := yaml.Unmarshal(text, &m); err != nil {
 				return nil, place{file: file}.yamlError(err)
 			}
-			merged = overlay(merged, m)
+			merged = tree.Overlay(merged, m)
 		}
 	}
 	return merged, nil

@@ -209,9 +209,6 @@ releases:
 	}, fetched)
 	assert.Equal(t, "/cache/redis", configs["ns/a"].Chart)
 	assert.Equal(t, filepath.Join(filepath.Dir(cfg.Path), "charts", "local"), configs["ns/d"].Chart)
-	cfg.Fetch = nil
-	_, err = Load(t.Context(), cfg)
-	require.ErrorContains(t, err, "helmfile.yaml:6: releases[0].chart: bitnami/redis is not a local chart")
 }
 
 func TestBasesAndOverridingValues(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/fairlead-dev/fairlead/helmx"
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 )
 
 // connect makes a cluster that nothing is sent to.
@@ -28,7 +29,7 @@ func variables(pairs map[string]string) func(string) (string, bool) {
 // effective applies the overrides as helmx does.
 func effective(t *testing.T, v helmx.Values) map[string]any {
 	t.Helper()
-	out := clone(v.Map)
+	out := tree.Clone(v.Map)
 	for _, o := range v.Overrides {
 		var err error
 		switch o.Mode {

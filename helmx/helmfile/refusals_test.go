@@ -25,7 +25,7 @@ var refusals = map[string]struct{ text, says string }{
 	"force":                       {releaseA + "  force: true\n", "releases[0].force: is not supported"},
 	"disableValidation":           {releaseA + "  disableValidation: true\n", "releases[0].disableValidation: is not supported"},
 	"wait without a verifier":     {releaseA + "  wait: true\n", "releases[0].wait: needs a verifier"},
-	"uninstall":                   {releaseA + "  installed: false\n", "releases[0].installed: false is not supported"},
+	"removal in the foreground":   {releaseA + "  installed: false\n  cascade: foreground\n", `releases[0].cascade: "foreground" is not supported`},
 	"history too short":           {releaseA + "  historyMax: 1\n", "helmfile.yaml:5: releases[0].historyMax: at least 2"},
 	"not a number":                {releaseA + "  timeout: hunter2\n", "helmfile.yaml:5: releases[0].timeout: must be a whole number"},
 	"not a boolean":               {releaseA + "  createNamespace: hunter2\n", "releases[0].createNamespace: must be true or false"},

@@ -169,10 +169,9 @@ func (l *loader) wanted(rel release) (bool, error) {
 		return false, refuse("", "has no name")
 	case rel.namespace == "":
 		return false, refuse("", "has no namespace; none is taken from a kubeconfig")
+	case rel.removed():
 	case rel.chart == "":
 		return false, refuse("", "has no chart")
-	case rel.installed != nil && !*rel.installed:
-		return false, refuse(".installed", "false is not supported: uninstall the release with helm, and leave it out with condition")
 	case rel.wait != nil && *rel.wait && l.cfg.Verify == nil:
 		return false, refuse(".wait", "needs a verifier; give Config.Verify")
 	case rel.waitForJobs != nil && *rel.waitForJobs && (rel.wait == nil || *rel.wait):

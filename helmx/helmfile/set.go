@@ -15,8 +15,9 @@ import (
 )
 
 // Load reads a helmfile and all values of the chosen releases, and returns them as
-// a set. It sends nothing to the cluster; a chart is read when it is its release's
-// turn. Its errors match [stages.ErrInvalid], or are an [UnboundError], or those of
+// a set. It sends nothing to the cluster. A local chart is read when it is its
+// release's turn; one of a repository is fetched, to know its version and digest,
+// and again by these when it is its turn. Its errors match [stages.ErrInvalid], or are an [UnboundError], or those of
 // Decrypt and Fetch.
 func Load(ctx context.Context, cfg Config) (*releaseset.Set, error) {
 	set, _, err := load(ctx, cfg)
@@ -67,6 +68,9 @@ func load(ctx context.Context, cfg Config) (*releaseset.Set, map[string]*helmx.C
 
 func (r release) id() string { return r.namespace + "/" + r.name }
 
+// removed reports whether the release is to go.
+func (r release) removed() bool { return r.installed != nil && !*r.installed }
+
 // bind returns the images by the IDs of their releases.
 func (l *loader) bind(releases []release) (map[string]Image, error) {
 	bound := make(map[string]Image, len(l.cfg.Images))
@@ -105,11 +109,15 @@ func (l *loader) set(releases []release, images map[string]Image, prepared map[s
 		img, bound := images[rel.id()]
 		m := releaseset.Member{
 			Namespace: rel.namespace, Name: rel.name, Needs: needs, Labels: rel.labels,
-			Image: img.Image, Clearance: img.Clearance, Unscanned: !bound,
-			Open: func() (releaseset.Deployer, error) { return helmx.New(*config) },
+			Image: img.Image, Clearance: img.Clearance, Unscanned: !bound && !rel.removed(), Remove: rel.removed(),
+			Open: func(ctx context.Context) (releaseset.Deployer, error) { return helmx.Open(ctx, *config) },
 		}
 		m.Labels["chart"] = path.Base(rel.chart)
-		if l.cfg.Verify != nil && (rel.wait == nil || *rel.wait) {
+		switch {
+		case rel.removed() && bound:
+			return nil, rel.error(rel.line, rel.field+".installed", "is false, but an image is bound to %s with Config.Images; drop one of them", rel.id())
+		case rel.removed():
+		case l.cfg.Verify != nil && (rel.wait == nil || *rel.wait):
 			m.Verify = l.cfg.Verify(rel.namespace, rel.name)
 			if m.Verify == nil && rel.wait != nil {
 				return nil, rel.error(rel.line, rel.field+".wait", "needs a verifier; Config.Verify has none for %s", rel.id())
@@ -157,6 +165,14 @@ func (l *loader) named(rel release, id string) bool {
 
 // prepare fills in what the release's deployer is made of.
 func (l *loader) prepare(ctx context.Context, rel release, img Image, config *helmx.Config) error {
+	if rel.removed() {
+		// Its history is what it is brought back from if another release fails.
+		*config = helmx.Config{RemoveOnly: true, KeepHistory: true, Release: rel.name, Namespace: rel.namespace, Cluster: l.cfg.Cluster, Logger: l.cfg.Logger}
+		if rel.deleteTimeout != nil {
+			config.Timeout = time.Duration(*rel.deleteTimeout) * time.Second
+		}
+		return nil
+	}
 	*config = helmx.Config{
 		Release: rel.name, Namespace: rel.namespace, CreateNamespace: rel.createNamespace == nil || *rel.createNamespace,
 		Image: img.Values, SkipCRDs: rel.skipCRDs != nil && *rel.skipCRDs, Cluster: l.cfg.Cluster, Logger: l.cfg.Logger,
@@ -173,18 +189,18 @@ func (l *loader) prepare(ctx context.Context, rel release, img Image, config *he
 		}
 	}
 	local, far, err := l.chart(rel)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case far == nil:
-	case l.cfg.Fetch == nil:
-		return rel.error(rel.line, rel.field+".chart", "%s is not a local chart; give Config.Fetch", rel.chart)
-	default:
+	}
+	if far != nil && l.cfg.Fetch != nil {
 		if local, err = l.cfg.Fetch(ctx, *far); err != nil {
 			return fmt.Errorf("fetch the chart %s of release %s: %w", rel.chart, rel.id(), err)
 		}
+		far = nil
 	}
 	config.Chart = local
-	config.Values, err = l.releaseValues(ctx, rel)
-	return err
+	if config.Values, err = l.releaseValues(ctx, rel); err != nil || far == nil {
+		return err
+	}
+	return l.remote(ctx, rel, *far, config)
 }

@@ -44,7 +44,7 @@ type environment struct {
 // settings are what helmDefaults and a release have in common. Nil is not set.
 type settings struct {
 	wait, waitForJobs, createNamespace, skipCRDs *bool
-	timeout, historyMax                          *int
+	timeout, deleteTimeout, historyMax           *int
 	kubeContext                                  located
 }
 

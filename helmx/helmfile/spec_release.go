@@ -27,13 +27,11 @@ var onlyFalse = map[string]string{
 	"suppressDiff":                          "leave it out where the plan is shown",
 	"disableAutoDetectedKubeVersionForDiff": "the version is asked of the cluster",
 	"resolveOCIVersions":                    "give the exact version",
-	"deleteWait":                            "nothing is uninstalled",
 }
 
 var refusedSettings = map[string]string{
 	"args": byHelmx, "diffArgs": byHelmx, "syncArgs": byHelmx, "templateArgs": byHelmx,
 	"keyring": "verify the chart in what fetches it", "postRenderer": byCommand, "postRendererArgs": byCommand,
-	"cascade": "nothing is uninstalled", "deleteTimeout": "nothing is uninstalled",
 	"suppressOutputLineRegex": "filter the plan where it is shown", "serverSide": byHelmx,
 	"trackMode": "give a verifier with Config.Verify", "helmStuckGrace": "no helm command is run",
 	"waitRetries": "it is ignored by helmfile as well; drop it",
@@ -66,7 +64,12 @@ func (r *reader) settings(into *settings, fields known) known {
 	}
 	fields["wait"], fields["waitForJobs"] = flag(&into.wait), flag(&into.waitForJobs)
 	fields["createNamespace"], fields["skipCRDs"] = flag(&into.createNamespace), flag(&into.skipCRDs)
-	fields["timeout"] = number(&into.timeout)
+	fields["timeout"], fields["deleteTimeout"] = number(&into.timeout), number(&into.deleteTimeout)
+	fields["cascade"] = func(n *yaml.Node, f string) {
+		if how := r.text(n, f); how != "background" {
+			r.refuse(n, f, "%q is not supported: removed is in the background; drop it", how)
+		}
+	}
 	fields["historyMax"] = func(n *yaml.Node, f string) {
 		number(&into.historyMax)(n, f)
 		if *into.historyMax < 2 {
@@ -75,7 +78,8 @@ func (r *reader) settings(into *settings, fields known) known {
 	}
 	fields["kubeContext"] = func(n *yaml.Node, f string) { into.kubeContext = located{r.text(n, f), n.Line} }
 	// A set is all or nothing, and charts come with their dependencies.
-	for _, name := range []string{"atomic", "cleanupOnFail", "skipDeps", "skipRefresh"} {
+	// A removal waits until all is gone.
+	for _, name := range []string{"atomic", "cleanupOnFail", "skipDeps", "skipRefresh", "deleteWait"} {
 		fields[name] = func(n *yaml.Node, f string) { r.boolean(n, f) }
 	}
 	for name, advice := range onlyFalse {

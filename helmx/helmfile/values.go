@@ -14,6 +14,7 @@ import (
 	k8syaml "sigs.k8s.io/yaml"
 
 	"github.com/fairlead-dev/fairlead/helmx"
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 )
 
 // releaseValues merges what a release lists under values and secrets, and turns its
@@ -30,14 +31,14 @@ func (l *loader) releaseValues(ctx context.Context, rel release) (helmx.Values, 
 		if path, ok := reference(m, ""); ok {
 			return helmx.Values{}, e.place.error(e.line, fmt.Sprintf("%s.values[%d]", rel.field, i), "%s refers to a secret of vals, which is not resolved; list an encrypted file under secrets", path)
 		}
-		merged = overlay(merged, m)
+		merged = tree.Overlay(merged, m)
 	}
 	for _, e := range rel.secrets {
 		m, err := l.secret(ctx, e)
 		if err != nil {
 			return helmx.Values{}, err
 		}
-		merged = overlay(merged, m)
+		merged = tree.Overlay(merged, m)
 	}
 	values := helmx.Values{Map: merged}
 	var files []helmx.Override

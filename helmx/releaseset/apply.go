@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/helmx"
@@ -54,13 +53,17 @@ func (s *Set) Apply(ctx context.Context, req ApplyRequest) (Result, error) {
 	a := &application{
 		set: s, req: req, clearances: clearances,
 		results: make([]MemberResult, len(s.members)), checkpoints: make([]*stages.Checkpoint, len(s.members)),
+		unlocks: make([]func(context.Context), len(s.members)),
 	}
+	defer a.unlockAll(context.WithoutCancel(ctx))
 	for i, m := range s.members {
 		a.results[i] = MemberResult{Member: m.id, Outcome: NotStarted}
 	}
-	a.deployAll(ctx)
+	a.work(ctx)
 	if len(a.causes) > 0 {
 		a.restoreAll(context.WithoutCancel(ctx))
+	} else {
+		a.forget(context.WithoutCancel(ctx))
 	}
 	result := Result{Run: req.Run, Members: a.results}
 	if len(a.causes) > 0 {
@@ -92,9 +95,9 @@ func (s *Set) admit(req ApplyRequest) ([]stages.Clearance, error) {
 			c = m.Clearance
 		}
 		switch {
-		case m.Unscanned && later:
+		case (m.Unscanned || m.Remove) && later:
 			problems = append(problems, fmt.Errorf("%w: there is a clearance for %s, which has no image of ours", stages.ErrInvalid, m.id))
-		case m.Unscanned:
+		case m.Unscanned, m.Remove:
 		case c.Check() != nil:
 			problems = append(problems, &MemberError{m.id, "deploy", c.Check()})
 		case c.Image() != m.Image:
@@ -113,79 +116,68 @@ type application struct {
 	clearances  []stages.Clearance
 	results     []MemberResult
 	checkpoints []*stages.Checkpoint
+	// unlocks give the members' locks back, which are held to the end of the set or
+	// of their restore.
+	unlocks []func(context.Context)
 	// finished are the members that were begun, in the order in which they ended.
 	finished []int
 	causes   []error
-}
-
-// deployAll starts members as what they need gets ready, until all are done or one
-// has failed, and returns when nothing runs any more.
-func (a *application) deployAll(ctx context.Context) {
-	verifying, abort := context.WithCancelCause(ctx)
-	defer abort(nil)
-	waiting := make([]int, len(a.set.members))
-	var ready []int
-	for i, m := range a.set.members {
-		if waiting[i] = len(m.needs); waiting[i] == 0 {
-			ready = append(ready, i)
-		}
-	}
-	dependents := a.set.dependents()
-	done := make(chan int)
-	for running := 0; ; running-- {
-		for len(a.causes) == 0 && ctx.Err() == nil && len(ready) > 0 && running < a.set.concurrency {
-			i := ready[0]
-			ready = ready[1:]
-			running++
-			go func() {
-				a.deploy(ctx, verifying, i)
-				done <- i
-			}()
-		}
-		if running == 0 {
-			break
-		}
-		i := <-done
-		a.finished = append(a.finished, i)
-		if err := a.results[i].Err; err != nil {
-			if !errors.Is(err, errAborted) {
-				a.causes = append(a.causes, err)
-			}
-			abort(errAborted)
-			continue
-		}
-		for _, d := range dependents[i] {
-			if waiting[d]--; waiting[d] == 0 {
-				at, _ := slices.BinarySearch(ready, d)
-				ready = slices.Insert(ready, at, d)
-			}
-		}
-	}
-	if left := len(a.set.members) - len(a.finished); left > 0 && len(a.causes) == 0 {
-		a.causes = append(a.causes, fmt.Errorf("stopped before %d members were begun: %w", left, context.Cause(ctx)))
-	}
 }
 
 // deploy takes one member from its checkpoint to its verification.
 func (a *application) deploy(ctx, verifying context.Context, i int) {
 	m, result, start := a.set.members[i], &a.results[i], time.Now()
 	result.Err = m.use(ctx, func(ctx context.Context, d Deployer) error {
-		return m.locked(ctx, d, a.req.Run, func() error {
-			if err := a.checkpoint(ctx, d, i); err != nil {
-				return &MemberError{m.id, "checkpoint", err}
-			}
-			report(ctx, stages.Progress{Message: "deploying " + m.id})
-			if err := protect(func() (err error) { result.Release, err = a.release(ctx, d, i); return err }); err != nil {
-				return &MemberError{m.id, "deploy", err}
-			}
-			return a.verify(verifying, i)
-		})
+		if err := a.lock(ctx, d, i); err != nil {
+			return err
+		}
+		if err := a.checkpoint(ctx, d, i); err != nil {
+			return &MemberError{m.id, "checkpoint", err}
+		}
+		report(ctx, stages.Progress{Message: "deploying " + m.id})
+		if err := protect(func() (err error) { result.Release, err = a.release(ctx, d, i); return err }); err != nil {
+			return &MemberError{m.id, "deploy", err}
+		}
+		return a.verify(verifying, i)
 	})
 	result.Elapsed = time.Since(start)
 	if result.Err == nil {
 		result.Outcome = Deployed
 		report(ctx, stages.Progress{ID: m.id, Message: "deployed " + m.id})
 	}
+}
+
+// lock takes the member's lock and keeps it.
+func (a *application) lock(ctx context.Context, d Deployer, i int) (err error) {
+	a.unlocks[i], err = a.set.members[i].lock(ctx, d, a.req.Run)
+	return err
+}
+
+// held calls f under the lock that the member has, or else under a new one. A
+// deployer that doesn't know of a lock which another one of the same member took
+// is given it anew.
+func (a *application) held(ctx context.Context, d Deployer, i int, f func() error) error {
+	m := a.set.members[i]
+	if a.unlocks[i] != nil {
+		err := f()
+		if !errors.Is(err, stages.ErrLocked) {
+			return err
+		}
+		a.unlock(ctx, i)
+	}
+	return m.locked(ctx, d, a.req.Run, f)
+}
+
+func (a *application) unlock(ctx context.Context, i int) {
+	if a.unlocks[i] != nil {
+		a.unlocks[i](ctx)
+		a.unlocks[i] = nil
+	}
+}
+
+// unlockAll gives back what is still locked, a few at a time.
+func (a *application) unlockAll(ctx context.Context) {
+	_ = a.set.each(ctx, func(ctx context.Context, i int) error { a.unlock(ctx, i); return nil })
 }
 
 // verify asks the member's verifier, if it has one, until ctx ends.

@@ -1,6 +1,7 @@
 package releaseset_test
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"sync"
@@ -31,7 +32,7 @@ func manySet(t testing.TB, size int, opened func()) *releaseset.Set {
 	for i := range members {
 		members[i] = releaseset.Member{
 			Namespace: "ns", Name: fmt.Sprintf("m%d", i), Clearance: clearance,
-			Open: func() (releaseset.Deployer, error) {
+			Open: func(context.Context) (releaseset.Deployer, error) {
 				opened()
 				return &chart{files: make([]byte, chartSize)}, nil
 			},

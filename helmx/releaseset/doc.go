@@ -21,10 +21,15 @@
 // # Locks
 //
 // A deployer that is a [stages.Locker] has its member locked from before the
-// checkpoint until the member is verified, and again while it is restored. A member
-// whose lock is refused is not touched. Between the end of a member and the end of
-// the set its lock is not held: a restore finds out by itself whether somebody else
-// has deployed since.
+// checkpoint until the set has ended, so that nobody comes between a member and its
+// restore. A member whose lock is refused is not touched.
+//
+// # Removals
+//
+// A member with [Member.Remove] is uninstalled, after all others are deployed and
+// verified and before what it needs. It is in the plan and in the diff like any
+// other, and is brought back when another member fails. Its records are given up
+// when the set has succeeded.
 //
 // # Many members
 //

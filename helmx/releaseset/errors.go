@@ -27,6 +27,14 @@ func (e *NeedError) Error() string {
 	return fmt.Sprintf("member %s needs %q, which is no member of the set; write namespace/name, or name for one in the same namespace", e.Member, e.Need)
 }
 
+// RemovedNeedError is a member that stays and needs one that is to be removed.
+type RemovedNeedError struct{ Member, Need string }
+
+// Error names both.
+func (e *RemovedNeedError) Error() string {
+	return fmt.Sprintf("member %s needs %s, which is to be removed; remove it as well, or drop the need", e.Member, e.Need)
+}
+
 // DuplicateError is a release that is in the set twice.
 type DuplicateError struct{ Member string }
 
@@ -38,7 +46,7 @@ type MemberError struct {
 	// Member is its ID.
 	Member string
 	// Doing is what was being done: "open", "plan", "lock", "checkpoint", "deploy",
-	// "verify" or "restore".
+	// "verify", "remove" or "restore".
 	Doing string
 	// Err is why it failed.
 	Err error
@@ -76,7 +84,7 @@ func (e *Error) state() string {
 	for _, m := range e.Result.Members {
 		switch m.Outcome {
 		case NotStarted:
-		case Restored, Unchanged, Deployed:
+		case Restored, Unchanged, Deployed, Removed:
 			touched++
 		case Diverged, Impossible, Unknown:
 			touched++

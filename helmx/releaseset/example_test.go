@@ -17,7 +17,7 @@ func Example() {
 		return
 	}
 	// Usually helmx.New with a chart of its own, and one cluster for all.
-	open := func() (releaseset.Deployer, error) { return &stagestest.Deployer{}, nil }
+	open := func(context.Context) (releaseset.Deployer, error) { return &stagestest.Deployer{}, nil }
 	set, err := releaseset.New(releaseset.Config{Members: []releaseset.Member{
 		{Namespace: "prod", Name: "web", Needs: []string{"api"}, Clearance: clearance, Open: open},
 		{Namespace: "prod", Name: "api", Clearance: clearance, Open: open},

@@ -54,6 +54,8 @@ type fake struct {
 	onRestore func(ctx context.Context) (stages.Restoration, error)
 	onOpen    func() error
 	onLock    func() error
+
+	onUninstall func(ctx context.Context) error
 }
 
 func (f *fake) Lock(context.Context, string) (stages.Unlock, error) {
@@ -112,6 +114,31 @@ func (f *fake) DeployUnscanned(ctx context.Context, req helmx.UnscannedRequest) 
 	return f.Deploy(ctx, stages.DeployRequest{Clearance: clearance, Run: req.Run, Source: req.Source, Plan: req.Plan})
 }
 
+// PlanRemoval names what is there.
+func (f *fake) PlanRemoval(ctx context.Context, _ string) (stages.Plan, error) {
+	state, err := f.State(ctx)
+	plan := stages.Plan{Release: f.id, Digest: "remove " + state}
+	if state != "" {
+		plan.Changes = []stages.Change{{Action: stages.Delete, Object: stages.Object{Kind: "Deployment", Namespace: "ns", Name: f.id}}}
+	}
+	return plan, err
+}
+
+func (f *fake) Uninstall(ctx context.Context, run string) (stages.Removal, error) {
+	f.c.note("uninstall " + f.id)
+	if f.onUninstall != nil {
+		if err := f.onUninstall(ctx); err != nil {
+			return stages.Removal{}, err
+		}
+	}
+	return f.Deployer.Uninstall(ctx, run)
+}
+
+func (f *fake) Forget(context.Context, string) error {
+	f.c.note("forget " + f.id)
+	return nil
+}
+
 func (f *fake) Close() error {
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
@@ -130,7 +157,7 @@ func (c *cluster) member(t testing.TB, name string, needs ...string) releaseset.
 	c.fakes[name] = f
 	return releaseset.Member{
 		Namespace: "ns", Name: name, Needs: needs, Clearance: clearance,
-		Open: func() (releaseset.Deployer, error) {
+		Open: func(context.Context) (releaseset.Deployer, error) {
 			if f.onOpen != nil {
 				if err := f.onOpen(); err != nil {
 					return nil, err

@@ -1,6 +1,7 @@
 package releaseset
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -20,9 +21,12 @@ func (s *Set) resolve() []error {
 		seen := make(map[int]bool, len(m.Needs))
 		for _, need := range m.Needs {
 			at, ok := index[needID(m.Namespace, need)]
-			if !ok {
+			switch {
+			case !ok:
 				problems = append(problems, &NeedError{Member: m.id, Need: need})
-			} else if !seen[at] {
+			case s.members[at].Remove && !m.Remove:
+				problems = append(problems, &RemovedNeedError{Member: m.id, Need: s.members[at].id})
+			case !seen[at]:
 				seen[at] = true
 				m.needs = append(m.needs, at)
 			}
@@ -65,6 +69,22 @@ func (s *Set) order() []int {
 		}
 	}
 	return order
+}
+
+// schedule returns the indices in an order in which they could be applied: those to
+// be deployed, each after all that it needs, and then those to be removed, each
+// after all that needs it.
+func (s *Set) schedule() []int {
+	var deployed, removed []int
+	for _, i := range s.order() {
+		if s.members[i].Remove {
+			removed = append(removed, i)
+		} else {
+			deployed = append(deployed, i)
+		}
+	}
+	slices.Reverse(removed)
+	return append(deployed, removed...)
 }
 
 // dependents returns, for each member, those that need it.

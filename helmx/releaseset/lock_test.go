@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -13,7 +14,7 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-func TestMemberIsLockedUntilItIsVerifiedAndWhileItIsRestored(t *testing.T) {
+func TestMemberIsLockedUntilTheSetEnds(t *testing.T) {
 	c := newCluster()
 	a, b := c.member(t, "a"), c.member(t, "b", "a")
 	a.Verify = stages.VerifierFunc(func(context.Context, stages.Release) (stages.Verification, error) {
@@ -24,9 +25,39 @@ func TestMemberIsLockedUntilItIsVerifiedAndWhileItIsRestored(t *testing.T) {
 	_, err := apply(t, newSet(t, 1, a, b))
 	require.ErrorIs(t, err, stages.ErrRolledBack)
 	assert.Equal(t, []string{
-		"lock ns/a", "checkpoint ns/a", "deploy ns/a", "done ns/a", "verify ns/a", "unlock ns/a",
-		"lock ns/b", "checkpoint ns/b", "deploy ns/b", "done ns/b", "unlock ns/b",
-		"lock ns/b", "restore ns/b", "unlock ns/b",
+		"lock ns/a", "checkpoint ns/a", "deploy ns/a", "done ns/a", "verify ns/a",
+		"lock ns/b", "checkpoint ns/b", "deploy ns/b", "done ns/b",
+		"restore ns/b", "unlock ns/b", "restore ns/a", "unlock ns/a",
+	}, c.log)
+}
+
+func TestLocksAreGivenBackWhenTheSetHasSucceeded(t *testing.T) {
+	c := newCluster()
+	_, err := apply(t, newSet(t, 1, c.member(t, "a"), c.member(t, "b", "a")))
+	require.NoError(t, err)
+	assert.ElementsMatch(t, []string{"ns/a", "ns/b"}, c.did("unlock"))
+	assert.Equal(t, []string{"unlock ns/a", "unlock ns/b"}, slices.Sorted(slices.Values(c.log[len(c.log)-2:])))
+}
+
+// TestRestoreUnderALockThatTheDeployerDoesNotKnowOf is for deployers that don't share
+// what they connect with.
+func TestRestoreUnderALockThatTheDeployerDoesNotKnowOf(t *testing.T) {
+	c := newCluster()
+	set := newSet(t, 1, c.member(t, "a"))
+	c.fakes["a"].Err = errDown
+	refused := false
+	c.fakes["a"].onRestore = func(context.Context) (stages.Restoration, error) {
+		if !refused {
+			refused = true
+			return stages.Restoration{}, fmt.Errorf("%w by another", stages.ErrLocked)
+		}
+		return stages.Restoration{Outcome: stages.Restored, Message: "back"}, nil
+	}
+	_, err := apply(t, set)
+	require.ErrorIs(t, err, stages.ErrRolledBack)
+	require.NotErrorIs(t, err, stages.ErrRollbackFailed)
+	assert.Equal(t, []string{
+		"lock ns/a", "checkpoint ns/a", "deploy ns/a", "done ns/a", "restore ns/a", "unlock ns/a",
 		"lock ns/a", "restore ns/a", "unlock ns/a",
 	}, c.log)
 }
@@ -58,6 +89,6 @@ func TestLockIsGivenBackAfterACancel(t *testing.T) {
 	ctx = stages.WithProgress(ctx, func(p stages.Progress) { said = append(said, p.Message) })
 	_, err := set.Apply(ctx, releaseset.ApplyRequest{Run: "run"})
 	require.ErrorIs(t, err, context.Canceled)
-	assert.Equal(t, []string{"ns/a", "ns/a"}, c.did("unlock"))
+	assert.Equal(t, []string{"ns/a"}, c.did("unlock"))
 	assert.Equal(t, []string{"deploying ns/a", "restoring ns/a"}, said, "a lock that can't be given back would be told")
 }

@@ -52,7 +52,7 @@ type Member struct {
 	Labels map[string]string
 	// Open makes the deployer when it is needed: for a plan, for the deployment, and
 	// again for a restore. Either Open or Deployer is required.
-	Open func() (Deployer, error)
+	Open func(ctx context.Context) (Deployer, error)
 	// Deployer is one that exists already. The set does not close it.
 	Deployer Deployer
 	// Image is what the member runs. It may be left out where Clearance names it.
@@ -63,6 +63,12 @@ type Member struct {
 	// Unscanned is set in the place of Image for a chart that runs none of ours. The
 	// deployer must be an [UnscannedDeployer]; it knows the reason and records it.
 	Unscanned bool
+	// Remove is for a member that is to go: it is uninstalled once all others are
+	// deployed and verified, and before what it needs. It has none of Image,
+	// Clearance, Unscanned and Verify, and its deployer must be a [Remover]. What it
+	// deletes is brought back if another member fails, but for data that went with
+	// it, such as that of volumes.
+	Remove bool
 	// Verify is asked whether the release runs, before members that need it start.
 	// Without it a member is done when the cluster has accepted it.
 	Verify stages.Verifier
@@ -147,6 +153,10 @@ func (m Member) problems() []error {
 	}
 	cleared := m.Clearance.Image()
 	switch {
+	case m.Remove:
+		if !m.Image.IsZero() || !cleared.IsZero() || m.Unscanned || m.Verify != nil {
+			refuse("Remove stands alone; drop Image, Clearance, Unscanned and Verify")
+		}
 	case !m.Unscanned && m.Image.IsZero():
 		refuse("it has no Image; a chart that runs none of ours needs Unscanned")
 	case m.Unscanned && !m.Image.IsZero():
@@ -157,10 +167,11 @@ func (m Member) problems() []error {
 	return out
 }
 
-// Members returns the IDs, each after everything that it needs.
+// Members returns the IDs in an order in which they could be applied: each after
+// everything that it needs, and what is to be removed at the end.
 func (s *Set) Members() []string {
 	ids := make([]string, len(s.members))
-	for i, at := range s.order() {
+	for i, at := range s.schedule() {
 		ids[i] = s.members[at].id
 	}
 	return ids

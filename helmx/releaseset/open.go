@@ -17,7 +17,7 @@ func (m member) use(ctx context.Context, f func(context.Context, Deployer) error
 	ctx = stages.WithProgress(ctx, m.progress(ctx))
 	d := m.Deployer
 	if d == nil {
-		if err := protect(func() (err error) { d, err = m.Open(); return err }); err != nil {
+		if err := protect(func() (err error) { d, err = m.Open(ctx); return err }); err != nil {
 			return &MemberError{m.id, "open", err}
 		}
 		if closer, ok := d.(stages.Closer); ok {
@@ -35,23 +35,35 @@ func (m member) use(ctx context.Context, f func(context.Context, Deployer) error
 // unlockTimeout bounds the giving back of a lock; what remains expires by itself.
 const unlockTimeout = 10 * time.Second
 
-// locked calls f while the member is locked for run, if its deployer can do that.
-func (m member) locked(ctx context.Context, d Deployer, run string, f func() error) error {
+// lock locks the member for run, if its deployer can do that. It returns what gives
+// the lock back, or nil.
+func (m member) lock(ctx context.Context, d Deployer, run string) (unlock func(context.Context), _ error) {
 	locker, ok := d.(stages.Locker)
 	if !ok {
-		return f()
+		return nil, nil // There is nothing to give back.
 	}
-	var unlock stages.Unlock
-	if err := protect(func() (err error) { unlock, err = locker.Lock(ctx, run); return err }); err != nil {
-		return &MemberError{m.id, "lock", err}
+	var give stages.Unlock
+	if err := protect(func() (err error) { give, err = locker.Lock(ctx, run); return err }); err != nil {
+		return nil, &MemberError{m.id, "lock", err}
 	}
-	defer func() {
+	return func(ctx context.Context) {
 		free, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 		defer cancel()
-		if err := protect(func() error { return unlock(free) }); err != nil {
-			report(ctx, stages.Progress{Message: fmt.Sprintf("warning: unlock %s: %v; the lock expires by itself", m.id, err)})
+		if err := protect(func() error { return give(free) }); err != nil {
+			report(ctx, stages.Progress{ID: m.id, Message: fmt.Sprintf("warning: unlock %s: %v; the lock expires by itself", m.id, err)})
 		}
-	}()
+	}, nil
+}
+
+// locked calls f while the member is locked for run, if its deployer can do that.
+func (m member) locked(ctx context.Context, d Deployer, run string, f func() error) error {
+	unlock, err := m.lock(ctx, d, run)
+	if err != nil {
+		return err
+	}
+	if unlock != nil {
+		defer unlock(ctx)
+	}
 	return f()
 }
 
@@ -82,10 +94,13 @@ func (s *Set) check(ctx context.Context) error {
 	return s.each(ctx, func(ctx context.Context, i int) error {
 		m := s.members[i]
 		return m.use(ctx, func(_ context.Context, d Deployer) error {
-			if !m.Unscanned {
-				return nil
+			var err error
+			switch {
+			case m.Remove:
+				_, err = m.remover(d)
+			case m.Unscanned:
+				_, err = m.unscanned(d)
 			}
-			_, err := m.unscanned(d)
 			return err
 		})
 	})

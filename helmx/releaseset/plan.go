@@ -29,6 +29,8 @@ type MemberPlan struct {
 	Member string `json:"member"`
 	// Needs are the members that it waits for.
 	Needs []string `json:"needs,omitempty"`
+	// Remove says that it is to be removed.
+	Remove bool `json:"remove,omitempty"`
 	// Plan is what its deployer would do, without the manifests: those of a large set
 	// don't fit into memory. The digest covers them.
 	Plan stages.Plan `json:"plan"`
@@ -46,7 +48,7 @@ func (s *Set) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 				return &MemberError{m.id, "plan", err}
 			}
 			plan.Manifests = nil
-			plans[i] = MemberPlan{Member: m.id, Needs: s.ids(m.needs), Plan: plan}
+			plans[i] = MemberPlan{Member: m.id, Needs: s.ids(m.needs), Remove: m.Remove, Plan: plan}
 			return nil
 		})
 	})
@@ -54,7 +56,7 @@ func (s *Set) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 		return Plan{}, fmt.Errorf("plan the release set: %w", err)
 	}
 	var out Plan
-	for _, i := range s.order() {
+	for _, i := range s.schedule() {
 		out.Members = append(out.Members, plans[i])
 	}
 	return out, nil
@@ -62,6 +64,13 @@ func (s *Set) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 
 func (m member) plan(ctx context.Context, d Deployer, req PlanRequest) (plan stages.Plan, err error) {
 	err = protect(func() error {
+		if m.Remove {
+			r, err := m.remover(d)
+			if err == nil {
+				plan, err = r.PlanRemoval(ctx, req.Run)
+			}
+			return err
+		}
 		plan, err = d.Plan(ctx, stages.PlanRequest{Image: m.Image, Run: req.Run, Source: req.Source})
 		return err
 	})
@@ -139,7 +148,7 @@ func (p Plan) Diff() string {
 	var b strings.Builder
 	unchanged := 0
 	for _, m := range p.Members {
-		if len(m.Plan.Changes) == 0 {
+		if len(m.Plan.Changes) == 0 && !m.Remove {
 			unchanged++
 		}
 		if len(m.Plan.Changes)+len(m.Plan.Drift)+len(m.Plan.Dangers)+len(m.Plan.Notes) == 0 {
@@ -147,9 +156,27 @@ func (p Plan) Diff() string {
 		}
 		plan := m.Plan
 		plan.Release = m.Member
+		if m.Remove {
+			plan.Release += " (to be removed)"
+		}
 		_ = diff.Text(&b, plan, diff.TextOptions{}) // Only the writer can fail, and this one doesn't.
 		b.WriteString("\n")
 	}
-	fmt.Fprintf(&b, "Plan of %d releases: %s; %d unchanged\n", len(p.Members), p.Count(), unchanged)
+	fmt.Fprintf(&b, "Plan of %d releases: %s; %d unchanged", len(p.Members), p.Count(), unchanged)
+	if removed := p.removed(); removed > 0 {
+		fmt.Fprintf(&b, ", %d to be removed", removed)
+	}
+	b.WriteString("\n")
 	return b.String()
+}
+
+// removed counts the releases that are there and to be removed.
+func (p Plan) removed() int {
+	n := 0
+	for _, m := range p.Members {
+		if m.Remove && len(m.Plan.Changes)+len(m.Plan.Notes) > 0 {
+			n++
+		}
+	}
+	return n
 }

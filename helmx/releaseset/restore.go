@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -18,7 +19,33 @@ func (a *application) restoreAll(ctx context.Context) {
 			undos = append(undos, undo{i, *a.checkpoints[i]})
 		}
 	}
-	a.set.restoreEach(ctx, a.req.Run, undos, a.results)
+	a.set.restoreEach(ctx, a.req.Run, undos, a.results, a.restoreLocked)
+}
+
+// recordTimeout bounds the writing down of why a release failed.
+const recordTimeout = 10 * time.Second
+
+// restoreLocked restores one member under the lock that it has, and gives that back:
+// a namespace that is to go must not hold it. Why the set failed is recorded first,
+// where the deployer can do that.
+func (a *application) restoreLocked(ctx context.Context, d Deployer, i int, f func() error) error {
+	defer a.unlock(ctx, i)
+	m := a.set.members[i]
+	cause := a.results[i].Err
+	if cause == nil {
+		// In words only: the evidence is about the other one.
+		cause = errors.New("another release of the set failed: " + a.causes[0].Error())
+	}
+	return a.held(ctx, d, i, func() error {
+		if recorder, ok := d.(stages.FailureRecorder); ok && !m.Remove {
+			bound, cancel := context.WithTimeout(ctx, recordTimeout)
+			defer cancel()
+			if err := protect(func() error { return recorder.RecordFailure(bound, a.req.Run, cause) }); err != nil {
+				report(ctx, stages.Progress{Message: fmt.Sprintf("warning: the record of %s does not say why it failed: %v", m.id, err)})
+			}
+		}
+		return f()
+	})
 }
 
 // undo is a member to restore.
@@ -30,24 +57,27 @@ type undo struct {
 // restoreEach restores in the order given, and then once more what differed: it
 // may have been the other members that were in the way, such as those in a
 // namespace that the set has made. What ctx leaves no time for is [Unknown].
-func (s *Set) restoreEach(ctx context.Context, run string, undos []undo, results []MemberResult) {
+func (s *Set) restoreEach(ctx context.Context, run string, undos []undo, results []MemberResult, locked locking) {
 	for _, u := range undos {
-		s.restore(ctx, run, u.member, u.to, &results[u.member])
+		s.restore(ctx, run, u.member, u.to, &results[u.member], locked)
 	}
 	for _, u := range undos {
 		result := &results[u.member]
 		if result.Outcome != Diverged || ctx.Err() != nil {
 			continue
 		}
-		s.restore(ctx, run, u.member, u.to, result)
+		s.restore(ctx, run, u.member, u.to, result, locked)
 		if result.Outcome == Unchanged { // Since the first time, which has changed it.
 			result.Outcome = Restored
 		}
 	}
 }
 
+// locking calls f while the member is locked.
+type locking func(ctx context.Context, d Deployer, i int, f func() error) error
+
 // restore undoes one member within its time.
-func (s *Set) restore(ctx context.Context, run string, i int, cp stages.Checkpoint, result *MemberResult) {
+func (s *Set) restore(ctx context.Context, run string, i int, cp stages.Checkpoint, result *MemberResult, locked locking) {
 	m := s.members[i]
 	ctx, cancel := context.WithTimeoutCause(ctx, s.rollback, fmt.Errorf("the restore took longer than %s", s.rollback))
 	defer cancel()
@@ -59,7 +89,7 @@ func (s *Set) restore(ctx context.Context, run string, i int, cp stages.Checkpoi
 	err := m.use(ctx, func(ctx context.Context, d Deployer) error {
 		report(ctx, stages.Progress{Message: "restoring " + m.id})
 		var restored stages.Restoration
-		err := m.locked(ctx, d, run, func() error {
+		err := locked(ctx, d, i, func() error {
 			return protect(func() (err error) { restored, err = d.Restore(ctx, run, cp); return err })
 		})
 		if err != nil {
@@ -110,12 +140,14 @@ func (s *Set) Restore(ctx context.Context, run string, checkpoints []MemberCheck
 	for _, cp := range slices.Backward(checkpoints) {
 		undos = append(undos, undo{s.find(cp.Member), cp.Checkpoint})
 	}
-	s.restoreEach(ctx, run, undos, result.Members)
+	s.restoreEach(ctx, run, undos, result.Members, func(ctx context.Context, d Deployer, i int, f func() error) error {
+		return s.members[i].locked(ctx, d, run, f)
+	})
 	for _, u := range undos {
 		switch m := result.Members[u.member]; m.Outcome {
 		case Diverged, Impossible, Unknown:
 			failed.Causes = append(failed.Causes, fmt.Errorf("restore %s", m.describe()))
-		case Restored, Unchanged, NotStarted, Deployed:
+		case Restored, Unchanged, NotStarted, Deployed, Removed:
 		}
 	}
 	if len(failed.Causes) > 0 {

@@ -16,6 +16,8 @@ const (
 	NotStarted Outcome = "not started"
 	// Deployed means that the member is released, and verified if it has a verifier.
 	Deployed Outcome = "deployed"
+	// Removed means that the member is gone.
+	Removed Outcome = "removed"
 	// Restored means that the member was changed and is as before.
 	Restored Outcome = "restored"
 	// Unchanged means that there was nothing to restore.
@@ -44,6 +46,8 @@ type MemberResult struct {
 	Outcome Outcome `json:"outcome"`
 	// Release is what was deployed, if it was, even if it was undone later.
 	Release stages.Release `json:"release,omitzero"`
+	// Removal is what was removed, if it was, even if it was brought back later.
+	Removal stages.Removal `json:"removal,omitzero"`
 	// Verification is the proof that it ran, where it has a verifier.
 	Verification stages.Verification `json:"verification,omitzero"`
 	// Restoration is what was undone, and what came of it.
