@@ -1,6 +1,7 @@
 // Package lab gives a test or a demonstration a real place to deliver to: a
 // throwaway Kubernetes cluster of one node (kind, in a container), connected to
-// an image registry on this host, and two base images to build samples from.
+// an image registry on this host, two base images to build samples from, and one
+// of Prometheus.
 //
 // It serves two kinds of machine with the same calls. Where container images
 // can be pulled, kind's own node image and public Debian images are used. Where

@@ -68,12 +68,16 @@ func New(cfg Config) (*Lab, error) {
 }
 
 // Prepare makes everything slow that later calls need: a working engine, the
-// node image and the base images. It is quick when they are there already.
+// node image, the base images and Prometheus's. It is quick when they are there
+// already.
 func (l *Lab) Prepare(ctx context.Context) error {
 	if _, err := l.Engine(ctx); err != nil {
 		return err
 	}
 	if _, err := l.baseImages(ctx); err != nil {
+		return err
+	}
+	if _, err := l.prometheusImage(ctx); err != nil {
 		return err
 	}
 	_, err := l.NodeImage(ctx)

@@ -95,12 +95,15 @@ func linkerFlags(ctx context.Context, source string) (string, error) {
 }
 
 // nodeImageSource is the folder of the nodeimage module.
-func nodeImageSource(ctx context.Context) (string, error) {
+func nodeImageSource(ctx context.Context) (string, error) { return labModule(ctx, "nodeimage") }
+
+// labModule is the folder of a module inside of this package's module.
+func labModule(ctx context.Context, name string) (string, error) {
 	dir, err := moduleDir(ctx, module)
 	if err != nil {
-		return "", fmt.Errorf("lab: find the source of the node image: %w; run inside fairlead's source tree", err)
+		return "", fmt.Errorf("lab: find the source of module %s: %w; run inside fairlead's source tree", name, err)
 	}
-	return filepath.Join(dir, "nodeimage"), nil
+	return filepath.Join(dir, name), nil
 }
 
 // moduleDir is the folder of a module of the current build list.

@@ -1,7 +1,7 @@
 // Package sandbox assembles, on one machine, everything that a delivery needs:
 // a kind cluster, a registry that the cluster can pull from, BuildKit, base
-// images to build from, and a vulnerability database. The demonstration and the
-// end-to-end tests deliver to it.
+// images to build from, a vulnerability database and, if asked for, Prometheus.
+// The demonstration and the end-to-end tests deliver to it.
 //
 //	box, err := sandbox.Start(ctx, sandbox.Config{Progress: os.Stderr})
 //	if err != nil { ... }
@@ -40,6 +40,9 @@ type Config struct {
 	// Registry is a registry on this machine to use instead of a new one, as
 	// "localhost:port". It must take pushes from anybody.
 	Registry string
+	// Prometheus runs one in the cluster, for what goes by metrics. It finds pods by
+	// the annotations prometheus.io/scrape and prometheus.io/port.
+	Prometheus bool
 	// Progress receives a line for each step. Nil means silence.
 	Progress io.Writer
 }
@@ -57,7 +60,12 @@ type Sandbox struct {
 	Database string
 	// Base are the images to build from, pinned by digest.
 	Base lab.BaseImages
+	// Prometheus is the URL, on this machine, of the one in the cluster. It has the
+	// series of pods with the labels namespace, pod and release, from a few seconds
+	// after their start until they end. Empty unless it runs.
+	Prometheus string
 
+	maker   *lab.Lab
 	mu      sync.Mutex
 	closers []func() error
 }
@@ -74,7 +82,7 @@ func Start(ctx context.Context, cfg Config) (_ *Sandbox, err error) {
 			return nil, err
 		}
 	}
-	box := &Sandbox{Kubeconfig: cfg.Kubeconfig, Registry: cfg.Registry}
+	box := &Sandbox{Kubeconfig: cfg.Kubeconfig, Registry: cfg.Registry, maker: maker}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, box.Close())
@@ -87,9 +95,17 @@ func Start(ctx context.Context, cfg Config) (_ *Sandbox, err error) {
 		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	if box.Kubeconfig == "" {
-		group.Go(func() error { return box.connectCluster(ctx, maker, cfg.Cluster) })
-	}
+	group.Go(func() error {
+		if box.Kubeconfig == "" {
+			if err := box.connectCluster(ctx, cfg.Cluster); err != nil {
+				return err
+			}
+		}
+		if !cfg.Prometheus {
+			return nil
+		}
+		return box.RunPrometheus(ctx)
+	})
 	group.Go(func() (err error) {
 		box.Base, err = maker.PushBaseImages(ctx, box.Registry)
 		return err
@@ -133,9 +149,9 @@ func (b *Sandbox) startRegistry(ctx context.Context) error {
 
 // connectCluster makes the registry reachable from the cluster, which it starts if
 // there is none.
-func (b *Sandbox) connectCluster(ctx context.Context, maker *lab.Lab, cluster *lab.Cluster) (err error) {
+func (b *Sandbox) connectCluster(ctx context.Context, cluster *lab.Cluster) (err error) {
 	if cluster == nil {
-		if cluster, err = maker.StartCluster(ctx); err != nil {
+		if cluster, err = b.maker.StartCluster(ctx); err != nil {
 			return err
 		}
 		b.closeWith(cluster.Close)

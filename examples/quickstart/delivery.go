@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"k8s.io/client-go/rest"
+
 	"github.com/fairlead-dev/fairlead/e2e/sandbox"
 	"github.com/fairlead-dev/fairlead/helmx"
 	"github.com/fairlead-dev/fairlead/notify"
@@ -20,9 +22,9 @@ import (
 	"github.com/fairlead-dev/fairlead/stages/policy"
 )
 
-// newPipeline composes the delivery that every version goes through. This is
-// what a program of your own looks like.
-func newPipeline(box *sandbox.Sandbox, app, namespace string) (*pipeline.Pipeline, error) {
+// newPipeline composes the delivery that every version goes through, with or
+// without a canary. This is what a program of your own looks like.
+func newPipeline(box *sandbox.Sandbox, app, namespace string, canary bool) (*pipeline.Pipeline, error) {
 	builder, err := buildkit.New(buildkit.Config{
 		Address:    box.BuildKit,
 		Repository: box.Registry + "/shop",
@@ -71,11 +73,12 @@ func newPipeline(box *sandbox.Sandbox, app, namespace string) (*pipeline.Pipelin
 	if err != nil {
 		return nil, err
 	}
-	deployer, err := helmx.New(helmx.Config{
-		Chart: filepath.Join(app, "chart"), Release: "shop", Namespace: namespace, CreateNamespace: true,
-		Image:      helmx.ImageValues{Repository: "image.repository", Digest: "image.digest"},
-		Kubernetes: helmx.Kubernetes{REST: cluster},
-	})
+	var deployer stages.Deployer
+	if canary {
+		deployer, err = newCanary(cluster, box.Prometheus, app, namespace)
+	} else {
+		deployer, err = newDeployer(cluster, app, namespace, "shop", stableValues)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -104,5 +107,20 @@ func newPipeline(box *sandbox.Sandbox, app, namespace string) (*pipeline.Pipelin
 		Deployer:  deployer,
 		Verifiers: []stages.Verifier{ready, reachable},
 		Observers: []pipeline.Observer{notify.NewConsole(os.Stdout)},
+	})
+}
+
+// stableValues make the service reachable for the visitors of the canaries, which
+// share it.
+var stableValues = helmx.Values{Overrides: []helmx.Override{
+	helmx.Set("service.type=NodePort"), helmx.Set("service.shared=true"),
+}}
+
+func newDeployer(cluster *rest.Config, app, namespace, release string, values helmx.Values) (*helmx.Deployer, error) {
+	return helmx.New(helmx.Config{
+		Chart: filepath.Join(app, "chart"), Release: release, Namespace: namespace, CreateNamespace: true,
+		Values:     values,
+		Image:      helmx.ImageValues{Repository: "image.repository", Digest: "image.digest"},
+		Kubernetes: helmx.Kubernetes{REST: cluster},
 	})
 }

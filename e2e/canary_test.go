@@ -1,0 +1,258 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairlead-dev/fairlead/e2e/labtest"
+	"github.com/fairlead-dev/fairlead/e2e/load"
+	"github.com/fairlead-dev/fairlead/helmx"
+	"github.com/fairlead-dev/fairlead/pipeline"
+	"github.com/fairlead-dev/fairlead/rollout"
+	"github.com/fairlead-dev/fairlead/rollout/metric"
+	"github.com/fairlead-dev/fairlead/rollout/metric/prometheus"
+	"github.com/fairlead-dev/fairlead/rollout/sequential"
+	"github.com/fairlead-dev/fairlead/rollout/traffic"
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+const (
+	beside = release + "-beside"
+
+	// What is tolerated of a release, and what a bad one is built with.
+	toleratedRate    = 0.05
+	toleratedLatency = 100 * time.Millisecond
+	failing          = "FAIL_RATE=0.2"
+	slow             = "SLOW=300ms"
+
+	// gateTimeout is more than a gate needs after the ten seconds that Prometheus may
+	// take to find new pods.
+	gateTimeout = time.Minute
+)
+
+// Expressions are of raw counters: the gates count by themselves.
+const (
+	requestsOf = `http_requests_total{namespace="{{.Namespace}}",release="{{.Release}}"}`
+	latencyOf  = `http_request_duration_seconds_bucket{namespace="{{.Namespace}}",release="{{.Release}}"}`
+	ofStable   = `http_requests_total{namespace="{{.Namespace}}",release="{{.Vars.stable}}"}`
+)
+
+// errorGate holds a release's failures against those of the stable release beside
+// it or, without one, to what is tolerated.
+func (w *world) errorGate(t *testing.T, stable string) stages.Gate[stages.Release] {
+	t.Helper()
+	config := metric.ComparisonConfig{
+		Name: "error-rate", Source: w.metrics(t),
+		Canary:       metric.Side{Requests: requestsOf},
+		FailureLabel: "code", FailurePattern: "5..",
+		Watch: metric.Watch{Interval: time.Second, Timeout: gateTimeout},
+	}
+	if stable == "" {
+		config.MaxFailureRate = toleratedRate
+	} else {
+		config.Baseline = metric.Side{Requests: ofStable}
+		config.Vars = metric.Vars{"stable": stable}
+		config.Rate = sequential.RateConfig{Tolerance: toleratedRate}
+	}
+	gate, err := metric.NewComparison(config)
+	require.NoError(t, err)
+	return gate
+}
+
+// latencyGate holds nine of ten requests of a release to what is tolerated.
+func (w *world) latencyGate(t *testing.T) stages.Gate[stages.Release] {
+	t.Helper()
+	gate, err := metric.NewComparison(metric.ComparisonConfig{
+		Name: "latency", Source: w.metrics(t),
+		Canary:     metric.Side{Latency: latencyOf},
+		MaxLatency: toleratedLatency,
+		Quantile:   sequential.QuantileConfig{Quantile: 0.9},
+		Watch:      metric.Watch{Interval: time.Second, Timeout: gateTimeout},
+	})
+	require.NoError(t, err)
+	return gate
+}
+
+func (w *world) metrics(t *testing.T) metric.Source {
+	t.Helper()
+	source, err := prometheus.New(prometheus.Config{URL: w.prometheus(t)})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, source.Close()) })
+	return source
+}
+
+// timed logs how long a gate took over a version, and how many of its requests.
+func timed(t *testing.T, gate stages.Gate[stages.Release], guests *load.Generator, version string) stages.Gate[stages.Release] {
+	return stages.GateFunc[stages.Release](func(ctx context.Context, rel stages.Release) (stages.Decision, error) {
+		began := time.Now()
+		d, err := gate.Decide(ctx, rel)
+		tally := guests.Report().Versions[version]
+		if ctx.Err() == nil {
+			t.Logf("MEASURED verdict: %s says %s of %s %.1f s after its first answer, %.1f s after it was asked; %d of its requests served, %d failed; %v",
+				d.Gate, d.Verdict, version, time.Since(tally.First).Seconds(), time.Since(began).Seconds(), tally.Served, tally.Failed, d.Reasons)
+		}
+		return d, err
+	})
+}
+
+// canaryDelivery is the sample service's pipeline with a canary, which half of the
+// requests go to until the gates are sure of it.
+func (w *world) canaryDelivery(t *testing.T, namespace string, gates ...stages.Gate[stages.Release]) pipeline.Config {
+	t.Helper()
+	// A canary has no pods before its first step.
+	ready, err := rollout.New(rollout.Config{REST: w.rest, Timeout: rolloutTimeout, AllowUnused: true})
+	require.NoError(t, err)
+	router, err := traffic.NewReplicas(traffic.ReplicasConfig{
+		REST: w.rest, Namespace: namespace, Service: release, Stable: release, Canary: beside,
+	})
+	require.NoError(t, err)
+	state, err := traffic.NewConfigMap(traffic.ConfigMapConfig{REST: w.rest, Namespace: namespace, Release: release})
+	require.NoError(t, err)
+	canary, err := traffic.NewCanary(traffic.CanaryConfig{
+		Stable:    w.shopDeployer(t, namespace, release, public, helmx.Set("service.shared=true")),
+		Canary:    w.shopDeployer(t, namespace, beside, helmx.Set("replicaCount=0"), helmx.Set("service.canary=true")),
+		Verifiers: []stages.Verifier{ready}, Router: router, State: state,
+		Steps:    []traffic.Step{{Weight: 50, Gates: gates}},
+		Interval: time.Second, GateTimeout: gateTimeout + 10*time.Second,
+	})
+	require.NoError(t, err)
+	cfg := w.delivery(t, namespace)
+	cfg.Deployer = canary
+	cfg.Observers = append(cfg.Observers, pipeline.ObserverFunc(func(e pipeline.Event) {
+		if e.Kind == pipeline.KindProgress && e.Stage == pipeline.StageDeploy {
+			t.Logf("deploy %s", e.Message)
+		}
+	}))
+	return cfg
+}
+
+// TestMetricsDecideOnCanaries delivers three canaries under load, which Prometheus
+// measures: a healthy one, one that fails too often and one that is too slow.
+func TestMetricsDecideOnCanaries(t *testing.T) {
+	w := newWorld(t)
+	w.prometheus(t)
+	ns := w.namespace(t)
+	_, err := run(t, w.canaryDelivery(t, ns), source("1.0.0"))
+	require.NoError(t, err, "the first install needs no canary")
+	stable := "1.0.0"
+
+	for _, c := range []struct {
+		version, flaw string
+		caughtBy      string // a gate, if it isn't to be promoted
+	}{
+		{version: "1.1.0"},
+		{version: "1.2.0", flaw: failing, caughtBy: "error-rate"},
+		{version: "1.3.0", flaw: slow, caughtBy: "latency"},
+	} {
+		ok := t.Run(c.version+" "+c.flaw, func(t *testing.T) {
+			guests := w.crowd(t, ns)
+			cfg := w.canaryDelivery(t, ns,
+				timed(t, w.errorGate(t, release), guests, c.version), timed(t, w.latencyGate(t), guests, c.version))
+			src := source(c.version)
+			if c.flaw != "" {
+				src = source(c.version, c.flaw)
+			}
+			began := time.Now()
+			result, err := run(t, cfg, src)
+			t.Logf("MEASURED delivery: %s in %.1f s", result.Outcome, time.Since(began).Seconds())
+			if c.caughtBy == "" {
+				require.NoError(t, err)
+				stable = c.version
+			} else {
+				requireCaughtBy(t, err, c.caughtBy)
+			}
+			w.requireOnlyStable(t, ns, stable)
+			report := requireUnharmed(t, guests, c.version)
+			assert.NotZero(t, report.Versions[c.version].Served+report.Versions[c.version].Failed, "the canary had traffic")
+			if c.flaw != failing {
+				assert.Zero(t, report.Versions[c.version].Failed, "only the version that is built to may fail")
+			}
+		})
+		if !ok {
+			return
+		}
+	}
+}
+
+// requireCaughtBy checks that a canary was aborted because of a gate, completely.
+func requireCaughtBy(t *testing.T, err error, gate string) {
+	t.Helper()
+	aborted, ok := errors.AsType[*traffic.AbortError](err)
+	require.True(t, ok, "%v", err)
+	require.ErrorIs(t, err, stages.ErrGateRefused)
+	require.NotEmpty(t, aborted.Decisions)
+	assert.Equal(t, gate, aborted.Decisions[0].Gate)
+	assert.Equal(t, stages.Fail, aborted.Decisions[0].Verdict)
+	assert.Empty(t, aborted.Left)
+	assert.Zero(t, aborted.Traffic.Canary)
+	t.Log(err)
+}
+
+// requireOnlyStable checks that the version serves, and that no canary is left.
+func (w *world) requireOnlyStable(t *testing.T, namespace, version string) {
+	t.Helper()
+	ctx := labtest.Context(t)
+	w.requirePage(t, namespace, version)
+	_, err := w.kube.AppsV1().Deployments(namespace).Get(ctx, beside, metav1.GetOptions{})
+	assert.True(t, apierrors.IsNotFound(err), "the canary's deployment: %v", err)
+	records, err := w.kube.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{LabelSelector: "owner=helm,name=" + beside})
+	require.NoError(t, err)
+	assert.Empty(t, records.Items, "the canary's release")
+}
+
+// TestMetricGateRollsBack has a plain delivery's release gate look at what
+// Prometheus measures, once the new version serves everybody.
+func TestMetricGateRollsBack(t *testing.T) {
+	w := newWorld(t)
+	w.prometheus(t)
+	ns := w.namespace(t)
+	cfg := w.delivery(t, ns)
+	cfg.Deployer = w.shopDeployer(t, ns, release, public)
+	_, err := run(t, cfg, source("1.0.0"))
+	require.NoError(t, err)
+
+	guests := w.crowd(t, ns)
+	cfg.Deployer = w.shopDeployer(t, ns, release, public)
+	cfg.ReleaseGates = []stages.Gate[stages.Release]{timed(t, w.errorGate(t, ""), guests, "1.1.0")}
+	result, err := run(t, cfg, source("1.1.0"))
+	require.NoError(t, err)
+	assert.Equal(t, pipeline.OutcomeReleased, result.Outcome)
+	requireUnharmed(t, guests)
+
+	guests = w.crowd(t, ns)
+	cfg.Deployer = w.shopDeployer(t, ns, release, public)
+	cfg.ReleaseGates = []stages.Gate[stages.Release]{timed(t, w.errorGate(t, ""), guests, "1.2.0")}
+	result, err = run(t, cfg, source("1.2.0", failing))
+	require.ErrorIs(t, err, stages.ErrGateRefused)
+	require.ErrorIs(t, err, stages.ErrRolledBack)
+	assert.Equal(t, pipeline.OutcomeRolledBack, result.Outcome)
+	w.requireBack(t, ns, "1.1.0")
+	report := requireUnharmed(t, guests, "1.2.0")
+	assert.NotZero(t, report.Versions["1.2.0"].Failed)
+}
+
+// requireBack waits until the version serves alone again. A restored release is
+// compared with its record; that the pods follow takes the cluster a moment, in
+// which those of the bad version still answer.
+func (w *world) requireBack(t *testing.T, namespace, version string) {
+	t.Helper()
+	const inARow = 10
+	ctx := labtest.Context(t)
+	restored, streak := time.Now(), 0
+	require.Eventually(t, func() bool {
+		if body, err := w.page(ctx, namespace); err != nil || body != "shop "+version+": welcome\n" {
+			streak = 0
+		} else {
+			streak++
+		}
+		return streak == inARow
+	}, time.Minute, 100*time.Millisecond)
+	t.Logf("MEASURED rollback: %s serves alone %.1f s after the restore", version, (time.Since(restored) - inARow*100*time.Millisecond).Seconds())
+}
