@@ -234,9 +234,9 @@ func controls() []fault {
 			w.app().StartupProbe = execProbe(60, "test", "-f", "/tmp/ready")
 			w.app().ReadinessProbe = execProbe(1, "test", "-f", "/tmp/ready")
 		}},
-		{name: "one crash, then healthy", kinds: restarting, broken: func(_ *matrix, w *workload) { w.remember(); w.app().Command = failing(1, serve) }},
+		{name: "one crash, then healthy", kinds: restarting, broken: func(_ *matrix, w *workload) { w.remember(); w.app().Command = failingFirst(1, serve) }},
 		{name: "init container fails twice", kinds: []string{kindDeployment, kindStatefulSet}, broken: func(_ *matrix, w *workload) {
-			w.pod.InitContainers = []corev1.Container{{Name: "wait", Image: w.app().Image, Command: failing(2, "exit 0")}}
+			w.pod.InitContainers = []corev1.Container{{Name: "wait", Image: w.app().Image, Command: failingFirst(2, "exit 0")}}
 			w.remember()
 		}},
 		{name: "ConfigMap made 8 s later", kinds: []string{kindDeployment, kindJob}, broken: reads(false), during: late},

@@ -132,7 +132,7 @@ func (w *workload) remember() {
 	w.app().VolumeMounts = append(w.app().VolumeMounts, mount)
 }
 
-// failing is a script that fails a number of times before it goes on.
-func failing(times int, then string) []string {
+// failingFirst is a script that fails a number of times before it goes on.
+func failingFirst(times int, then string) []string {
 	return shell(fmt.Sprintf(`echo x >>/memory/tries; [ $(wc -l </memory/tries) -gt %d ] || exit 1; %s`, times, then))
 }
