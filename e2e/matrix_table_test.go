@@ -55,9 +55,9 @@ every change of the object. A "ready" of theirs beside a fault is what they said
 
 // tally counts what was said.
 type tally struct {
-	faults, named, controls, aborts int
-	slowest                         time.Duration
-	rivals                          [3]struct{ asked, failed, ready, controls, aborts int }
+	faults, named, ready, controls, aborts int
+	slowest                                time.Duration
+	rivals                                 [3]struct{ asked, failed, ready, controls, aborts int }
 }
 
 func (n *tally) fault(r result) {
@@ -65,6 +65,9 @@ func (n *tally) fault(r result) {
 	if r.failure != nil && r.failure.Cause == r.cell.fault.cause {
 		n.named++
 		n.slowest = max(n.slowest, r.verdict.Sub(r.fact))
+	}
+	if r.err == nil {
+		n.ready++
 	}
 	for i, o := range []opinion{r.helm, r.kubectl, r.status} {
 		if o.asked {
@@ -97,7 +100,7 @@ func (n *tally) control(r result) {
 func (n *tally) String() string {
 	var b strings.Builder
 	b.WriteString("| | faults: asked | noticed | said ready | controls: asked | wrong aborts |\n|---|---|---|---|---|---|\n")
-	fmt.Fprintf(&b, "| fairlead (slowest verdict %.1f s after the fact) | %d | %d, cause named | 0 | %d | %d |\n", n.slowest.Seconds(), n.faults, n.named, n.controls, n.aborts)
+	fmt.Fprintf(&b, "| fairlead (slowest verdict %.1f s after the fact) | %d | %d, cause named | %d | %d | %d |\n", n.slowest.Seconds(), n.faults, n.named, n.ready, n.controls, n.aborts)
 	for i, name := range []string{"helm --wait", "kubectl rollout status", "kstatus"} {
 		c := n.rivals[i]
 		fmt.Fprintf(&b, "| %s | %d | %d | %d | %d | %d |\n", name, c.asked, c.failed, c.ready, c.controls, c.aborts)
