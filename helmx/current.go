@@ -96,6 +96,12 @@ func (d *Deployer) Current(ctx context.Context) (Current, error) {
 	}, nil
 }
 
+// Deployed returns the release that [Deployer.Current] tells of.
+func (d *Deployer) Deployed(ctx context.Context) (stages.Release, error) {
+	current, err := d.Current(ctx)
+	return current.Release, err
+}
+
 // originOf returns the revision that was built for, following restores, or why it can't be
 // told.
 func originOf(rel *release.Release, history []*release.Release) (*release.Release, string) {

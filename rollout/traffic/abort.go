@@ -10,8 +10,9 @@ import (
 )
 
 // abort sends all traffic to the stable release, collects evidence, removes the
-// canary, and goes on past whatever of it fails. It returns an [*AbortError], or,
-// with nothing changed, the cause if the canary is somebody else's by now.
+// canary, and goes on past whatever of it fails, save that a stable release that
+// isn't known to run gets no more traffic. It returns an [*AbortError], or, with
+// nothing changed, the cause if the canary is somebody else's by now.
 func (f *flight) abort(ctx context.Context, cause error) error {
 	e := &AbortError{
 		Run: f.record.Run, Image: f.record.Image, Phase: f.record.Phase, Step: f.record.Step, Weight: f.record.Weight,
@@ -21,23 +22,21 @@ func (f *flight) abort(ctx context.Context, cause error) error {
 		e.Step, e.Weight = 0, 0
 	}
 	f.progress("aborting the canary: %v", cause)
-	ctx, cancel := f.unhurried(ctx)
-	defer cancel()
-	if errors.Is(cause, stages.ErrLockLost) {
+	ctx = context.WithoutCancel(ctx)
+	// A lock that is lost before there is any traffic may be that of the canary's
+	// own release. Then the record still is this process's own.
+	lost := errors.Is(cause, stages.ErrLockLost)
+	if lost && f.record.Phase != Deploying {
 		return cause
 	}
-	if err := f.announce(ctx, cause); errors.Is(err, stages.ErrLockLost) {
+	if err := f.announce(ctx, cause); errors.Is(err, stages.ErrLockLost) || lost && err != nil {
 		return errors.Join(cause, err)
 	}
 	// A canary that was being promoted is sound, and what it replaces may not be.
-	if f.record.Promotion {
-		f.restoreStable(ctx, e)
-	}
-	split, err := f.settle(ctx, Any, 0)
-	e.Traffic = split
-	if err != nil {
-		e.Left = append(e.Left, fmt.Errorf("send all traffic to the stable release: %w", err))
-	}
+	sound := !f.record.Promotion || f.restoreStable(ctx, e)
+	ctx, cancel := f.unhurried(ctx) // after the restore, which may have taken all of its own
+	defer cancel()
+	err := f.takeTraffic(ctx, e, sound)
 	e.Facts = f.evidence(ctx, cause)
 	// The canary must not go while it may be asked for anything.
 	if err == nil {
@@ -46,7 +45,7 @@ func (f *flight) abort(ctx context.Context, cause error) error {
 			e.Left = append(e.Left, err)
 		}
 	} else {
-		e.Left = append(e.Left, errors.New("the canary was kept, as it may still get traffic"))
+		e.Left = append(e.Left, err, errors.New("the canary was kept, as it may still get traffic"))
 	}
 	if len(e.Left) == 0 {
 		if err := f.forget(ctx); err != nil {
@@ -54,6 +53,22 @@ func (f *flight) abort(ctx context.Context, cause error) error {
 		}
 	}
 	return e
+}
+
+// errUnsound is why a canary keeps its traffic in an abort.
+var errUnsound = errors.New("the stable release is not known to run, so that no traffic was sent to it")
+
+// takeTraffic sends all traffic to the stable release, if that is sound.
+func (f *flight) takeTraffic(ctx context.Context, e *AbortError, sound bool) (err error) {
+	if !sound {
+		e.Traffic, err = f.cfg.Router.Observe(ctx)
+		return errors.Join(errUnsound, err)
+	}
+	e.Traffic, err = f.settle(ctx, Any, 0)
+	if err != nil {
+		return fmt.Errorf("send all traffic to the stable release: %w", err)
+	}
+	return nil
 }
 
 // announce records the abort. It can fail without stopping it, but for a canary
@@ -67,8 +82,9 @@ func (f *flight) announce(ctx context.Context, cause error) error {
 	return f.save(ctx, func(r *Record) { r.Phase, r.Reason = Aborting, reasonOf(cause) })
 }
 
-// restoreStable takes back an upgrade of the stable release.
-func (f *flight) restoreStable(ctx context.Context, e *AbortError) {
+// restoreStable takes back an upgrade of the stable release, and reports whether
+// that may get the traffic.
+func (f *flight) restoreStable(ctx context.Context, e *AbortError) bool {
 	ctx, cancel := f.unhurried(ctx)
 	defer cancel()
 	if recorder, ok := f.cfg.Stable.(stages.FailureRecorder); ok {
@@ -83,12 +99,32 @@ func (f *flight) restoreStable(ctx context.Context, e *AbortError) {
 	})
 	if err != nil {
 		e.Left = append(e.Left, fmt.Errorf("restore the stable release: %w", err))
-		return
+		return false
 	}
 	e.Stable = &restored
 	if restored.Outcome != stages.Restored && restored.Outcome != stages.Unchanged {
 		e.Left = append(e.Left, fmt.Errorf("restore the stable release: %s: %s", restored.Outcome, restored.Message))
 	}
+	if err := f.verifyRestored(ctx); err != nil {
+		e.Left = append(e.Left, fmt.Errorf("verify the restored stable release: %w", err))
+		return false
+	}
+	return restored.Outcome != stages.Impossible
+}
+
+// verifyRestored waits until the stable release runs again, where its deployer
+// can tell what it is: with a strategy like Recreate it has no pod at first.
+func (f *flight) verifyRestored(ctx context.Context) error {
+	if f.teller == nil {
+		return nil
+	}
+	rel, err := f.teller.Deployed(ctx)
+	if err != nil {
+		f.progress("the restored release could not be verified, as nobody can tell what it is: %v", err)
+		return nil
+	}
+	f.progress("waiting until the restored stable release runs")
+	return protect(func() error { return prove(ctx, rel, f.cfg.Verifiers...) })
 }
 
 // evidence is what the cause brings along, or else what is seen of the canary now,
@@ -130,7 +166,7 @@ func (c *Canary) clear(ctx context.Context, run string) (bool, error) {
 	if err != nil || record == nil || record.Run == run || c.cfg.Resume && record.untouched() {
 		return false, err
 	}
-	unlock, err := c.lockStable(ctx, record.Run)
+	unlock, err := c.locker.Lock(ctx, record.Run)
 	if err != nil {
 		return false, err
 	}

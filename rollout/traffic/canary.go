@@ -23,10 +23,17 @@ type Canary struct {
 	// The abilities of the two deployers.
 	planner  stages.Planner
 	restorer stages.Compensator
+	locker   stages.Locker
 	remover  stages.Uninstaller
+	teller   teller // nil if Stable is none
 
 	mu    sync.Mutex
 	holds map[string]*hold
+}
+
+// teller is a deployer that tells what it has deployed.
+type teller interface {
+	Deployed(ctx context.Context) (stages.Release, error)
 }
 
 // hold is the lock of one run.
@@ -50,10 +57,15 @@ func NewCanary(config CanaryConfig) (*Canary, error) {
 	c := &Canary{holds: map[string]*hold{}}
 	c.planner, _ = config.Stable.(stages.Planner)
 	c.restorer, _ = config.Stable.(stages.Compensator)
+	c.locker, _ = config.Stable.(stages.Locker)
+	c.teller, _ = config.Stable.(teller)
 	c.remover, _ = config.Canary.(stages.Uninstaller)
 	problems := config.prepare()
 	if c.planner == nil || c.restorer == nil {
 		problems = append(problems, errors.New("Stable must be a deployer that can plan (stages.Planner) and restore (stages.Compensator)"))
+	}
+	if c.locker == nil {
+		problems = append(problems, errors.New("Stable must be a deployer that can be locked (stages.Locker): without a lock, a second run would take a canary that lives for one whose process died"))
 	}
 	if c.remover == nil {
 		problems = append(problems, errors.New("Canary must be a deployer that can remove its release (stages.Uninstaller)"))
@@ -192,7 +204,7 @@ func (c *Canary) Lock(ctx context.Context, run string) (stages.Unlock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("put a dead run's canary out of the way: %w", err)
 	}
-	unlock, err := c.lockStable(ctx, run)
+	unlock, err := c.locker.Lock(ctx, run)
 	if err != nil {
 		return nil, err
 	}
@@ -205,13 +217,6 @@ func (c *Canary) Lock(ctx context.Context, run string) (stages.Unlock, error) {
 		c.mu.Unlock()
 		return unlock(ctx)
 	}, nil
-}
-
-func (c *Canary) lockStable(ctx context.Context, run string) (stages.Unlock, error) {
-	if locker, ok := c.cfg.Stable.(stages.Locker); ok {
-		return locker.Lock(ctx, run)
-	}
-	return func(context.Context) error { return nil }, nil
 }
 
 // locked makes sure that the run has the lock. What it takes, done gives back.

@@ -116,13 +116,21 @@ func (p *process) check(name string, n int, after bool) error {
 type parts struct {
 	steps  []traffic.Step
 	resume bool
+	stable stages.Deployer // by default a stableDeployer
+	router traffic.Router  // by default the cluster's
 }
 
 func (p *process) canaryOf(parts parts) *traffic.Canary {
 	p.t.Helper()
+	if parts.stable == nil {
+		parts.stable = stableDeployer{p}
+	}
+	if parts.router == nil {
+		parts.router = processRouter{p}
+	}
 	c, err := traffic.NewCanary(traffic.CanaryConfig{
-		Stable: stableDeployer{p}, Canary: canaryDeployer{p}, Verifiers: []stages.Verifier{stages.VerifierFunc(p.verify)},
-		Router: processRouter{p}, State: processState{p}, Steps: parts.steps, Resume: parts.resume,
+		Stable: parts.stable, Canary: canaryDeployer{p}, Verifiers: []stages.Verifier{stages.VerifierFunc(p.verify)},
+		Router: parts.router, State: processState{p}, Steps: parts.steps, Resume: parts.resume,
 	})
 	require.NoError(p.t, err)
 	return c

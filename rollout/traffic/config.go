@@ -30,8 +30,11 @@ type Step struct {
 // CanaryConfig configures a [Canary]. Stable, Canary, Router, Steps and State
 // are required, and so is a verifier.
 type CanaryConfig struct {
-	// Stable deploys the release that serves. It must be a [stages.Compensator] and
-	// a [stages.Planner], and should be a [stages.Locker].
+	// Stable deploys the release that serves. It must be a [stages.Compensator], a
+	// [stages.Planner] and a [stages.Locker], as helmx's is. If it also has a method
+	// Deployed(context.Context) ([stages.Release], error), as that has, a release that
+	// an abort restores gets the traffic when Verifiers say that it runs, and not
+	// before.
 	Stable stages.Deployer
 	// Canary deploys the same application under another name; no other release may
 	// have that name, as the canary is removed in the end. It must be a
@@ -57,7 +60,9 @@ type CanaryConfig struct {
 	// Interval is the time between two looks at the gates. Default 10 seconds.
 	Interval time.Duration
 	// GateTimeout bounds one look of a gate, which is then inconclusive. Default 30
-	// seconds.
+	// seconds. A gate that watches for a while before it decides needs more than the
+	// time-out of its own, but until it answers, nothing else is looked at but the
+	// canary's pods: short looks see harm sooner.
 	GateTimeout time.Duration
 	// SettleTimeout bounds the wait for a weight to take effect. Default 2 minutes.
 	SettleTimeout time.Duration
@@ -65,8 +70,8 @@ type CanaryConfig struct {
 	// to go elsewhere, for the requests that are under way and for proxies that lag
 	// behind. Default 5 seconds, none if negative.
 	Drain time.Duration
-	// AbortTimeout bounds an abort, and in it the restore of the stable release once
-	// more. Default 5 minutes.
+	// AbortTimeout bounds an abort, and the restore of the stable release before it,
+	// with its verification, once more. Default 5 minutes.
 	AbortTimeout time.Duration
 	// EvidenceTimeout bounds the diagnosis of the canary in an abort. Default 10
 	// seconds.

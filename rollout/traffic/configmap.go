@@ -30,8 +30,9 @@ type ConfigMapConfig struct {
 // canary is under way. It needs the verbs get, create, update and delete on
 // configmaps. It is safe for concurrent use.
 type ConfigMap struct {
-	name string
-	api  corev1client.ConfigMapInterface
+	namespace, name string
+
+	api corev1client.ConfigMapInterface
 }
 
 var _ State = (*ConfigMap)(nil)
@@ -61,7 +62,7 @@ func newConfigMap(client kubernetes.Interface, namespace, release string) (*Conf
 	if errs := validation.IsDNS1123Subdomain(name); release == "" || namespace == "" || len(errs) > 0 {
 		return nil, fmt.Errorf("canary state: %w: Namespace %q and Release %q must name the stable release", stages.ErrInvalid, namespace, release)
 	}
-	return &ConfigMap{name: name, api: client.CoreV1().ConfigMaps(namespace)}, nil
+	return &ConfigMap{namespace: namespace, name: name, api: client.CoreV1().ConfigMaps(namespace)}, nil
 }
 
 // Load implements [State].
@@ -73,7 +74,7 @@ func (c *ConfigMap) Load(ctx context.Context) (*Record, string, error) {
 	case apierrors.IsNotFound(err):
 		return nil, "", nil
 	case err != nil:
-		return nil, "", fmt.Errorf("read the canary's state: %w", err)
+		return nil, "", c.explain(err, "read")
 	case cm.Labels[labelManaged] != managedBy:
 		return nil, "", fmt.Errorf("%w: ConfigMap %s/%s is not of fairlead; rename it, or the release", stages.ErrInvalid, cm.Namespace, c.name)
 	}
@@ -108,7 +109,11 @@ func (c *ConfigMap) Save(ctx context.Context, record Record, version string) (st
 	case version == "" && apierrors.IsAlreadyExists(err), version != "" && (apierrors.IsConflict(err) || apierrors.IsNotFound(err)):
 		return "", fmt.Errorf("write the canary's state: %w: %w", ErrStateChanged, err)
 	}
-	return "", fmt.Errorf("write the canary's state: %w", err)
+	return "", c.explain(err, "write")
+}
+
+func (c *ConfigMap) explain(err error, verb string) error {
+	return explain(err, verb+" the canary's state in", stages.Object{Kind: "ConfigMap", Namespace: c.namespace, Name: c.name})
 }
 
 // Delete implements [State].
@@ -122,5 +127,5 @@ func (c *ConfigMap) Delete(ctx context.Context, version string) error {
 	case apierrors.IsConflict(err):
 		return fmt.Errorf("delete the canary's state: %w: %w", ErrStateChanged, err)
 	}
-	return fmt.Errorf("delete the canary's state: %w", err)
+	return c.explain(err, "delete")
 }

@@ -34,8 +34,9 @@ func (c *Canary) Status(ctx context.Context) (Status, error) {
 // in the cluster and so must hold no secret. Where the process of the canary
 // died, Abort does what it would have done, and returns nil if all traffic is on
 // the stable release and the canary is gone. Where that process lives, it is asked
-// to abort at its next look, and the error matches [stages.ErrLocked]. Without a
-// canary it returns an error matching [ErrNoCanary].
+// to abort at its next look, or when it has promoted the canary, which it takes
+// back then; the error matches [stages.ErrLocked], and [ErrPromoted] too if it is too
+// late, because the canary was promoted and verified. Without a canary it returns an error matching [ErrNoCanary].
 func (c *Canary) Abort(ctx context.Context, reason string) error {
 	record, _, err := c.cfg.State.Load(ctx)
 	switch {
@@ -44,8 +45,11 @@ func (c *Canary) Abort(ctx context.Context, reason string) error {
 	case record == nil:
 		return fmt.Errorf("abort the canary: %w", ErrNoCanary)
 	}
-	unlock, err := c.lockStable(ctx, record.Run)
+	unlock, err := c.locker.Lock(ctx, record.Run)
 	if errors.Is(err, stages.ErrLocked) {
+		if record.promoted() {
+			return fmt.Errorf("abort the canary: %w", errors.Join(err, ErrPromoted))
+		}
 		if asked := c.askToAbort(ctx, record.Run, reason); asked != nil {
 			return fmt.Errorf("abort the canary: %w", errors.Join(err, asked))
 		}
@@ -89,7 +93,7 @@ func (c *Canary) Promote(ctx context.Context, req stages.DeployRequest) (stages.
 	if err := req.Clearance.Check(); err != nil {
 		return stages.Release{}, fmt.Errorf("promote the canary: %w", err)
 	}
-	unlock, err := c.lockStable(ctx, req.Run)
+	unlock, err := c.locker.Lock(ctx, req.Run)
 	if err != nil {
 		return stages.Release{}, fmt.Errorf("promote the canary: %w", err)
 	}

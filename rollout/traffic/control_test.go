@@ -221,18 +221,19 @@ func TestConfig(t *testing.T) {
 	_, err := traffic.NewCanary(good)
 	require.NoError(t, err)
 	for problem, spoil := range map[string]func(c *traffic.CanaryConfig){
-		"Stable must be a deployer":        func(c *traffic.CanaryConfig) { c.Stable = canaryDeployer{p} },
-		"Canary must be a deployer":        func(c *traffic.CanaryConfig) { c.Canary = stableDeployer{p} },
-		"Router is required":               func(c *traffic.CanaryConfig) { c.Router = nil },
-		"State is required":                func(c *traffic.CanaryConfig) { c.State = nil },
-		"Steps are required":               func(c *traffic.CanaryConfig) { c.Steps = nil },
-		"Verifiers are required":           func(c *traffic.CanaryConfig) { c.Verifiers = nil },
-		"Steps[0]: Weight 0 is not from 1": func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{}} },
-		"Steps[0]: Weight 101":             func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{Weight: 101}} },
-		"Steps[1]: Weight 5 is below":      func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{Weight: 10}, {Weight: 5}} },
-		"Steps[0]: For and Extend":         func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{Weight: 1, For: -1}} },
-		"Steps[0]: a gate is nil":          func(c *traffic.CanaryConfig) { c.Steps = twoSteps(nil) },
-		"Interval can't be negative":       func(c *traffic.CanaryConfig) { c.Interval = -1 },
+		"Stable must be a deployer":                    func(c *traffic.CanaryConfig) { c.Stable = canaryDeployer{p} },
+		"Stable must be a deployer that can be locked": func(c *traffic.CanaryConfig) { c.Stable = &stagestest.Deployer{} },
+		"Canary must be a deployer":                    func(c *traffic.CanaryConfig) { c.Canary = stableDeployer{p} },
+		"Router is required":                           func(c *traffic.CanaryConfig) { c.Router = nil },
+		"State is required":                            func(c *traffic.CanaryConfig) { c.State = nil },
+		"Steps are required":                           func(c *traffic.CanaryConfig) { c.Steps = nil },
+		"Verifiers are required":                       func(c *traffic.CanaryConfig) { c.Verifiers = nil },
+		"Steps[0]: Weight 0 is not from 1":             func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{}} },
+		"Steps[0]: Weight 101":                         func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{Weight: 101}} },
+		"Steps[1]: Weight 5 is below":                  func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{Weight: 10}, {Weight: 5}} },
+		"Steps[0]: For and Extend":                     func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{Weight: 1, For: -1}} },
+		"Steps[0]: a gate is nil":                      func(c *traffic.CanaryConfig) { c.Steps = twoSteps(nil) },
+		"Interval can't be negative":                   func(c *traffic.CanaryConfig) { c.Interval = -1 },
 	} {
 		bad := good
 		spoil(&bad)

@@ -2,13 +2,14 @@ package traffic
 
 import (
 	"context"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/fairlead-dev/fairlead/stages"
 )
 
 // backends are the pods behind a Service.
@@ -24,11 +25,11 @@ type backends struct {
 func readBackends(ctx context.Context, client kubernetes.Interface, namespace, service string) (backends, error) {
 	slices, err := client.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + service})
 	if err != nil {
-		return backends{}, orCause(ctx, fmt.Errorf("list the endpoints of Service %s/%s: %w", namespace, service, err))
+		return backends{}, orCause(ctx, explain(err, "list the EndpointSlices of", stages.Object{Kind: "Service", Namespace: namespace, Name: service}))
 	}
 	pods, err := client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return backends{}, orCause(ctx, fmt.Errorf("list the pods of namespace %s: %w", namespace, err))
+		return backends{}, orCause(ctx, explain(err, "list", stages.Object{Kind: "Pod", Namespace: namespace, Name: "*"}))
 	}
 	byName := map[string]labels.Set{}
 	var b backends

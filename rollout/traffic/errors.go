@@ -13,6 +13,8 @@ var (
 	ErrAbandoned = errors.New("the process that made the canary died")
 	// ErrAbortAsked is a canary that somebody had aborted, see [Canary.Abort].
 	ErrAbortAsked = errors.New("an abort was asked for")
+	// ErrPromoted is a canary that is the stable release by now.
+	ErrPromoted = errors.New("it was promoted: the stable release is the new one, roll that back instead")
 	// ErrNoCanary is that there is none under way.
 	ErrNoCanary = errors.New("no canary is under way")
 )

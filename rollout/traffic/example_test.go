@@ -21,6 +21,13 @@ func (*removable) Uninstall(context.Context, string) (stages.Removal, error) {
 	return stages.Removal{}, nil
 }
 
+// lockable is what serves, as a canary needs it; helmx.Deployer is one, too.
+type lockable struct{ stagestest.Deployer }
+
+func (*lockable) Lock(context.Context, string) (stages.Unlock, error) {
+	return func(context.Context) error { return nil }, nil
+}
+
 func Example() {
 	ctx := context.Background()
 	deploy := func(to stages.Deployer, version string) error {
@@ -36,7 +43,7 @@ func Example() {
 			Reasons: []stages.Reason{{Rule: "http_errors", Message: "4.1% of the canary's requests fail, 0.2% of the stable release's"}}}, nil
 	})
 
-	stable := &stagestest.Deployer{}
+	stable := &lockable{}
 	canary, err := traffic.NewCanary(traffic.CanaryConfig{
 		Stable:    stable,
 		Canary:    &removable{},

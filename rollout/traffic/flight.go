@@ -202,6 +202,10 @@ func (f *flight) finish(ctx context.Context) error {
 			return err
 		}
 	}
+	// The record may be old, and somebody may have sent traffic to the canary since.
+	if _, err := f.settle(ctx, Any, 0); err != nil {
+		return fmt.Errorf("send all traffic to the promoted release: %w", err)
+	}
 	if err := f.remove(ctx); err != nil {
 		return err
 	}
@@ -224,11 +228,16 @@ func (f *flight) remove(ctx context.Context) error {
 	return nil
 }
 
-// verify asks verifiers about a release.
+// verify asks verifiers about a release, which must be of the canary's image.
 func (f *flight) verify(ctx context.Context, rel stages.Release, verifiers ...stages.Verifier) error {
 	if rel.Image.Digest() != f.record.Image.Digest() {
 		return fmt.Errorf("%w: release %s/%s is of %s", stages.ErrSubjectMismatch, rel.Namespace, rel.Name, rel.Image)
 	}
+	return prove(ctx, rel, verifiers...)
+}
+
+// prove asks verifiers about a release, and believes only what is about its image.
+func prove(ctx context.Context, rel stages.Release, verifiers ...stages.Verifier) error {
 	for _, v := range verifiers {
 		proof, err := v.Verify(ctx, rel)
 		switch {
@@ -294,6 +303,9 @@ func (f *flight) save(ctx context.Context, change func(*Record)) error {
 		switch {
 		case err != nil:
 			return err
+		case stored != nil && stored.AbortAsked != "" && next.Phase != Aborting:
+			f.version = version
+			return askedToAbort(stored)
 		case stored != nil:
 			next.AbortAsked = stored.AbortAsked
 		case next.Phase != Aborting && next.Phase != Deploying:
@@ -303,6 +315,9 @@ func (f *flight) save(ctx context.Context, change func(*Record)) error {
 		return errStale
 	})
 }
+
+// askedToAbort is why a canary ends that somebody wants to end.
+func askedToAbort(r *Record) error { return fmt.Errorf("%w: %s", ErrAbortAsked, r.AbortAsked) }
 
 // errStale has a write repeated with the version that was just read.
 var errStale = errors.New("the record's version was old")

@@ -68,7 +68,11 @@ func (r *HTTPRoute) Nearest(ctx context.Context, weight int) (int, error) {
 	if err := checkWeight(weight); err != nil {
 		return 0, err
 	}
-	if _, _, err := r.read(ctx); err != nil {
+	_, pairs, err := r.read(ctx)
+	if err == nil {
+		err = r.checkDivided(pairs)
+	}
+	if err != nil {
 		return 0, err
 	}
 	return weight, r.checkOthers(ctx)
@@ -83,20 +87,30 @@ func (r *HTTPRoute) Shift(ctx context.Context, from, to int) error {
 	if err != nil {
 		return err
 	}
-	now := r.split(o, pairs)
 	if err := pairs.check(from, to); err != nil {
 		return err
 	}
-	if now.Canary == to && pairs.even() {
+	if pairs.share() == to && pairs.even() {
 		return nil
 	}
-	var patch []operation
-	for _, p := range pairs {
-		patch = append(patch,
-			operation{Op: "add", Path: pointer("spec", "rules", p.rule, "backendRefs", p.stable, "weight"), Value: 100 - to},
-			operation{Op: "add", Path: pointer("spec", "rules", p.rule, "backendRefs", p.canary, "weight"), Value: to})
+	if to > 0 {
+		if err := r.checkDivided(pairs); err != nil {
+			return err
+		}
 	}
-	return r.routes.patch(ctx, o, patch)
+	return r.routes.patch(ctx, o, pairs.patch("rules", "backendRefs", to))
+}
+
+// checkDivided refuses rules that can't give the canary a share.
+func (r *HTTPRoute) checkDivided(pairs pairs) error {
+	if rule, problem := pairs.undivided(); problem != "" {
+		return r.odd(fmt.Sprintf("rule %d %s", rule, problem), r.remedy())
+	}
+	return nil
+}
+
+func (r *HTTPRoute) remedy() string {
+	return fmt.Sprintf("give it the backendRefs %s and %s and no other", r.config.Stable, r.config.Canary)
 }
 
 // Observe reads the weights, and what the gateways' controllers say of the route.
@@ -105,13 +119,17 @@ func (r *HTTPRoute) Observe(ctx context.Context) (Split, error) {
 	if err != nil {
 		return Split{}, err
 	}
-	return r.split(o, pairs), nil
+	s := r.split(o, pairs)
+	if s.Canary > 0 {
+		err = r.checkDivided(pairs)
+	}
+	return s, err
 }
 
 func (r *HTTPRoute) split(o *unstructured.Unstructured, pairs pairs) Split {
-	s := Split{Canary: pairs.share(), Settled: true, Detail: r.routes.object(r.config.Name).String() + ": " + pairs.String()}
+	s := Split{Canary: pairs.share(), Uneven: !pairs.even(), Settled: true, Detail: r.routes.object(r.config.Name).String() + ": " + pairs.String()}
 	switch problem := unaccepted(o); {
-	case !pairs.even():
+	case s.Uneven:
 		s.Settled = false
 		s.Detail += "; the rules differ"
 	case problem != "":
@@ -164,8 +182,7 @@ func (r *HTTPRoute) read(ctx context.Context) (*unstructured.Unstructured, pairs
 			continue
 		}
 		if problem := p.problem(); problem != "" {
-			return nil, nil, r.odd(fmt.Sprintf("rule %d %s", i, problem),
-				fmt.Sprintf("give it the backendRefs %s and %s and no other", r.config.Stable, r.config.Canary))
+			return nil, nil, r.odd(fmt.Sprintf("rule %d %s", i, problem), r.remedy())
 		}
 		found = append(found, p)
 	}

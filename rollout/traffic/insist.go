@@ -40,7 +40,8 @@ func insist(ctx context.Context, limit time.Duration, f func(context.Context) er
 // final reports that repeating changes nothing.
 func final(err error) bool {
 	_, changed := errors.AsType[*ChangedError](err)
-	return changed || stages.IsPermanent(err) || errors.Is(err, stages.ErrLockLost) || errors.Is(err, ErrStateChanged)
+	return changed || stages.IsPermanent(err) || errors.Is(err, stages.ErrLockLost) || errors.Is(err, ErrStateChanged) ||
+		errors.Is(err, ErrAbortAsked)
 }
 
 // sleep waits, and reports whether ctx is still alive.

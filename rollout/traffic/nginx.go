@@ -83,7 +83,10 @@ func (r *NGINX) Nearest(ctx context.Context, weight int) (int, error) {
 	if err := checkWeight(weight); err != nil {
 		return 0, err
 	}
-	_, _, err := r.read(ctx)
+	in, err := r.read(ctx)
+	if err == nil {
+		err = errors.Join(r.check(in.canary), r.checkRoutes(in))
+	}
 	return weight, err
 }
 
@@ -93,22 +96,33 @@ func (r *NGINX) Shift(ctx context.Context, from, to int) error {
 	if err := checkWeight(to); err != nil {
 		return err
 	}
-	stable, canary, err := r.read(ctx)
+	in, err := r.read(ctx)
+	if err != nil {
+		return err
+	}
+	canary := in.canary
+	made := canary != nil && canary.Labels[labelManaged] == managedBy
+	if to > 0 || !made { // One that is deleted may be as it likes.
+		err = r.check(canary)
+	}
+	if to > 0 && err == nil {
+		err = r.checkRoutes(in)
+	}
 	if err != nil {
 		return err
 	}
 	now, err := r.weight(canary)
-	if err != nil {
+	if err != nil && from != Any { // An abort sets any weight right.
 		return err
 	}
 	if err := expect(from, to, Split{Canary: now}); err != nil {
 		return err
 	}
-	switch made := canary != nil && canary.Labels[labelManaged] == managedBy; {
+	switch {
 	case canary == nil && to == 0:
 		return nil
 	case canary == nil:
-		_, err = r.api.Create(ctx, r.second(stable, to), metav1.CreateOptions{FieldManager: FieldManager})
+		_, err = r.api.Create(ctx, r.second(in.stable, to), metav1.CreateOptions{FieldManager: FieldManager})
 		return orCause(ctx, explain(err, "make", r.object(r.config.CanaryIngress)))
 	case made && to == 0:
 		err = r.api.Delete(ctx, canary.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(canary.UID))})
@@ -116,7 +130,7 @@ func (r *NGINX) Shift(ctx context.Context, from, to int) error {
 			return nil
 		}
 		return orCause(ctx, explain(err, "delete", r.object(canary.Name)))
-	case now == to:
+	case now == to && err == nil:
 		return nil
 	}
 	patch := []operation{{Op: "add", Path: pointer("metadata", "annotations", nginxWeight), Value: strconv.Itoa(to)}}
@@ -132,11 +146,18 @@ func (r *NGINX) Shift(ctx context.Context, from, to int) error {
 
 // Observe reads the weight.
 func (r *NGINX) Observe(ctx context.Context) (Split, error) {
-	_, canary, err := r.read(ctx)
+	in, err := r.read(ctx)
 	if err != nil {
 		return Split{}, err
 	}
+	canary := in.canary
+	if err := r.check(canary); err != nil {
+		return Split{}, err
+	}
 	weight, err := r.weight(canary)
+	if err == nil && weight > 0 {
+		err = r.checkRoutes(in)
+	}
 	if err != nil {
 		return Split{}, err
 	}
@@ -159,7 +180,7 @@ func (r *NGINX) second(stable *networkingv1.Ingress, weight int) *networkingv1.I
 	// How the requests are treated is the stable Ingress's to say, but for what
 	// concerns the backend.
 	for key, value := range stable.Annotations {
-		if strings.HasPrefix(key, nginxPrefix) || key == "kubernetes.io/ingress.class" {
+		if strings.HasPrefix(key, nginxPrefix) && !strings.HasPrefix(key, nginxCanary) || key == "kubernetes.io/ingress.class" {
 			second.Annotations[key] = value
 		}
 	}
@@ -218,45 +239,41 @@ func (r *NGINX) odd(name, problem, remedy string) error {
 	return &RouteError{Object: r.object(name), Problem: problem, Remedy: remedy}
 }
 
-// read returns the two Ingresses; no second one if there is none.
-func (r *NGINX) read(ctx context.Context) (stable, canary *networkingv1.Ingress, _ error) {
+// ingresses are those of both releases, and others that are canaries.
+type ingresses struct {
+	stable, canary *networkingv1.Ingress
+	rivals         []*networkingv1.Ingress
+}
+
+// read returns the Ingresses; no second one if there is none.
+func (r *NGINX) read(ctx context.Context) (in ingresses, _ error) {
 	all, err := r.api.List(ctx, metav1.ListOptions{})
 	if err := orCause(ctx, explain(err, "list", r.object("*"))); err != nil {
-		return nil, nil, err
+		return in, err
 	}
-	var rivals []*networkingv1.Ingress
 	for i := range all.Items {
 		switch o := &all.Items[i]; {
 		case o.Name == r.config.Ingress:
-			stable = o
+			in.stable = o
 		case o.Name == r.config.CanaryIngress:
-			canary = o
+			in.canary = o
 		case o.Annotations[nginxCanary] == "true":
-			rivals = append(rivals, o)
+			in.rivals = append(in.rivals, o)
 		}
 	}
-	if stable == nil {
-		return nil, nil, &RouteError{Object: r.object(r.config.Ingress), Problem: "doesn't exist", Missing: true}
-	}
-	want := routesOf(stable, r.config.Stable)
 	switch {
-	case stable.Annotations[nginxCanary] == "true":
-		return nil, nil, r.odd(stable.Name, "is a canary itself", "name the stable release's Ingress")
-	case len(want) == 0:
-		return nil, nil, r.odd(stable.Name, "no rule sends to Service "+r.config.Stable, "name the Service that it sends to")
+	case in.stable == nil:
+		return in, &RouteError{Object: r.object(r.config.Ingress), Problem: "doesn't exist", Missing: true}
+	case in.stable.Annotations[nginxCanary] == "true":
+		return in, r.odd(in.stable.Name, "is a canary itself", "name the stable release's Ingress")
+	case len(routesOf(in.stable, r.config.Stable)) == 0:
+		return in, r.odd(in.stable.Name, "no rule sends to Service "+r.config.Stable, "name the Service that it sends to")
 	}
-	for _, rival := range rivals {
-		for route := range routesOf(rival, "") {
-			if want[route] {
-				return nil, nil, r.odd(rival.Name, "is a canary of the same host and path, and the controller heeds one alone", "remove it")
-			}
-		}
-	}
-	return stable, canary, r.check(canary, want)
+	return in, nil
 }
 
 // check refuses a second Ingress whose weight would not be the whole story.
-func (r *NGINX) check(canary *networkingv1.Ingress, want map[string]bool) error {
+func (r *NGINX) check(canary *networkingv1.Ingress) error {
 	if canary == nil {
 		return nil
 	}
@@ -267,6 +284,25 @@ func (r *NGINX) check(canary *networkingv1.Ingress, want map[string]bool) error 
 		if strings.HasPrefix(key, nginxCanary+"-by-") {
 			return r.odd(canary.Name, "picks requests by "+key, "remove the annotation: the weight would not count for them")
 		}
+	}
+	return nil
+}
+
+// checkRoutes refuses Ingresses that don't share the same hosts and paths. As long
+// as the canary has no weight that makes no difference, and an upgrade may well add
+// a path.
+func (r *NGINX) checkRoutes(in ingresses) error {
+	want := routesOf(in.stable, r.config.Stable)
+	for _, rival := range in.rivals {
+		for route := range routesOf(rival, "") {
+			if want[route] {
+				return r.odd(rival.Name, "is a canary of the same host and path, and the controller heeds one alone", "remove it")
+			}
+		}
+	}
+	canary := in.canary
+	if canary == nil {
+		return nil
 	}
 	have := routesOf(canary, r.config.Canary)
 	for route := range want {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,6 +49,9 @@ type Replicas struct {
 	config    ReplicasConfig
 	client    kubernetes.Interface
 	workloads kind
+
+	mu      sync.Mutex
+	lacking time.Time // since when a shift waits for pods of the stable release
 }
 
 var _ Router = (*Replicas)(nil)
@@ -126,7 +131,8 @@ func counts(full int64, weight int) (stable, canary int64) {
 func divide(a, b int64) int64 { return (2*a + b) / (2 * b) }
 
 // Shift scales the releases: first the one that grows, and the one that shrinks
-// only when the other can do without. Until then it returns an error, and is to be
+// only when the other can do without. Until then, or for half a minute where that
+// is the stable release and a pod of it serves, it returns an error, and is to be
 // repeated.
 func (r *Replicas) Shift(ctx context.Context, from, to int) error {
 	if err := checkWeight(to); err != nil {
@@ -156,8 +162,8 @@ func (r *Replicas) Shift(ctx context.Context, from, to int) error {
 		}
 	}
 	if canary < has {
-		if w.servingStable == 0 {
-			return fmt.Errorf("%w: no pod of %s is ready to take the traffic yet", errUnsettled, r.config.Stable)
+		if err := r.replaceable(w.servingStable, stable); err != nil {
+			return err
 		}
 		return r.scale(ctx, w.canary, canary, canary)
 	}
@@ -168,6 +174,29 @@ func (r *Replicas) Shift(ctx context.Context, from, to int) error {
 		return r.scale(ctx, w.stable, stable, full)
 	}
 	return nil
+}
+
+// graceTime is how long the canary goes on for pods of the stable release that
+// are to take its place. After that one has to do: it may have lacked some before,
+// or there is room for them only where the canary's are.
+const graceTime = 30 * time.Second
+
+// replaceable reports, as nil, that the canary may shrink.
+func (r *Replicas) replaceable(serving, wanted int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if serving >= wanted {
+		r.lacking = time.Time{}
+		return nil
+	}
+	if r.lacking.IsZero() {
+		r.lacking = time.Now()
+	}
+	if serving > 0 && time.Since(r.lacking) >= graceTime {
+		r.lacking = time.Time{}
+		return nil
+	}
+	return fmt.Errorf("%w: %d of %d pods of %s are ready to take the traffic yet", errUnsettled, serving, wanted, r.config.Stable)
 }
 
 // Observe compares the numbers of replicas with the Service's endpoints.
@@ -214,7 +243,7 @@ func (r *Replicas) checkAutoscalers(ctx context.Context) error {
 	case apierrors.IsForbidden(err), apierrors.IsNotFound(err):
 		return nil
 	case err != nil:
-		return orCause(ctx, fmt.Errorf("list the autoscalers of namespace %s: %w", r.config.Namespace, err))
+		return orCause(ctx, explain(err, "list", stages.Object{Kind: "HorizontalPodAutoscaler", Namespace: r.config.Namespace, Name: "*"}))
 	}
 	for i := range all.Items {
 		target := all.Items[i].Spec.ScaleTargetRef

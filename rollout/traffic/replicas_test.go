@@ -262,5 +262,5 @@ func TestOddSelector(t *testing.T) {
 	k := newKube(generic(t, service(podLabels("shop"))))
 	r, err := traffic.SelectorOn(k.typed, k.dynamic, traffic.SelectorConfig{Namespace: ns, Service: "shop", Stable: "shop", Canary: "shop-canary"})
 	require.NoError(t, err)
-	require.ErrorContains(t, r.Shift(t.Context(), 0, 100), "no pod with app.kubernetes.io/instance=shop-canary is ready")
+	require.ErrorContains(t, r.Shift(t.Context(), 0, 100), "no pod with app=shop,app.kubernetes.io/instance=shop-canary is ready")
 }

@@ -34,6 +34,9 @@ type Split struct {
 	// Canary is the canary's share in percent, as the objects ask for it. A share
 	// between 0 and 1 or between 99 and 100 is never rounded to 0 or 100.
 	Canary int `json:"canary"`
+	// Uneven says that the objects give the canary more in one place than in another,
+	// and Canary is the most. A router never makes it so: somebody else has.
+	Uneven bool `json:"uneven,omitempty"`
 	// Settled says that, as far as the cluster tells, what the objects ask for has
 	// taken effect. A canary of weight 0 that is settled gets no new request.
 	Settled bool `json:"settled"`
@@ -85,6 +88,9 @@ type ChangedError struct {
 
 func (e *ChangedError) Error() string {
 	text := fmt.Sprintf("the canary's weight is %d instead of %d: somebody else has changed it", e.Got, e.Want[0])
+	if e.Got == e.Want[0] {
+		text = fmt.Sprintf("the canary's weight is %d in one place and another elsewhere: somebody else has changed it", e.Got)
+	}
 	if e.Detail != "" {
 		text += " (" + e.Detail + ")"
 	}

@@ -107,8 +107,13 @@ func (r *Selector) Shift(ctx context.Context, from, to int) error {
 	if err != nil {
 		return err
 	}
-	if count(b.ready, r.pods(to)) == 0 {
-		return fmt.Errorf("%w: no pod with %s is ready to take the traffic yet", errUnsettled, r.pods(to))
+	// Other components of the release may have its label as well.
+	selected, err := r.selected(o, to)
+	if err != nil {
+		return err
+	}
+	if count(b.ready, selected) == 0 {
+		return fmt.Errorf("%w: no pod with %s is ready to take the traffic yet", errUnsettled, selected)
 	}
 	return r.services.patch(ctx, o, []operation{{Op: "replace", Path: pointer("spec", "selector", r.config.Key), Value: r.value(to)}})
 }
@@ -139,6 +144,16 @@ func (r *Selector) value(weight int) string {
 
 func (r *Selector) pods(weight int) labels.Selector {
 	return labels.SelectorFromSet(labels.Set{r.config.Key: r.value(weight)})
+}
+
+// selected is the Service's selector as it is at a weight.
+func (r *Selector) selected(service *unstructured.Unstructured, weight int) (labels.Selector, error) {
+	selector, _, err := unstructured.NestedStringMap(service.Object, "spec", "selector")
+	if err != nil {
+		return nil, fmt.Errorf("read the selector of %s: %w", r.services.object(r.config.Service), err)
+	}
+	selector[r.config.Key] = r.value(weight)
+	return labels.SelectorFromSet(selector), nil
 }
 
 func (r *Selector) read(ctx context.Context) (o *unstructured.Unstructured, weight int, err error) {

@@ -89,7 +89,11 @@ func (r *VirtualService) Nearest(ctx context.Context, weight int) (int, error) {
 	if err := checkWeight(weight); err != nil {
 		return 0, err
 	}
-	if _, _, err := r.read(ctx); err != nil {
+	_, pairs, err := r.read(ctx)
+	if err == nil {
+		err = r.checkDivided(pairs)
+	}
+	if err != nil {
 		return 0, err
 	}
 	return weight, r.checkOthers(ctx)
@@ -110,13 +114,24 @@ func (r *VirtualService) Shift(ctx context.Context, from, to int) error {
 	if pairs.share() == to && pairs.even() {
 		return nil
 	}
-	var patch []operation
-	for _, p := range pairs {
-		patch = append(patch,
-			operation{Op: "add", Path: pointer("spec", "http", p.rule, "route", p.stable, "weight"), Value: 100 - to},
-			operation{Op: "add", Path: pointer("spec", "http", p.rule, "route", p.canary, "weight"), Value: to})
+	if to > 0 {
+		if err := r.checkDivided(pairs); err != nil {
+			return err
+		}
 	}
-	return r.services.patch(ctx, o, patch)
+	return r.services.patch(ctx, o, pairs.patch("http", "route", to))
+}
+
+// checkDivided refuses routes that can't give the canary a share.
+func (r *VirtualService) checkDivided(pairs pairs) error {
+	if rule, problem := pairs.undivided(); problem != "" {
+		return r.odd(fmt.Sprintf("http[%d] %s", rule, problem), r.remedy())
+	}
+	return nil
+}
+
+func (r *VirtualService) remedy() string {
+	return fmt.Sprintf("give it the destinations %s (weight 100) and %s (weight 0) and no other", r.config.Stable, r.config.Canary)
 }
 
 // Observe reads the weights, and what Istio says of them if it does.
@@ -125,12 +140,15 @@ func (r *VirtualService) Observe(ctx context.Context) (Split, error) {
 	if err != nil {
 		return Split{}, err
 	}
-	s := Split{Canary: pairs.share(), Settled: pairs.even(), Detail: r.services.object(r.config.Name).String() + ": " + pairs.String()}
+	s := Split{Canary: pairs.share(), Uneven: !pairs.even(), Settled: pairs.even(), Detail: r.services.object(r.config.Name).String() + ": " + pairs.String()}
 	if problem := unreconciled(o); problem != "" {
 		s.Settled = false
 		s.Detail += "; " + problem
 	}
-	return s, nil
+	if s.Canary > 0 {
+		err = r.checkDivided(pairs)
+	}
+	return s, err
 }
 
 type istioDestination struct {
@@ -199,8 +217,7 @@ func (r *VirtualService) read(ctx context.Context) (*unstructured.Unstructured, 
 			continue
 		}
 		if problem := p.problem(); problem != "" {
-			return nil, nil, r.odd(fmt.Sprintf("http[%d] %s", i, problem),
-				fmt.Sprintf("give it the destinations %s (weight 100) and %s (weight 0) and no other", r.config.Stable, r.config.Canary))
+			return nil, nil, r.odd(fmt.Sprintf("http[%d] %s", i, problem), r.remedy())
 		}
 		found = append(found, p)
 	}

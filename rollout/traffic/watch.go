@@ -104,7 +104,7 @@ func (f *flight) look(ctx context.Context, step Step) ([]stages.Decision, error)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, f.cfg.GateTimeout, fmt.Errorf("no answer within %s", f.cfg.GateTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, f.cfg.GateTimeout, fmt.Errorf("no answer within GateTimeout, %s", f.cfg.GateTimeout))
 	defer cancel()
 	decisions := make([]stages.Decision, len(step.Gates))
 	var wg sync.WaitGroup
@@ -156,7 +156,7 @@ func (f *flight) standing(ctx context.Context) (stages.Decision, error) {
 	case stored == nil:
 		return d, fmt.Errorf("%w: it is gone", ErrStateChanged)
 	case stored.AbortAsked != "":
-		return d, fmt.Errorf("%w: %s", ErrAbortAsked, stored.AbortAsked)
+		return d, askedToAbort(stored)
 	}
 	f.version = version
 	split, err := f.cfg.Router.Observe(ctx)
@@ -166,7 +166,7 @@ func (f *flight) standing(ctx context.Context) (stages.Decision, error) {
 	switch {
 	case err != nil:
 		return doubt("split", err.Error()), nil
-	case split.Canary != f.record.Weight:
+	case split.Canary != f.record.Weight || split.Uneven:
 		return d, &ChangedError{Want: []int{f.record.Weight}, Got: split.Canary, Detail: split.Detail}
 	case !split.Settled:
 		return doubt("split", split.String()), nil

@@ -67,7 +67,7 @@ func (r *Replicas) read(ctx context.Context) (releases, error) {
 	case apierrors.IsNotFound(err):
 		return releases{}, &RouteError{Object: object, Problem: "doesn't exist", Missing: true}
 	case err != nil:
-		return releases{}, orCause(ctx, fmt.Errorf("read %s: %w", object, err))
+		return releases{}, orCause(ctx, explain(err, "read", object))
 	case len(service.Spec.Selector) == 0:
 		return releases{}, &RouteError{Object: object, Problem: "has no selector"}
 	}
