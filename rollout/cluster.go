@@ -103,11 +103,20 @@ func (c *Cluster) open() (err error) {
 // RESTConfig returns a configuration for client-go that shares the connections
 // and the rate limit, for what else works on the cluster.
 func (c *Cluster) RESTConfig() *rest.Config {
+	host := c.rest.Host
+	if base, _, err := rest.DefaultServerUrlFor(c.rest); err == nil {
+		host = base.String() // with the scheme, which else would follow from certificates
+	}
 	return &rest.Config{
-		Host: c.rest.Host, APIPath: c.rest.APIPath, Transport: c.http.Transport, RateLimiter: c.rest.RateLimiter,
+		Host: host, APIPath: c.rest.APIPath, Transport: c.http.Transport, RateLimiter: c.rest.RateLimiter,
 		QPS: c.rest.QPS, Burst: c.rest.Burst, Timeout: c.rest.Timeout, UserAgent: c.rest.UserAgent,
 	}
 }
+
+// StreamConfig returns a configuration for streams, such as port-forwards, which
+// need connections of their own. They share the rate limit. It holds the
+// credentials.
+func (c *Cluster) StreamConfig() *rest.Config { return rest.CopyConfig(c.rest) }
 
 // Close lets go of idle connections. A verification that is under way goes on.
 func (c *Cluster) Close() error {

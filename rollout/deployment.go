@@ -173,7 +173,7 @@ func deploymentCondition(d *appsv1.Deployment, t appsv1.DeploymentConditionType)
 // denied reports whether the caller may not read r in a namespace.
 func (in *inspector) denied(r resource, namespace string) bool {
 	for _, m := range in.world.feedsOf(r.id()) {
-		if s := m.status(); (m.namespace == namespace || r.clusterScoped) && s.denied && !s.synced {
+		if s := m.status(); (m.namespace == namespace || r.clusterScoped) && s.barred() {
 			return true
 		}
 	}

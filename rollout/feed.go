@@ -131,6 +131,7 @@ func (f *feed) follow(ctx context.Context, version string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("watch %s: %w", f, err)
 	}
+	f.opened()
 	defer func() {
 		w.Stop()
 		for range w.ResultChan() { // closed when the watch's own goroutine is done

@@ -48,6 +48,22 @@ func TestForbiddenNamesWhatToGrant(t *testing.T) {
 	})
 }
 
+// The right to list alone is no right to wait.
+func TestForbiddenWatchIsToldAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, old, updated, oldPod, newPod := upgrade()
+		l := newLab(t, d, old, updated, oldPod, newPod)
+		l.client.PrependWatchReactor("pods", func(k8stesting.Action) (bool, watch.Interface, error) {
+			return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", errors.New("no"))
+		})
+		r := l.start(t.Context(), release(t))
+		require.True(t, r.over())
+		assert.True(t, stages.IsPermanent(r.err))
+		require.ErrorContains(t, r.err, "watch pods in namespace shop: pods is forbidden")
+		require.ErrorContains(t, r.err, "grant the verbs list and watch on pods in namespace shop")
+	})
+}
+
 func TestDoesWithoutEventsReplicaSetsAndLogs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, _, _, oldPod, newPod := upgrade()

@@ -172,7 +172,7 @@ func (s *session) take(ctx context.Context, answer any) error {
 // barred returns a permanent error if the caller may not look at what matters.
 func (s *session) barred() error {
 	for _, m := range s.world.joined {
-		if state := m.status(); state.denied && !state.synced && !m.resource.optional {
+		if state := m.status(); state.barred() && !m.resource.optional {
 			return stages.Permanent(fmt.Errorf("%s %s: %w; grant the verbs list and watch on %s", s.verb, s.subject, state.err, m))
 		}
 	}
@@ -185,7 +185,7 @@ func (s *session) outOfTouch() error {
 	for _, m := range s.world.joined {
 		switch state := m.status(); {
 		case state.synced && state.err == nil:
-		case m.resource.optional && state.denied && !state.synced:
+		case m.resource.optional && state.barred():
 		case m.resource.name == events.name && state.err != nil:
 		case state.err != nil:
 			errs = append(errs, state.err)

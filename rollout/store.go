@@ -12,11 +12,16 @@ import (
 
 // feedStatus is how much what a feed keeps can be relied on.
 type feedStatus struct {
-	synced bool      // has been in touch at least once
-	err    error     // why it is out of touch; nil while it is in touch
-	denied bool      // the caller may not look
-	since  time.Time // when err came
+	synced  bool      // has been in touch at least once
+	watched bool      // has been let watch at least once
+	err     error     // why it is out of touch; nil while it is in touch
+	denied  bool      // the caller may not look
+	since   time.Time // when err came
 }
+
+// barred reports that the caller has no right to look, and never had one: to list
+// without a watch is not enough. A right that is lost on the way may come back.
+func (s feedStatus) barred() bool { return s.denied && !s.watched }
 
 // store is what a feed has been told, for any number of readers. The objects in
 // it are never changed.
@@ -74,11 +79,18 @@ func (s *store) lost(err error) {
 	s.wakeAll()
 }
 
+// opened notes that the feed has a watch.
+func (s *store) opened() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.watched = true
+}
+
 // replace takes in all objects there are: the feed is in touch again.
 func (s *store) replace(objects []metav1.Object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state = feedStatus{synced: true}
+	s.state = feedStatus{synced: true, watched: s.state.watched}
 	old := s.objects
 	s.objects = make(map[types.NamespacedName]metav1.Object, len(objects))
 	s.owned = map[types.UID]map[types.NamespacedName]metav1.Object{}

@@ -88,7 +88,7 @@ func (w *world) leave() {
 // those of its namespaces.
 func (w *world) narrow(ctx context.Context) {
 	for i, m := range w.joined {
-		if s := m.status(); m.wide && s.denied && !s.synced {
+		if s := m.status(); m.wide && s.barred() {
 			w.hub.narrowed(m.resource)
 			w.hub.leave(m.feed, w)
 			w.joined[i] = w.member(ctx, m.resource, m.namespace, m.selector)

@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -21,32 +20,33 @@ import (
 // cluster is a connection that every call of a test shares.
 type cluster struct {
 	client kubernetes.Interface
-	rest   *rest.Config
+	rest   *rest.Config // for port-forwards
+	shared *rollout.Cluster
 	close  func()
 }
 
-const (
-	defaultQPS   = 50
-	defaultBurst = 100
-)
-
-func connect(config *rest.Config) (cluster, error) {
-	if config == nil {
-		return cluster{}, fmt.Errorf("%w: REST is required", stages.ErrInvalid)
+// connect prepares a connection of the test's own, unless there is one to share.
+func connect(config *rest.Config, shared *rollout.Cluster) (cluster, error) {
+	c := cluster{shared: shared, close: func() {}}
+	switch {
+	case config != nil && shared != nil:
+		return c, fmt.Errorf("%w: set REST or Cluster, not both", stages.ErrInvalid)
+	case config == nil && shared == nil:
+		return c, fmt.Errorf("%w: REST or Cluster is required", stages.ErrInvalid)
+	case shared == nil:
+		own, err := rollout.Connect(rollout.ClusterConfig{REST: config})
+		if err != nil {
+			return c, err
+		}
+		c.shared, c.close = own, func() { _ = own.Close() } // which returns no error
 	}
-	c := rest.CopyConfig(config)
-	if c.RateLimiter == nil && c.QPS == 0 {
-		c.QPS, c.Burst = defaultQPS, defaultBurst
-	}
-	httpClient, err := rest.HTTPClientFor(c)
+	c.rest = c.shared.StreamConfig()
+	client, err := kubernetes.NewForConfig(c.shared.RESTConfig())
 	if err != nil {
-		return cluster{}, errors.Join(stages.ErrInvalid, fmt.Errorf("configure the connection to %s: %w", c.Host, err))
+		return c, errors.Join(stages.ErrInvalid, fmt.Errorf("configure the connection to %s: %w", c.rest.Host, err))
 	}
-	client, err := kubernetes.NewForConfigAndClient(c, httpClient)
-	if err != nil {
-		return cluster{}, errors.Join(stages.ErrInvalid, fmt.Errorf("configure the connection to %s: %w", c.Host, err))
-	}
-	return cluster{client, c, func() { utilnet.CloseIdleConnectionsFor(httpClient.Transport) }}, nil
+	c.client = client
+	return c, nil
 }
 
 // denied says which right is missing, where that is why err came; otherwise it

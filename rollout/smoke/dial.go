@@ -12,14 +12,18 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/fairlead-dev/fairlead/rollout"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
 // DialConfig configures a smoke test by a Go function over connections to the
 // release; see [NewDial].
 type DialConfig struct {
-	// REST is how to reach the cluster, required. It is copied.
+	// REST is how to reach the cluster. It is copied. Required, unless Cluster is set.
 	REST *rest.Config
+	// Cluster is a connection to share with verifiers and other tests, see
+	// [rollout.Connect]. Closing the test leaves it open.
+	Cluster *rollout.Cluster
 	// Name says what is asked, such as "redis PING", required; {{.Release}} and the
 	// like are filled in. It is no place for secrets.
 	Name string
@@ -81,7 +85,7 @@ func NewDial(config DialConfig) (*Test, error) {
 }
 
 func (d *dialTest) connect() (err error) {
-	if d.cluster, err = connect(d.REST); err != nil {
+	if d.cluster, err = connect(d.REST, d.Cluster); err != nil {
 		return err
 	}
 	d.endpoints = func(ctx context.Context, rel stages.Release) ([]endpoint, error) {

@@ -18,13 +18,17 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/fairlead-dev/fairlead/rollout"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
 // HTTPConfig configures a smoke test over HTTP by port-forward; see [NewHTTP].
 type HTTPConfig struct {
-	// REST is how to reach the cluster, required. It is copied.
+	// REST is how to reach the cluster. It is copied. Required, unless Cluster is set.
 	REST *rest.Config
+	// Cluster is a connection to share with verifiers and other tests, see
+	// [rollout.Connect]. Closing the test leaves it open.
+	Cluster *rollout.Cluster
 	// Target is whom to ask.
 	Target Target
 	// Path is what to get, with its query. Default "/". {{.Release}} and the like are
@@ -131,7 +135,7 @@ func prepareHTTP(c HTTPConfig) (*dialTest, error) {
 		return nil, err
 	}
 	d, err := prepareDial(DialConfig{
-		REST: c.REST, Name: "GET " + c.Path, Target: c.Target, Try: h.try, Expect: c.Expect,
+		REST: c.REST, Cluster: c.Cluster, Name: "GET " + c.Path, Target: c.Target, Try: h.try, Expect: c.Expect,
 		RequestTimeout: c.RequestTimeout, Timeout: c.Timeout, Redact: c.Redact,
 	})
 	if err != nil {

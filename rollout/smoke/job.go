@@ -21,8 +21,11 @@ import (
 
 // JobConfig configures a smoke test by a Job; see [NewJob].
 type JobConfig struct {
-	// REST is how to reach the cluster, required. It is copied.
+	// REST is how to reach the cluster. It is copied. Required, unless Cluster is set.
 	REST *rest.Config
+	// Cluster is a connection to share with verifiers and other tests, see
+	// [rollout.Connect]. Closing the test leaves it open.
+	Cluster *rollout.Cluster
 	// Image holds the program, pinned by digest. Default the released image: a test
 	// that the program brings along is of the same version.
 	Image stages.Image
@@ -89,19 +92,16 @@ func NewJob(config JobConfig) (*Test, error) {
 	if err != nil {
 		return nil, fmt.Errorf("smoke test by a job: %w", err)
 	}
-	if j.cluster, err = connect(config.REST); err != nil {
+	if j.cluster, err = connect(config.REST, config.Cluster); err != nil {
 		return nil, fmt.Errorf("smoke test by a job: %w", err)
 	}
-	watcher, err := rollout.New(rollout.Config{REST: j.cluster.rest, Timeout: j.Timeout, Settle: -1, AllowUnused: true, Rules: j.Rules, Redact: j.Redact})
+	watcher, err := rollout.New(rollout.Config{Cluster: j.cluster.shared, Timeout: j.Timeout, Settle: -1, AllowUnused: true, Rules: j.Rules, Redact: j.Redact})
 	if err != nil {
 		return nil, fmt.Errorf("smoke test by a job: %w", err)
 	}
 	j.ended = watcher
 	t := j.test()
-	t.close = func() {
-		_ = watcher.Close() // which returns no error
-		j.cluster.close()
-	}
+	t.close = j.cluster.close // the watcher's is the same
 	return t, nil
 }
 

@@ -19,8 +19,11 @@ import (
 
 // PodConfig configures a smoke test by a pod; see [NewPod].
 type PodConfig struct {
-	// REST is how to reach the cluster, required. It is copied.
+	// REST is how to reach the cluster. It is copied. Required, unless Cluster is set.
 	REST *rest.Config
+	// Cluster is a connection to share with verifiers and other tests, see
+	// [rollout.Connect]. Closing the test leaves it open.
+	Cluster *rollout.Cluster
 	// Image holds curl 7.76 or later, pinned by digest, required.
 	Image stages.Image
 	// Command is the program, which takes curl's options. Default "curl".
@@ -104,19 +107,16 @@ func NewPod(config PodConfig) (*Test, error) {
 	if err != nil {
 		return nil, fmt.Errorf("smoke test by a pod: %w", err)
 	}
-	if p.cluster, err = connect(config.REST); err != nil {
+	if p.cluster, err = connect(config.REST, config.Cluster); err != nil {
 		return nil, fmt.Errorf("smoke test by a pod: %w", err)
 	}
-	watcher, err := rollout.New(rollout.Config{REST: p.cluster.rest, Timeout: p.Timeout, Settle: -1, AllowUnused: true, Completion: true, Rules: p.Rules, Redact: p.Redact})
+	watcher, err := rollout.New(rollout.Config{Cluster: p.cluster.shared, Timeout: p.Timeout, Settle: -1, AllowUnused: true, Completion: true, Rules: p.Rules, Redact: p.Redact})
 	if err != nil {
 		return nil, fmt.Errorf("smoke test by a pod: %w", err)
 	}
 	p.ended = watcher
 	t := p.test()
-	t.close = func() {
-		_ = watcher.Close() // which returns no error
-		p.cluster.close()
-	}
+	t.close = p.cluster.close // the watcher's is the same
 	return t, nil
 }
 

@@ -18,8 +18,11 @@ import (
 
 // TCPConfig configures a smoke test over TCP by port-forward; see [NewTCP].
 type TCPConfig struct {
-	// REST is how to reach the cluster, required. It is copied.
+	// REST is how to reach the cluster. It is copied. Required, unless Cluster is set.
 	REST *rest.Config
+	// Cluster is a connection to share with verifiers and other tests, see
+	// [rollout.Connect]. Closing the test leaves it open.
+	Cluster *rollout.Cluster
 	// Target is whom to ask.
 	Target Target
 	// Send is what to send, such as "PING\r\n". Credentials are refused.
@@ -68,7 +71,7 @@ func prepareTCP(c TCPConfig) (*dialTest, error) {
 	}
 	t := &tcpTest{send: c.Send}
 	d, err := prepareDial(DialConfig{
-		REST: c.REST, Name: name, Target: c.Target, Try: t.try, Expect: c.Expect,
+		REST: c.REST, Cluster: c.Cluster, Name: name, Target: c.Target, Try: t.try, Expect: c.Expect,
 		RequestTimeout: c.RequestTimeout, Timeout: c.Timeout, Redact: c.Redact,
 	})
 	if err != nil {

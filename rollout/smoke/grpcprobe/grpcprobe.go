@@ -16,14 +16,18 @@ import (
 	"google.golang.org/grpc/status"
 	"k8s.io/client-go/rest"
 
+	"github.com/fairlead-dev/fairlead/rollout"
 	"github.com/fairlead-dev/fairlead/rollout/smoke"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
 // Config configures a smoke test over gRPC; see [New].
 type Config struct {
-	// REST is how to reach the cluster, required. It is copied.
+	// REST is how to reach the cluster. It is copied. Required, unless Cluster is set.
 	REST *rest.Config
+	// Cluster is a connection to share, see [rollout.Connect]. Closing the test leaves
+	// it open.
+	Cluster *rollout.Cluster
 	// Target is whom to ask.
 	Target smoke.Target
 	// Service is the name that the health service is asked for. Default "", which is
@@ -66,7 +70,7 @@ func New(config Config) (*smoke.Test, error) {
 		}
 	}
 	return smoke.NewDial(smoke.DialConfig{
-		REST: config.REST, Name: p.name(), Target: config.Target, Try: p.try, Expect: config.Expect,
+		REST: config.REST, Cluster: config.Cluster, Name: p.name(), Target: config.Target, Try: p.try, Expect: config.Expect,
 		RequestTimeout: config.RequestTimeout, Timeout: config.Timeout, Redact: config.Redact,
 	})
 }
