@@ -32,8 +32,10 @@ func TestSharedCluster(t *testing.T) {
 
 	img := image(t, "curl", "b")
 	for name, construct := range map[string]func(*rest.Config, *rollout.Cluster) (*Test, error){
-		"HTTP": func(r *rest.Config, c *rollout.Cluster) (*Test, error) { return NewHTTP(HTTPConfig{REST: r, Cluster: c}) },
-		"TCP":  func(r *rest.Config, c *rollout.Cluster) (*Test, error) { return NewTCP(TCPConfig{REST: r, Cluster: c}) },
+		"HTTP": func(r *rest.Config, c *rollout.Cluster) (*Test, error) {
+			return NewHTTP(HTTPConfig{REST: r, Cluster: c})
+		},
+		"TCP": func(r *rest.Config, c *rollout.Cluster) (*Test, error) { return NewTCP(TCPConfig{REST: r, Cluster: c}) },
 		"dial": func(r *rest.Config, c *rollout.Cluster) (*Test, error) {
 			return NewDial(DialConfig{REST: r, Cluster: c, Name: "x", Try: func(context.Context, Endpoint) (Answer, error) { return Answer{}, nil }})
 		},
