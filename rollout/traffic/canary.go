@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -69,6 +70,9 @@ func NewCanary(config CanaryConfig) (*Canary, error) {
 	}
 	if c.remover == nil {
 		problems = append(problems, errors.New("Canary must be a deployer that can remove its release (stages.Uninstaller)"))
+	}
+	if pointer := reflect.ValueOf(config.Stable); pointer.Kind() == reflect.Pointer && any(config.Stable) == any(config.Canary) {
+		problems = append(problems, errors.New("Stable and Canary are the same deployer"))
 	}
 	if len(problems) > 0 {
 		return nil, fmt.Errorf("%w: canary configuration: %w", stages.ErrInvalid, errors.Join(problems...))
@@ -165,6 +169,9 @@ func (c *Canary) plan(ctx context.Context, req stages.PlanRequest) (plans, error
 	case ok:
 		if canary, err = planner.Plan(ctx, req); err != nil {
 			return plans{}, fmt.Errorf("the canary's release: %w", err)
+		}
+		if canary.Release == stable.Release {
+			return plans{}, fmt.Errorf("%w: Stable and Canary both deploy release %s: give the canary's another name", stages.ErrInvalid, stable.Release)
 		}
 		p.Manifests = slices.Concat(stable.Manifests, []byte("---\n"), canary.Manifests)
 		p.Changes = slices.Concat(stable.Changes, canary.Changes)

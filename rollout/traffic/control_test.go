@@ -211,6 +211,40 @@ func TestHarmIsNotKeptWaiting(t *testing.T) {
 	})
 }
 
+// both is one deployer in two roles.
+type both struct {
+	p *process
+	stableDeployer
+}
+
+func (b *both) Uninstall(ctx context.Context, run string) (stages.Removal, error) {
+	return canaryDeployer{b.p}.Uninstall(ctx, run)
+}
+
+// namesake is a canary's deployer that was given the name of the stable release.
+type namesake struct {
+	canaryDeployer
+	stable stableDeployer
+}
+
+func (d namesake) Plan(ctx context.Context, req stages.PlanRequest) (stages.Plan, error) {
+	return d.stable.Plan(ctx, req)
+}
+
+func TestCanaryNeedsANameOfItsOwn(t *testing.T) {
+	c := newCluster(t)
+	p := &process{cluster: c}
+	canary, err := traffic.NewCanary(traffic.CanaryConfig{
+		Stable: stableDeployer{p}, Canary: namesake{canaryDeployer{p}, stableDeployer{p}}, Verifiers: []stages.Verifier{stages.VerifierFunc(p.verify)},
+		Router: processRouter{p}, State: processState{p}, Steps: twoSteps(),
+	})
+	require.NoError(t, err)
+	_, err = canary.Deploy(t.Context(), request(t, newImage, "run-1"))
+	require.ErrorIs(t, err, stages.ErrInvalid)
+	require.ErrorContains(t, err, "give the canary's another name")
+	c.requireCalm(oldImage)
+}
+
 func TestConfig(t *testing.T) {
 	c := newCluster(t)
 	p := &process{cluster: c}
@@ -223,17 +257,21 @@ func TestConfig(t *testing.T) {
 	for problem, spoil := range map[string]func(c *traffic.CanaryConfig){
 		"Stable must be a deployer":                    func(c *traffic.CanaryConfig) { c.Stable = canaryDeployer{p} },
 		"Stable must be a deployer that can be locked": func(c *traffic.CanaryConfig) { c.Stable = &stagestest.Deployer{} },
-		"Canary must be a deployer":                    func(c *traffic.CanaryConfig) { c.Canary = stableDeployer{p} },
-		"Router is required":                           func(c *traffic.CanaryConfig) { c.Router = nil },
-		"State is required":                            func(c *traffic.CanaryConfig) { c.State = nil },
-		"Steps are required":                           func(c *traffic.CanaryConfig) { c.Steps = nil },
-		"Verifiers are required":                       func(c *traffic.CanaryConfig) { c.Verifiers = nil },
-		"Steps[0]: Weight 0 is not from 1":             func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{}} },
-		"Steps[0]: Weight 101":                         func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{Weight: 101}} },
-		"Steps[1]: Weight 5 is below":                  func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{Weight: 10}, {Weight: 5}} },
-		"Steps[0]: For and Extend":                     func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{Weight: 1, For: -1}} },
-		"Steps[0]: a gate is nil":                      func(c *traffic.CanaryConfig) { c.Steps = twoSteps(nil) },
-		"Interval can't be negative":                   func(c *traffic.CanaryConfig) { c.Interval = -1 },
+		"are the same deployer": func(c *traffic.CanaryConfig) {
+			both := &both{p: p}
+			c.Stable, c.Canary = both, both
+		},
+		"Canary must be a deployer":        func(c *traffic.CanaryConfig) { c.Canary = stableDeployer{p} },
+		"Router is required":               func(c *traffic.CanaryConfig) { c.Router = nil },
+		"State is required":                func(c *traffic.CanaryConfig) { c.State = nil },
+		"Steps are required":               func(c *traffic.CanaryConfig) { c.Steps = nil },
+		"Verifiers are required":           func(c *traffic.CanaryConfig) { c.Verifiers = nil },
+		"Steps[0]: Weight 0 is not from 1": func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{}} },
+		"Steps[0]: Weight 101":             func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{Weight: 101}} },
+		"Steps[1]: Weight 5 is below":      func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{Weight: 10}, {Weight: 5}} },
+		"Steps[0]: For and Extend":         func(c *traffic.CanaryConfig) { c.Steps = []traffic.Step{{Weight: 1, For: -1}} },
+		"Steps[0]: a gate is nil":          func(c *traffic.CanaryConfig) { c.Steps = twoSteps(nil) },
+		"Interval can't be negative":       func(c *traffic.CanaryConfig) { c.Interval = -1 },
 	} {
 		bad := good
 		spoil(&bad)

@@ -32,7 +32,9 @@
 // changes, a gate that stays undecided, a cancelled context: each aborts. Then all
 // traffic goes to the stable release first, and is seen to have done so; evidence
 // is collected; and only then the canary is removed. If the upgrade of the stable
-// release is what failed, that is restored before it gets the traffic.
+// release is what failed, that is restored, and seen to run, before it gets the
+// traffic. Where it can't be, the canary keeps what traffic it has, because it is
+// the one that is known to be sound; the error says so.
 //
 // # When the process dies
 //
@@ -50,7 +52,7 @@
 // there already, and [RouterFuncs] is for everything else, such as a release whose
 // values have the weight in them. A router touches only the fields that hold the
 // weights, as the field manager "fairlead-traffic", and never over what somebody
-// else has put there, save for an abort, which says so.
+// else has put there, save to send all traffic to the stable release at the end.
 //
 // Where the stable release's chart has the weights in it, its upgrade may send all
 // traffic to the stable release a little earlier than the promotion would have.

@@ -17,8 +17,11 @@ import (
 // removable is a deployer as a canary needs it; helmx.Deployer is one.
 type removable struct{ stagestest.Deployer }
 
-func (*removable) Uninstall(context.Context, string) (stages.Removal, error) {
-	return stages.Removal{}, nil
+// Plan names a release of its own.
+func (r *removable) Plan(ctx context.Context, req stages.PlanRequest) (stages.Plan, error) {
+	plan, err := r.Deployer.Plan(ctx, req)
+	plan.Release = "default/fake-canary"
+	return plan, err
 }
 
 // lockable is what serves, as a canary needs it; helmx.Deployer is one, too.
