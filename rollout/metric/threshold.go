@@ -130,7 +130,8 @@ type thresholdRun struct {
 	counted  time.Time // the newest sample of the last look that counted
 	good     int       // looks in a row within bounds
 	goodFrom time.Time
-	bad      int // looks in a row out of bounds
+	bad      int  // looks in a row out of bounds
+	breached bool // some look was
 }
 
 func (r *thresholdRun) look(ctx context.Context) look {
@@ -173,7 +174,7 @@ func (r *thresholdRun) lookAtTraffic(ctx context.Context, past time.Duration) (l
 	message := fmt.Sprintf("%s is %v, %v are needed to judge by", short(text), total, r.config.MinTraffic)
 	return look{
 		reasons: []stages.Reason{{Rule: "too-little-traffic", Subject: nameOf(a.Result), Message: message}},
-		status:  message, warnings: a.warnings(), sound: r.bad == 0,
+		status:  message, warnings: a.warnings(), sound: !r.breached,
 	}, false
 }
 
@@ -208,7 +209,7 @@ func (r *thresholdRun) breach(a answer, s Sample) look {
 		r.counted = newest
 		r.bad++
 	}
-	r.good = 0
+	r.good, r.breached = 0, true
 	message := fmt.Sprintf("%s %s is %v, allowed is %s (%d of %d looks in a row, %d series)",
 		short(a.expression), s.series(), s.Value, r.bounds(), r.bad, r.config.Breaches, len(a.sound))
 	l := look{reasons: []stages.Reason{{Rule: "out-of-bounds", Subject: nameOf(a.Result), Message: message}}, status: message}
@@ -235,7 +236,7 @@ func (r *thresholdRun) within(a answer) look {
 	}
 	return look{
 		reasons: []stages.Reason{{Rule: "not-held", Subject: nameOf(a.Result), Message: message}},
-		status:  message, sound: true,
+		status:  message, sound: !r.breached,
 	}
 }
 

@@ -59,6 +59,11 @@ func TestThreshold(t *testing.T) {
 			metric.ThresholdConfig{Max: new(1.0), Looks: 2, Breaches: 2}, answers{"errors": func(n int, _ metric.Query) (metric.Result, error) { return value(float64(n%2) * 2), nil }},
 			stages.Inconclusive, metric.DefaultTimeout, "out-of-bounds",
 		},
+		"out of bounds every other look is not for AllowUndecided": {
+			metric.ThresholdConfig{Max: new(1.0), Looks: 2, Breaches: 2, Watch: metric.Watch{AllowUndecided: true}},
+			answers{"errors": func(n int, _ metric.Query) (metric.Result, error) { return value(float64((n+1)%2) * 2), nil }},
+			stages.Inconclusive, metric.DefaultTimeout, "not-held",
+		},
 		"too little traffic": {
 			metric.ThresholdConfig{Max: new(1.0), Traffic: "requests", MinTraffic: 100}, answers{"errors": values(5), "requests": values(99)},
 			stages.Inconclusive, metric.DefaultTimeout, "too-little-traffic",

@@ -23,7 +23,7 @@ type Watch struct {
 	MaxAge time.Duration
 	// AllowUndecided passes, with a warning, where sound data was not enough to
 	// decide until the timeout. Missing, stale or unfit data, failing queries and
-	// anything out of bounds stay inconclusive all the same.
+	// anything that was out of bounds at any look stay inconclusive all the same.
 	AllowUndecided bool
 }
 

@@ -60,9 +60,9 @@ type CanaryConfig struct {
 	// Interval is the time between two looks at the gates. Default 10 seconds.
 	Interval time.Duration
 	// GateTimeout bounds one look of a gate, which is then inconclusive. Default 30
-	// seconds. A gate that watches for a while before it decides needs more than the
-	// time-out of its own, but until it answers, nothing else is looked at but the
-	// canary's pods: short looks see harm sooner.
+	// seconds. A gate that watches for a while before it decides, such as a comparison
+	// of metrics, needs more than the time-out of its own. Until it answers, the other
+	// gates are asked again at every interval.
 	GateTimeout time.Duration
 	// SettleTimeout bounds the wait for a weight to take effect. Default 2 minutes.
 	SettleTimeout time.Duration

@@ -171,46 +171,6 @@ func TestUnreachableRouter(t *testing.T) {
 	})
 }
 
-// TestGatesThatMisbehave are never a pass.
-func TestGatesThatMisbehave(t *testing.T) {
-	for name, decide := range map[string]func(ctx context.Context) (stages.Decision, error){
-		"fails": func(context.Context) (stages.Decision, error) {
-			return stages.Decision{Verdict: stages.Pass}, errInjected
-		},
-		"panics":          func(context.Context) (stages.Decision, error) { panic("oh") },
-		"hangs":           func(ctx context.Context) (stages.Decision, error) { <-ctx.Done(); return stages.Decision{}, ctx.Err() },
-		"decides nothing": func(context.Context) (stages.Decision, error) { return stages.Decision{}, nil },
-		"says nonsense":   func(context.Context) (stages.Decision, error) { return stages.Decision{Verdict: 7}, nil },
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := newCluster(t)
-				p := &process{cluster: c}
-				gate := stages.GateFunc[stages.Release](func(ctx context.Context, _ stages.Release) (stages.Decision, error) { return decide(ctx) })
-				_, err := p.deliver(t.Context(), p.canaryOf(parts{steps: twoSteps(p.gate(stages.Pass), gate)}), "run-1", newImage)
-				require.ErrorIs(t, err, stages.ErrInconclusive)
-				c.requireCalm(oldImage)
-			})
-		})
-	}
-}
-
-// TestHarmIsNotKeptWaiting has a gate that hangs beside one that says Fail.
-func TestHarmIsNotKeptWaiting(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t)
-		p := &process{cluster: c}
-		hangs := stages.GateFunc[stages.Release](func(ctx context.Context, _ stages.Release) (stages.Decision, error) {
-			<-ctx.Done()
-			return stages.Decision{}, ctx.Err()
-		})
-		began := time.Now()
-		_, err := p.deliver(t.Context(), p.canaryOf(parts{steps: twoSteps(hangs, p.gate(stages.Fail))}), "run-1", newImage)
-		require.ErrorIs(t, err, stages.ErrGateRefused)
-		assert.Less(t, time.Since(began), 10*time.Second)
-	})
-}
-
 // both is one deployer in two roles.
 type both struct {
 	p *process

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/stages"
@@ -63,10 +64,28 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func protect(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v\n%s", stages.ErrPanicked, p, debug.Stack())
+			err = &panicError{p, debug.Stack()}
 		}
 	}()
 	return f()
+}
+
+// panicError is a part of the canary that panicked.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+var _ stages.Evidencer = (*panicError)(nil)
+
+func (e *panicError) Error() string { return fmt.Sprintf("%v: %v", stages.ErrPanicked, e.value) }
+func (e *panicError) Unwrap() error { return stages.ErrPanicked }
+
+// Evidence says where.
+func (e *panicError) Evidence() []stages.Evidence {
+	const lines = 20
+	stack := strings.SplitN(string(e.stack), "\n", lines+1)
+	return []stages.Evidence{{Subject: "canary", Reason: "Panicked", Message: fmt.Sprint(e.value), Logs: stack[:min(lines, len(stack))]}}
 }
 
 // reporter returns what reports a canary's progress to the sink of ctx, whatever

@@ -98,32 +98,68 @@ func (f *flight) confirm(ctx context.Context) error {
 	return nil
 }
 
-// look asks every gate once. Its error ends the step whatever they say.
+// look asks every gate, and those that have answered again until all have: one
+// that watches for minutes must not keep others from seeing harm. Its error ends
+// the step whatever they say.
 func (f *flight) look(ctx context.Context, step Step) ([]stages.Decision, error) {
 	standing, err := f.standing(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, f.cfg.GateTimeout, fmt.Errorf("no answer within GateTimeout, %s", f.cfg.GateTimeout))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	meanwhile, allAnswered := context.WithCancel(ctx)
+	defer allAnswered()
 	decisions := make([]stages.Decision, len(step.Gates))
 	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err = f.stand(meanwhile); err != nil {
+			cancel()
+		}
+	})
+	var asked sync.WaitGroup
 	for i, gate := range step.Gates {
+		asked.Add(1)
 		wg.Go(func() {
 			decisions[i] = f.ask(ctx, i, gate)
+			asked.Done()
+			for decisions[i].Verdict != stages.Fail && sleep(meanwhile, f.cfg.Interval) {
+				if again := f.ask(meanwhile, i, gate); again.Verdict == stages.Fail || meanwhile.Err() == nil {
+					decisions[i] = again
+				}
+			}
 			if decisions[i].Verdict == stages.Fail {
 				cancel() // Nothing that the others could say changes that.
 			}
 		})
 	}
+	asked.Wait()
+	allAnswered()
 	wg.Wait()
+	if err != nil {
+		return nil, err
+	}
 	decisions = slices.Concat(decisions, []stages.Decision{standing})
 	slices.SortStableFunc(decisions, func(a, b stages.Decision) int { return severity(b) - severity(a) })
 	return decisions, nil
 }
 
+// stand returns an error if traffic isn't divided as this canary has it any more,
+// or nil when ctx is done.
+func (f *flight) stand(ctx context.Context) error {
+	for sleep(ctx, f.cfg.Interval) {
+		err := protect(func() error { _, err := f.standing(ctx); return err })
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // ask asks one gate. Only one that works can pass or fail anything.
 func (f *flight) ask(ctx context.Context, i int, gate stages.Gate[stages.Release]) stages.Decision {
+	ctx, cancel := context.WithTimeoutCause(ctx, f.cfg.GateTimeout, fmt.Errorf("no answer within GateTimeout, %s", f.cfg.GateTimeout))
+	defer cancel()
 	var d stages.Decision
 	err := protect(func() (err error) { d, err = gate.Decide(ctx, f.canary); return err })
 	if d.Gate == "" {
