@@ -10,13 +10,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/fairlead-dev/fairlead/rollout/internal/wait"
 )
 
 const (
 	pageSize     = 500
 	watchSeconds = int64(300)
-	firstBackoff = 100 * time.Millisecond
-	maxBackoff   = time.Second
 	// deniedBackoff is for a request that was refused: only somebody who grants a
 	// right can change the answer.
 	deniedBackoff = 10 * time.Second
@@ -51,18 +51,18 @@ func (f *feed) String() string {
 
 // run returns when ctx is done and nothing that it started still runs.
 func (f *feed) run(ctx context.Context) {
-	backoff := firstBackoff
+	backoff := wait.FirstBackoff
 	for version := ""; ctx.Err() == nil; {
 		var err error
 		if version == "" {
 			if version, err = f.relist(ctx); err == nil {
-				backoff = firstBackoff
+				backoff = wait.FirstBackoff
 			}
 		}
 		if err == nil {
 			began := time.Now()
 			version, err = f.follow(ctx, version)
-			if err == nil && time.Since(began) > maxBackoff {
+			if err == nil && time.Since(began) > wait.MaxBackoff {
 				continue // the server closes every watch now and then
 			}
 		}
@@ -80,10 +80,10 @@ func (f *feed) run(ctx context.Context) {
 			}
 		}
 		//nolint:gosec // a jitter need not be unpredictable
-		if !sleep(ctx, pause/2+rand.N(pause/2)) {
+		if !wait.For(ctx, pause/2+rand.N(pause/2)) {
 			return
 		}
-		backoff = min(2*backoff, maxBackoff)
+		backoff = min(2*backoff, wait.MaxBackoff)
 	}
 }
 
@@ -164,18 +164,6 @@ func (f *feed) follow(ctx context.Context, version string) (string, error) {
 				f.put(o)
 			}
 		}
-	}
-}
-
-// sleep waits and reports whether ctx still lives.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/metadata"
 
+	"github.com/fairlead-dev/fairlead/rollout/internal/wait"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -48,12 +49,12 @@ func (c *Cluster) find(ctx context.Context, namespace string, objects []stages.O
 
 // lookUntilKnown asks again while the API server gives no answer.
 func (c *Cluster) lookUntilKnown(ctx context.Context, namespace string, o stages.Object) error {
-	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
+	for backoff := wait.FirstBackoff; ; backoff = min(2*backoff, wait.MaxBackoff) {
 		err := c.look(ctx, namespace, o)
 		if err == nil || refused(err) || apierrors.IsBadRequest(err) {
 			return err
 		}
-		if ctx.Err() != nil || !sleep(ctx, backoff) {
+		if ctx.Err() != nil || !wait.For(ctx, backoff) {
 			return fmt.Errorf("look for %s: %w", o, errors.Join(context.Cause(ctx), err))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/fairlead-dev/fairlead/rollout/internal/wait"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -66,13 +67,13 @@ func (s *session) join(ctx context.Context, t *target) {
 // resolve asks what a kind is called until the cluster knows it: its definition
 // may be part of the same release.
 func (s *session) resolve(ctx context.Context, kind stages.Object) {
-	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
+	for backoff := wait.FirstBackoff; ; backoff = min(2*backoff, wait.MaxBackoff) {
 		e, err := s.cluster.kinds.find(ctx, kind)
 		if ctx.Err() != nil {
 			return
 		}
 		s.answers <- resolved{kind, e, err}
-		if err == nil || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err) || !sleep(ctx, backoff) {
+		if err == nil || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err) || !wait.For(ctx, backoff) {
 			return
 		}
 	}

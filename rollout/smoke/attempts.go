@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/fairlead-dev/fairlead/rollout"
+	"github.com/fairlead-dev/fairlead/rollout/internal/wait"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -191,7 +191,7 @@ func (t *tally) repeat(ctx context.Context, once func(context.Context) (a attemp
 		case retries > 0 && (gone || unasked || !reached && !t.expect.reached(a)):
 			retries--
 			t.progress(ctx, fmt.Sprintf("not reached yet: %v", a.reason()))
-			if !sleep(ctx, t.expect.Interval) {
+			if !wait.For(ctx, t.expect.Interval) {
 				return t.interrupted(ctx, a)
 			}
 			continue
@@ -239,16 +239,4 @@ func (a attempt) reason() error {
 		return a.err
 	}
 	return fmt.Errorf("status %d", a.Status)
-}
-
-// sleep waits and reports whether ctx still lives.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
 }

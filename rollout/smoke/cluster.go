@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/fairlead-dev/fairlead/rollout"
+	"github.com/fairlead-dev/fairlead/rollout/internal/wait"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -120,11 +121,6 @@ func (c cluster) owner(ctx context.Context, rel stages.Release, namespace string
 	return nil
 }
 
-const (
-	firstBackoff = 100 * time.Millisecond
-	maxBackoff   = time.Second
-)
-
 // thing is a pod or a job that a test made.
 type thing struct {
 	resource string // "pods" or "jobs.batch"
@@ -143,12 +139,12 @@ func (t thing) delete(ctx context.Context, within time.Duration) error {
 	if uid := t.meta.GetUID(); uid != "" {
 		options.Preconditions = metav1.NewUIDPreconditions(string(uid))
 	}
-	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
+	for backoff := wait.FirstBackoff; ; backoff = min(2*backoff, wait.MaxBackoff) {
 		err := t.remove(ctx, options)
 		switch {
 		case err == nil, apierrors.IsNotFound(err), apierrors.IsConflict(err): // a conflict is another one by that name
 			return nil
-		case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), !sleep(ctx, backoff):
+		case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err), !wait.For(ctx, backoff):
 			return fmt.Errorf("left %s/%s behind, which ends by itself within %s: %w",
 				t.meta.GetNamespace(), t.meta.GetName(), t.deadline, denied(err, "delete", t.resource, t.meta.GetNamespace(), t.meta.GetName()))
 		}

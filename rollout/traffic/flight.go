@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fairlead-dev/fairlead/rollout/internal/wait"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -214,7 +215,7 @@ func (f *flight) finish(ctx context.Context) error {
 
 // remove uninstalls the canary, once requests on their way to it are done with.
 func (f *flight) remove(ctx context.Context) error {
-	if !sleep(ctx, f.cfg.Drain) {
+	if !wait.For(ctx, f.cfg.Drain) {
 		return context.Cause(ctx)
 	}
 	f.progress("removing the canary")

@@ -8,12 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fairlead-dev/fairlead/rollout/internal/wait"
 	"github.com/fairlead-dev/fairlead/stages"
-)
-
-const (
-	firstBackoff = 100 * time.Millisecond
-	maxBackoff   = time.Second
 )
 
 // insist repeats f until it succeeds, fails for good, or the time is up. A weight
@@ -22,14 +18,14 @@ const (
 func insist(ctx context.Context, limit time.Duration, f func(context.Context) error) error {
 	bounded, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done within %s", limit))
 	defer cancel()
-	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
+	for backoff := wait.FirstBackoff; ; backoff = min(2*backoff, wait.MaxBackoff) {
 		err := f(bounded)
 		switch {
 		case err == nil, final(err):
 			return err
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case !sleep(bounded, backoff):
+		case !wait.For(bounded, backoff):
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -43,21 +39,6 @@ func final(err error) bool {
 	_, changed := errors.AsType[*ChangedError](err)
 	return changed || stages.IsPermanent(err) || errors.Is(err, stages.ErrLockLost) || errors.Is(err, ErrStateChanged) ||
 		errors.Is(err, ErrAbortAsked)
-}
-
-// sleep waits, and reports whether ctx is still alive.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }
 
 // protect calls f, turning a panic into an error.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fairlead-dev/fairlead/rollout/internal/wait"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -47,7 +48,7 @@ func (f *flight) watchPods(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil && !errors.Is(err, stages.ErrIndeterminate) {
 			return &canaryError{err}
 		}
-		if !sleep(ctx, f.cfg.Interval) {
+		if !wait.For(ctx, f.cfg.Interval) {
 			return nil
 		}
 	}
@@ -81,7 +82,7 @@ func (f *flight) looks(ctx context.Context, step Step) error {
 				return &BreachError{Decisions: decisions, class: stages.ErrInconclusive}
 			}
 		}
-		if !sleep(ctx, min(f.cfg.Interval, left-elapsed)) {
+		if !wait.For(ctx, min(f.cfg.Interval, left-elapsed)) {
 			return context.Cause(ctx)
 		}
 	}
@@ -123,7 +124,7 @@ func (f *flight) look(ctx context.Context, step Step) ([]stages.Decision, error)
 		wg.Go(func() {
 			decisions[i] = f.ask(ctx, i, gate)
 			asked.Done()
-			for decisions[i].Verdict != stages.Fail && sleep(meanwhile, f.cfg.Interval) {
+			for decisions[i].Verdict != stages.Fail && wait.For(meanwhile, f.cfg.Interval) {
 				if again := f.ask(meanwhile, i, gate); again.Verdict == stages.Fail || meanwhile.Err() == nil {
 					decisions[i] = again
 				}
@@ -147,7 +148,7 @@ func (f *flight) look(ctx context.Context, step Step) ([]stages.Decision, error)
 // stand returns an error if traffic isn't divided as this canary has it any more,
 // or nil when ctx is done.
 func (f *flight) stand(ctx context.Context) error {
-	for sleep(ctx, f.cfg.Interval) {
+	for wait.For(ctx, f.cfg.Interval) {
 		err := protect(func() error { _, err := f.standing(ctx); return err })
 		if err != nil && ctx.Err() == nil {
 			return err
