@@ -52,18 +52,20 @@ func (f *feed) String() string {
 // run returns when ctx is done and nothing that it started still runs.
 func (f *feed) run(ctx context.Context) {
 	backoff := firstBackoff
-	for version := ""; ctx.Err() == nil; {
+	for at := (position{}); ctx.Err() == nil; {
 		var err error
-		if version == "" {
-			if version, err = f.relist(ctx); err == nil {
-				backoff = firstBackoff
-			}
+		if at.version == "" {
+			at, err = f.relist(ctx)
 		}
 		if err == nil {
 			began := time.Now()
-			version, err = f.follow(ctx, version)
-			if err == nil && time.Since(began) > maxBackoff {
-				continue // the server closes every watch now and then
+			at.version, err = f.follow(ctx, at)
+			at.listed, at.isList = nil, false
+			if time.Since(began) > maxBackoff {
+				backoff = firstBackoff
+				if err == nil {
+					continue // the server closes every watch now and then
+				}
 			}
 		}
 		if ctx.Err() != nil {
@@ -71,7 +73,7 @@ func (f *feed) run(ctx context.Context) {
 		}
 		pause := backoff
 		if err != nil {
-			version = ""
+			at = position{}
 			if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
 				f.lost(err)
 			}
@@ -87,43 +89,50 @@ func (f *feed) run(ctx context.Context) {
 	}
 }
 
-// relist takes in all objects there are, and returns the version to watch from.
-func (f *feed) relist(ctx context.Context) (version string, err error) {
-	var objects []metav1.Object
+// position is where a feed goes on from.
+type position struct {
+	version string
+	// listed are all objects at that version, if isList. They are taken in once they
+	// can be watched, too: what may only be listed is no more than a moment's truth.
+	listed []metav1.Object
+	isList bool
+}
+
+// relist reads all objects there are, and returns where to watch from.
+func (f *feed) relist(ctx context.Context) (position, error) {
+	at := position{isList: true}
 	options := metav1.ListOptions{Limit: f.resource.page(), FieldSelector: f.key.selector}
 	for {
 		list, err := f.resource.list(ctx, f.cluster, f.key.namespace, options)
 		if err != nil {
-			return "", fmt.Errorf("list %s: %w", f, err)
+			return position{}, fmt.Errorf("list %s: %w", f, err)
 		}
 		items, err := meta.ExtractList(list)
 		if err != nil {
-			return "", fmt.Errorf("list %s: %w", f, err)
+			return position{}, fmt.Errorf("list %s: %w", f, err)
 		}
 		for _, item := range items {
 			if o, ok := item.(metav1.Object); ok {
 				f.resource.trim(o)
-				objects = append(objects, o)
+				at.listed = append(at.listed, o)
 			}
 		}
 		page, err := meta.ListAccessor(list)
 		if err != nil {
-			return "", fmt.Errorf("list %s: %w", f, err)
+			return position{}, fmt.Errorf("list %s: %w", f, err)
 		}
-		if version, options.Continue = page.GetResourceVersion(), page.GetContinue(); options.Continue == "" {
+		if at.version, options.Continue = page.GetResourceVersion(), page.GetContinue(); options.Continue == "" {
 			break
 		}
 	}
-	f.replace(objects)
-	if version == "" {
-		version = "0"
-	}
-	return version, nil
+	at.version = orElse(at.version, "0")
+	return at, nil
 }
 
-// follow takes in every change since version until the watch ends, and returns
+// follow takes in every change since a position until the watch ends, and returns
 // the version to go on from.
-func (f *feed) follow(ctx context.Context, version string) (string, error) {
+func (f *feed) follow(ctx context.Context, at position) (version string, err error) {
+	version = at.version
 	seconds := watchSeconds
 	w, err := f.resource.watch(ctx, f.cluster, f.key.namespace, metav1.ListOptions{
 		ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: &seconds, FieldSelector: f.key.selector,
@@ -136,6 +145,10 @@ func (f *feed) follow(ctx context.Context, version string) (string, error) {
 		for range w.ResultChan() { // closed when the watch's own goroutine is done
 		}
 	}()
+	if at.isList {
+		f.replace(at.listed, at.version)
+		at.listed = nil
+	}
 	for {
 		select {
 		case <-ctx.Done():

@@ -43,8 +43,8 @@ type session struct {
 	found     objectsFound
 	seeking   int // how many searches for objects have not ended
 	wg        sync.WaitGroup
-	// answers are what the goroutines beside the watches send: resolved or
-	// objectsResult.
+	// answers are what the goroutines beside the watches send: resolved,
+	// refreshed or objectsResult.
 	answers chan any
 }
 
@@ -132,6 +132,7 @@ func (s *session) loop(ctx context.Context) (outcome, error) {
 			return outcome{}, err
 		}
 		s.seekUnwatchable(ctx)
+		s.freshen(ctx)
 		if s.outOfTouch() != nil {
 			continue
 		}
@@ -161,6 +162,9 @@ func (s *session) take(ctx context.Context, answer any) error {
 	switch r := answer.(type) {
 	case resolved:
 		s.learn(ctx, r)
+	case refreshed:
+		r.target.stale = false
+		return r.err
 	case objectsResult:
 		s.seeking--
 		s.found.add(r.found)
@@ -181,7 +185,7 @@ func (s *session) barred() error {
 
 // outOfTouch returns why the world may be out of date, or nil if it isn't.
 func (s *session) outOfTouch() error {
-	errs := []error{s.unresolved()}
+	errs := []error{s.unresolved(), s.unread()}
 	for _, m := range s.world.joined {
 		switch state := m.status(); {
 		case state.synced && state.err == nil:
