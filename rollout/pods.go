@@ -18,7 +18,11 @@ type finding struct {
 	reason  string // as Kubernetes names it
 	message string
 	subject subject
-	pod     *corev1.Pod // nil where it is about no pod
+	// released is the object of the release that it is about, template what its pods
+	// are made of; nil where that isn't known.
+	released stages.Object
+	template *corev1.PodSpec
+	pod      *corev1.Pod // nil where it is about no pod
 	// container and role ("container", "init container", "sidecar") say where.
 	container  string
 	role       string

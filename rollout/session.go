@@ -209,8 +209,7 @@ func (s *session) look(ctx context.Context) (done bool, next time.Time, err erro
 	s.last = s.assess(now)
 	done = s.seeking == 0
 	var findings []finding
-	owner := map[string]int{}
-	for i, a := range s.last {
+	for _, a := range s.last {
 		s.report(a)
 		if a.done {
 			if _, known := s.doneSince[a.object]; !known {
@@ -221,16 +220,13 @@ func (s *session) look(ctx context.Context) (done bool, next time.Time, err erro
 		done = false
 		delete(s.doneSince, a.object)
 		next = sooner(next, a.recheck)
-		for _, f := range a.findings {
-			owner[f.key()] = i
-			findings = append(findings, f)
-		}
+		findings = append(findings, a.found()...)
 	}
 	terminal, recheck := s.patience.judge(s.looks, findings, now)
 	if len(terminal) > 0 {
 		// What a container says tells more than what its workload says about it.
 		slices.SortStableFunc(terminal, func(a, b finding) int { return a.rank() - b.rank() })
-		return false, next, s.fail(ctx, s.last[owner[terminal[0].key()]], terminal[0], append(terminal[1:], findings...))
+		return false, next, s.fail(ctx, terminal[0], append(terminal[1:], findings...))
 	}
 	return done, sooner(next, recheck), nil
 }
@@ -306,10 +302,10 @@ func (f finding) weight() int {
 	return 0
 }
 
-func (s *session) fail(ctx context.Context, a assessment, decisive finding, others []finding) error {
+func (s *session) fail(ctx context.Context, decisive finding, others []finding) error {
 	w := witness{cluster: s.cluster, world: s.world, settings: s.settings}
 	_, w.release, _ = strings.Cut(s.subject, "/")
-	f := w.failure(ctx, a, decisive, others)
+	f := w.failure(ctx, decisive, others)
 	f.Release, f.Elapsed = s.subject, time.Since(s.began)
 	return stages.Permanent(f)
 }
@@ -324,7 +320,7 @@ func (s *session) cancelled(ctx context.Context) error {
 	if len(missing) == 0 {
 		return fmt.Errorf("%s %s: %w", s.verb, s.subject, context.Cause(ctx))
 	}
-	return fmt.Errorf("%s %s: %w, with %s", s.verb, s.subject, context.Cause(ctx), strings.Join(missing, ", "))
+	return fmt.Errorf("%s %s: %w, with %s", s.verb, s.subject, context.Cause(ctx), s.settings.clean.line(strings.Join(missing, ", ")))
 }
 
 // timedOut says what is still missing, or that it isn't known. What was done at
@@ -339,24 +335,20 @@ func (s *session) timedOut(ctx context.Context) (outcome, error) {
 	}
 	var summary []string
 	var findings []finding
-	var first *assessment
 	s.last = s.assess(time.Now())
 	for i := range s.last {
 		a := &s.last[i]
 		if a.done {
 			continue
 		}
-		if first == nil {
-			first = a
-		}
 		summary = append(summary, a.String())
 		if len(a.findings) == 0 {
 			a.fail(NotReady, subject{kind: a.object.Kind, namespace: a.object.Namespace, name: a.object.Name}, string(NotReady), orElse(a.waiting, "its pods are not ready for long enough"))
 		}
 		slices.SortStableFunc(a.findings, func(a, b finding) int { return a.weight() - b.weight() })
-		findings = append(findings, a.findings...)
+		findings = append(findings, a.found()...)
 	}
-	if first == nil {
+	if len(findings) == 0 {
 		return s.outcome(), nil
 	}
 	decisive := findings[0]
@@ -364,7 +356,7 @@ func (s *session) timedOut(ctx context.Context) (outcome, error) {
 		decisive.message = ": " + decisive.message
 	}
 	decisive.message = fmt.Sprintf("not rolled out within %s (%s)%s", s.settings.Timeout, strings.Join(summary, ", "), decisive.message)
-	err = s.fail(ctx, *first, decisive, findings[1:])
+	err = s.fail(ctx, decisive, findings[1:])
 	if f, ok := errors.AsType[*Failure](err); ok {
 		f.Cause, f.Pending = TimedOut, f.Cause
 	}
