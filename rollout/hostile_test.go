@@ -88,6 +88,18 @@ func TestHostileCustomResource(t *testing.T) {
 	})
 }
 
+// However long a message is, the verdict doesn't wait for it.
+func TestHugeMessage(t *testing.T) {
+	huge := strings.Repeat("a: b ", 400_000)
+	began := time.Now()
+	for range 10 {
+		cause, _ := classify(waitingPatterns, "ErrImagePull", huge+"manifest unknown")
+		assert.Equal(t, ImageNotFound, cause)
+		settingsOf(t, Config{}).clean.line(huge)
+	}
+	assert.Less(t, time.Since(began), time.Second)
+}
+
 func TestHostileScheduling(t *testing.T) {
 	w := witness{settings: settingsOf(t, Config{})}
 	s, ok := parseScheduling("0/3 nodes are available: " + strings.Repeat("1 node(s) had untolerated taint {a\x1b[2J: token=abcdefgh}, ", 1000) + "1 x.")

@@ -111,13 +111,15 @@ func secretValues(spec *corev1.PodSpec) []string {
 }
 
 const (
+	// maxForeign is how much of a message is looked at.
+	maxForeign = 16 << 10
 	maxMessage = 600
 	maxLogLine = 400
 )
 
 // line returns s as one line of bounded length.
 func (c cleaner) line(s string) string {
-	return cut(strings.Join(strings.Fields(c.text(s)), " "), maxMessage)
+	return cut(strings.Join(strings.Fields(c.text(cut(s, maxForeign))), " "), maxMessage)
 }
 
 // tail returns the last lines of a log, bounded in number and bytes.
