@@ -82,7 +82,9 @@ func TestAFailingLivenessProbeIsWaitedForOnce(t *testing.T) {
 		l := newLab(t, d, old, updated, oldPod, newPod)
 		r := l.start(t.Context(), release(t))
 		well := as(newPod, ready(pinnedTo(digestA)))
-		l.put(about(newPod, "app", "Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 500"), well, complete(d))
+		l.put(about(newPod, "app", "Unhealthy", "Liveness probe failed: HTTP probe failed with statuscode: 500"))
+		require.False(t, r.over())
+		l.put(well, complete(d)) // later: watches of different kinds keep no order among them
 		require.False(t, r.over(), "the kubelet may be about to end it")
 		time.Sleep(32 * time.Second)
 		require.False(t, r.over())

@@ -10,7 +10,7 @@ func RefusalCause(err error) (cause Cause, remedy string, refused bool) {
 		return "", "", false
 	}
 	cause, _ = classify(refusalPatterns, "FailedCreate", err.Error())
-	if cause == PodRefused && apierrors.IsForbidden(err) {
+	if (cause == PodRefused || cause == ControllerForbidden) && apierrors.IsForbidden(err) {
 		return "", "", false
 	}
 	return cause, cause.remedy(), true

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,10 +70,10 @@ func TestCurl(t *testing.T) {
 	if err != nil {
 		t.Skip("curl is not installed")
 	}
-	visits := 0
+	var visits atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch visits++; {
-		case r.URL.Path == "/late" && visits == 1, r.URL.Path == "/flaky" && visits == 3:
+		switch visit := visits.Add(1); {
+		case r.URL.Path == "/late" && visit == 1, r.URL.Path == "/flaky" && visit == 3:
 			http.Error(w, "not now", http.StatusServiceUnavailable)
 		case r.URL.Path == "/hangup":
 			panic(http.ErrAbortHandler)
@@ -98,7 +99,7 @@ func TestCurl(t *testing.T) {
 		"connection lost": {"/hangup", Expect{Retries: -1, Attempts: 2}, []int{0, 0}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			visits = 0
+			visits.Store(0)
 			p := newLab(t).pod(nil, func(c *PodConfig) { c.Expect = test.expect })
 			s := newScript(p, server.URL+test.path)
 			output, _ := exec.CommandContext(t.Context(), curl, s.arguments...).Output()
