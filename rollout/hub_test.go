@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -171,7 +172,7 @@ func TestOtherReleasesWakeNobody(t *testing.T) {
 		}
 		defer w.leave()
 		synctest.Wait()
-		in := &inspector{world: w, image: mine.release.Image, ready: map[readyKey]time.Time{}}
+		in := newInspector(w, mine.release.Image, settings{})
 		look := func() assessment {
 			select {
 			case <-w.wakeUp:
@@ -269,6 +270,46 @@ func TestCancelWhileTheServerIsSilent(t *testing.T) {
 		}
 		assert.Empty(t, v.cluster.hub.feeds)
 	})
+}
+
+// Sessions come, are cancelled and go, and the cluster is closed meanwhile: each gets
+// its verdict, and nothing is left.
+func TestSessionsComeAndGo(t *testing.T) {
+	a := newApp(t, ns, "shop")
+	l := newLab(t, a.deployment, a.set, as(a.pod, ready(pinnedTo(digestA))))
+	v := l.verifier()
+	done := complete(a.deployment)
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			for j := range 10 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration((i+j)%5)*time.Millisecond)
+				_, err := v.Verify(ctx, a.release)
+				if err != nil { // Late ones find the release done.
+					assert.ErrorIs(t, err, context.DeadlineExceeded)
+				}
+				cancel()
+				assert.NoError(t, v.cluster.Close())
+			}
+			_, err := v.Verify(t.Context(), a.release)
+			assert.NoError(t, err)
+		})
+	}
+	time.Sleep(50 * time.Millisecond)
+	l.write(done)
+	// The lab's watches may miss what changes while they are opened.
+	over := make(chan struct{})
+	go func() { wg.Wait(); close(over) }()
+	for n := 0; ; n++ {
+		select {
+		case <-over:
+			assert.Empty(t, v.cluster.hub.feeds)
+			return
+		case <-time.After(20 * time.Millisecond):
+			done.Annotations["again"] = fmt.Sprint(n)
+			l.write(done.DeepCopy())
+		}
+	}
 }
 
 // storm is a watch that a test feeds as fast as it is read.

@@ -65,10 +65,7 @@ type objectsResult struct {
 func (s *session) run(ctx context.Context) (outcome, error) {
 	s.began = time.Now()
 	s.world = newWorld(s.cluster.hub)
-	s.inspector = &inspector{
-		world: s.world, image: s.image, strict: s.settings.StrictImageID, settle: s.settings.Settle, toEnd: s.settings.Completion,
-		spare: s.settings.AllowUnavailable, ready: map[readyKey]time.Time{}, completed: map[stages.Object]assessment{},
-	}
+	s.inspector = newInspector(s.world, s.image, s.settings)
 	s.patience = &patience{rules: s.settings.rules, seen: map[string]*sighting{}}
 	s.told, s.doneSince = map[stages.Object]string{}, map[stages.Object]time.Time{}
 
@@ -203,7 +200,9 @@ func (s *session) outOfTouch() error {
 // look judges the world as it is.
 func (s *session) look(ctx context.Context) (done bool, next time.Time, err error) {
 	now := time.Now()
-	s.looks++
+	if s.looks++; s.looks == 1 {
+		s.inspector.remember()
+	}
 	s.world.beginLook()
 	defer s.world.endLook()
 	s.last = s.assess(now)
