@@ -90,14 +90,12 @@ func TestHostileCustomResource(t *testing.T) {
 
 // However long a message is, the verdict doesn't wait for it.
 func TestHugeMessage(t *testing.T) {
-	huge := strings.Repeat("a: b ", 400_000)
+	huge := strings.Repeat("a: b ", 8<<20)
 	began := time.Now()
-	for range 10 {
-		cause, _ := classify(waitingPatterns, "ErrImagePull", huge+"manifest unknown")
-		assert.Equal(t, ImageNotFound, cause)
-		settingsOf(t, Config{}).clean.line(huge)
-	}
-	assert.Less(t, time.Since(began), time.Second)
+	cause, _ := classify(waitingPatterns, "ErrImagePull", huge+"manifest unknown")
+	assert.Equal(t, ImageNotFound, cause)
+	settingsOf(t, Config{}).clean.line(huge)
+	assert.Less(t, time.Since(began), 5*time.Second)
 }
 
 func TestHostileScheduling(t *testing.T) {
