@@ -20,6 +20,10 @@ const (
 	// deniedBackoff is for a request that was refused: only somebody who grants a
 	// right can change the answer.
 	deniedBackoff = 10 * time.Second
+	// maxRejections is how often credentials may be rejected one after the other:
+	// those of a plug-in are only renewed once the API server has said that they have
+	// expired.
+	maxRejections = 5
 )
 
 // feed lists a resource and then watches it, for as long as it is let, and keeps
@@ -51,7 +55,7 @@ func (f *feed) String() string {
 
 // run returns when ctx is done and nothing that it started still runs.
 func (f *feed) run(ctx context.Context) {
-	backoff := firstBackoff
+	backoff, rejections := firstBackoff, 0
 	for at := (position{}); ctx.Err() == nil; {
 		var err error
 		if at.version == "" {
@@ -72,12 +76,14 @@ func (f *feed) run(ctx context.Context) {
 			return
 		}
 		pause := backoff
+		rejections = counted(rejections, apierrors.IsUnauthorized(err))
 		if err != nil {
 			at = position{}
+			denied := refused(err) || rejections >= maxRejections
 			if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
-				f.lost(err)
+				f.lost(err, denied)
 			}
-			if refused(err) {
+			if denied {
 				pause = deniedBackoff
 			}
 		}
@@ -191,9 +197,16 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// counted counts what comes one after the other.
+func counted(n int, again bool) int {
+	if !again {
+		return 0
+	}
+	return n + 1
+}
+
 // refused reports whether err says that asking again can't help: the caller may
 // not look, or the server doesn't know the resource.
 func refused(err error) bool {
-	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsNotFound(err) ||
-		apierrors.IsMethodNotSupported(err)
+	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err)
 }

@@ -51,12 +51,16 @@ func (s *session) unread() error {
 // refresh takes in one object as it is now, and asks until there is an answer. What
 // may not be listed is left to the feed, which is told the same.
 func (f *feed) refresh(ctx context.Context, name types.NamespacedName) error {
+	selector := fields.OneTermEqualSelector(metav1.ObjectNameField, name.Name).String()
 	for backoff := firstBackoff; ; backoff = min(2*backoff, maxBackoff) {
-		err := f.read(ctx, name)
-		if err == nil || refused(err) {
+		err := f.read(ctx, name, selector)
+		switch {
+		case err == nil || refused(err):
 			return nil
-		}
-		if apierrors.IsBadRequest(err) {
+		case apierrors.IsBadRequest(err) && selector != "":
+			selector = "" // some extension API servers know no selectors of fields
+			continue
+		case apierrors.IsBadRequest(err):
 			return fmt.Errorf("read %s of %s: %w", name.Name, f, err)
 		}
 		if ctx.Err() != nil || !sleep(ctx, backoff) {
@@ -65,10 +69,8 @@ func (f *feed) refresh(ctx context.Context, name types.NamespacedName) error {
 	}
 }
 
-func (f *feed) read(ctx context.Context, name types.NamespacedName) error {
-	list, err := f.resource.list(ctx, f.cluster, name.Namespace, metav1.ListOptions{
-		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, name.Name).String(),
-	})
+func (f *feed) read(ctx context.Context, name types.NamespacedName, selector string) error {
+	list, err := f.resource.list(ctx, f.cluster, name.Namespace, metav1.ListOptions{FieldSelector: selector})
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package rollout
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,8 +12,11 @@ import (
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	k8stesting "k8s.io/client-go/testing"
 
@@ -167,4 +171,68 @@ func TestWatchThatFailsIsNotListedForEver(t *testing.T) {
 		require.ErrorIs(t, err, stages.ErrIndeterminate)
 		assert.Less(t, l.requests()["list pods in shop"], int(2*DefaultTimeout/time.Second))
 	})
+}
+
+// Credentials of a plug-in are renewed once they are rejected.
+func TestRejectedCredentials(t *testing.T) {
+	for name, times := range map[string]int{"renewed": 2, "not renewed": 1 << 20} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newApp(t, ns, "shop")
+				l := newLab(t, a.set, as(a.pod, ready(pinnedTo(digestA))), complete(a.deployment))
+				var rejected atomic.Int32
+				l.client.PrependReactor("list", "deployments", func(k8stesting.Action) (bool, runtime.Object, error) {
+					if int(rejected.Add(1)) > times {
+						return false, nil, nil
+					}
+					return true, nil, apierrors.NewUnauthorized("Unauthorized")
+				})
+				began := time.Now()
+				_, err := l.verifier().Verify(t.Context(), a.release)
+				if times == 2 {
+					require.NoError(t, err)
+					return
+				}
+				assert.True(t, stages.IsPermanent(err))
+				require.ErrorContains(t, err, "does not accept the credentials")
+				assert.Less(t, time.Since(began), 5*time.Second)
+			})
+		})
+	}
+}
+
+// An extension API server may know no selectors of fields.
+func TestSharedWatchWithoutFieldSelectors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, ns, "shop")
+		l := newLab(t, a.set, as(a.pod, ready(pinnedTo(digestA))), complete(a.deployment))
+		v := l.verifier()
+		neighbour(t, v, "apps/Deployment")
+		l.client.PrependReactor("list", "deployments", func(action k8stesting.Action) (bool, runtime.Object, error) {
+			if list, ok := action.(k8stesting.ListAction); ok && !list.GetListRestrictions().Fields.Empty() {
+				return true, nil, apierrors.NewBadRequest("field label not supported: metadata.name")
+			}
+			return false, nil, nil
+		})
+		_, err := v.Verify(t.Context(), a.release)
+		require.NoError(t, err)
+	})
+}
+
+// What a pod of ours was told stays while other objects make noise.
+func TestEventsOfObjectsThatAreStillTalkedAbout(t *testing.T) {
+	l := eventLog{byUID: map[types.UID][]*corev1.Event{}}
+	about := func(uid string, n int) *corev1.Event {
+		e := &corev1.Event{InvolvedObject: corev1.ObjectReference{UID: types.UID(uid)}}
+		e.Name, e.UID = fmt.Sprint(uid, n), types.UID(fmt.Sprint(uid, n))
+		return e
+	}
+	for i := range 3 * maxEventObjects {
+		l.add(about("ours", i%20), true)
+		l.add(about(fmt.Sprint("other", i), 0), true)
+	}
+	assert.Len(t, l.byUID, maxEventObjects)
+	assert.Len(t, l.byUID["ours"], maxEventsPerObject)
+	assert.LessOrEqual(t, len(l.arrived), maxEventObjects+maxEventsPerObject)
+	assert.Positive(t, l.arrived[l.byUID["ours"][0].UID])
 }

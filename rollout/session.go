@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -173,7 +175,11 @@ func (s *session) take(ctx context.Context, answer any) error {
 // barred returns a permanent error if the caller may not look at what matters.
 func (s *session) barred() error {
 	for _, m := range s.world.joined {
-		if state := m.status(); state.denied && !state.synced && !m.resource.optional {
+		switch state := m.status(); {
+		case !state.denied || state.synced:
+		case apierrors.IsUnauthorized(state.err):
+			return stages.Permanent(fmt.Errorf("%s %s: %w; the cluster does not accept the credentials, renew them", s.verb, s.subject, state.err))
+		case !m.resource.optional:
 			return stages.Permanent(fmt.Errorf("%s %s: %w; grant the verbs list and watch on %s", s.verb, s.subject, state.err, m))
 		}
 	}

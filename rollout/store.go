@@ -65,10 +65,10 @@ func (s *store) status() feedStatus {
 }
 
 // lost notes that the feed is out of touch.
-func (s *store) lost(err error) {
+func (s *store) lost(err error, denied bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state.err, s.state.denied, s.state.since = err, refused(err), time.Now()
+	s.state.err, s.state.denied, s.state.since = err, denied, time.Now()
 	s.wakeAll()
 }
 
