@@ -55,9 +55,9 @@ test-unit: ## Unit tests and conformance suites with the race detector
 
 .PHONY: e2e
 e2e: setup ## End-to-end tests on a real kind cluster
-	$(call say,end-to-end tests on a kind cluster (about 15 minutes))
+	$(call say,end-to-end tests on a kind cluster (about 30 minutes))
 	@go test -vet=off -run '^$$' ./e2e/... >/dev/null
-	@go test -vet=off -count=1 -timeout 45m -p 1 ./e2e/...
+	@go test -vet=off -count=1 -timeout 70m -p 1 ./e2e/...
 
 .PHONY: matrix
 matrix: setup ## Every cell of the fault matrix on a kind cluster, into e2e/MATRIX.md

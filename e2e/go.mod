@@ -21,6 +21,11 @@ require (
 )
 
 require (
+	github.com/fatih/camelcase v1.0.0 // indirect
+	k8s.io/component-helpers v0.37.0 // indirect
+)
+
+require (
 	cel.dev/expr v0.25.2 // indirect
 	cloud.google.com/go v0.123.0 // indirect
 	cloud.google.com/go/auth v0.20.0 // indirect
