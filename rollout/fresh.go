@@ -15,6 +15,7 @@ import (
 // refreshed says that a target is known as it was after the session began.
 type refreshed struct {
 	target *target
+	from   *feed
 	err    error
 }
 
@@ -33,7 +34,8 @@ func (s *session) freshen(ctx context.Context) {
 			}
 			t.readFrom, t.stale = m.feed, true
 			name := types.NamespacedName{Namespace: m.namespace, Name: t.object.Name}
-			s.wg.Go(func() { s.answers <- refreshed{t, m.refresh(ctx, name)} })
+			from := m.feed // which the session may give up for a narrower one
+			s.wg.Go(func() { s.answers <- refreshed{t, from, from.refresh(ctx, name)} })
 		}
 	}
 }

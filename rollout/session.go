@@ -162,7 +162,9 @@ func (s *session) take(ctx context.Context, answer any) error {
 	case resolved:
 		s.learn(ctx, r)
 	case refreshed:
-		r.target.stale = false
+		if r.target.readFrom == r.from {
+			r.target.stale = false
+		}
 		return r.err
 	case objectsResult:
 		s.seeking--
