@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"github.com/fairlead-dev/fairlead/e2e/labtest"
@@ -66,12 +67,13 @@ func (d doomed) act(ctx context.Context) error {
 	return err
 }
 
-// fragile is a deployer whose lock expires soon.
+// fragile is a deployer whose lock would take long to expire, so that a slow machine
+// doesn't lose it. Where a process was killed, bury shortens that.
 func fragile(access *rest.Config, namespace, chart string) helmx.Config {
 	return helmx.Config{
 		Chart: chart, Release: "parts", Namespace: namespace, Unscanned: "made by a test",
 		Kubernetes: helmx.Kubernetes{REST: access},
-		Lock:       helmx.LockConfig{TTL: 2 * time.Second},
+		Lock:       helmx.LockConfig{TTL: time.Minute},
 	}
 }
 
@@ -246,6 +248,9 @@ func TestKilledAtEveryStep(t *testing.T) {
 				d.Kubeconfig, d.Namespace, d.KillAt, d.After = w.box.Kubeconfig, ns, int32(at), answered
 				requests, ended := d.run(t)
 				require.Equal(t, at == 0, ended)
+				if !ended {
+					w.bury(t, ns)
+				}
 				w.requireRooms(t, ns, c.goOn(t, ns, d))
 				return requests
 			}
@@ -259,6 +264,20 @@ func TestKilledAtEveryStep(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// bury makes the lock of a killed process, if it had one, expire a second after it is
+// next seen. Nobody renews it any more; that it has to expire stays as it is.
+func (w *world) bury(t *testing.T, namespace string) {
+	t.Helper()
+	leases := w.kube.CoordinationV1().Leases(namespace)
+	found, err := leases.List(labtest.Context(t), metav1.ListOptions{})
+	require.NoError(t, err)
+	for _, l := range found.Items {
+		require.Positive(t, *l.Spec.LeaseDurationSeconds)
+		_, err := leases.Patch(labtest.Context(t), l.Name, types.MergePatchType, []byte(`{"spec":{"leaseDurationSeconds":1}}`), metav1.PatchOptions{})
+		require.NoError(t, err)
 	}
 }
 

@@ -35,10 +35,10 @@ func TestQuickstartOnACluster(t *testing.T) {
 		"-kubeconfig", w.box.Kubeconfig, "-registry", w.box.Registry, "-namespace", ns, "-app", appDir)
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	assert.Equal(t, 4, strings.Count(string(out), "as it should"), "%s", out)
+	assert.Equal(t, 6, strings.Count(string(out), "as it should"), "%s", out)
 	assert.Contains(t, string(out), "DATABASE_URL is not set", "the crash is explained")
 	assert.Contains(t, string(out), "CVE-2019-10744", "the vulnerability is named")
-	w.requirePage(t, ns, "1.1.0")
+	w.requirePage(t, ns, "1.4.0")
 }
 
 // TestMinimalProgram runs the program that the README shows.

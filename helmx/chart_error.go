@@ -76,7 +76,8 @@ func because(reason ChartReason, format string, args ...any) error {
 func invalidUnlessPassing(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		// What went wrong after that may be of any class, and says nothing of the chart.
+		return fmt.Errorf("%w: %s", context.Cause(ctx), err) //nolint:errorlint // See above.
 	case mayPass(err):
 		return err
 	default:

@@ -305,6 +305,25 @@ func TestNewFetchesNothing(t *testing.T) {
 	assert.Zero(t, s.requests(""))
 }
 
+// The answer may be there before the cancel is noticed.
+func TestOpenIsCancelledAsTheAnswerComes(t *testing.T) {
+	s := newOCIServer(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := errors.New("gone")
+	cfg := ociConfig(t, "oci://"+s.host+"/charts/shop:1.2.3")
+	cfg.ChartSource.Transport = answering(func(req *http.Request) (*http.Response, error) {
+		cancel(gone)
+		return &http.Response{StatusCode: http.StatusNotFound, Body: http.NoBody, Request: req}, nil
+	})
+	_, err := helmx.Open(ctx, cfg)
+	require.ErrorIs(t, err, gone)
+	assert.NotErrorIs(t, err, stages.ErrInvalid)
+}
+
+type answering func(*http.Request) (*http.Response, error)
+
+func (f answering) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
 func TestOpenStopsWithItsContext(t *testing.T) {
 	s := newOCIServer(t)
 	ctx, cancel := context.WithCancelCause(t.Context())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"helm.sh/helm/v3/pkg/release"
@@ -102,9 +103,16 @@ func (d *Deployer) clean(s *session) func(string) string {
 	}
 }
 
-// shorten makes text one line of no more than limit bytes.
+// shorten makes text one line of no more than limit bytes, which does nothing to a
+// terminal.
 func shorten(text string, limit int) string {
 	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "�")), " ")
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+			return -1
+		}
+		return r
+	}, text)
 	if len(text) <= limit {
 		return text
 	}

@@ -20,7 +20,7 @@ import (
 // What earlier revisions have left goes too, and so do the Jobs and Pods that hooks
 // have run. Left in place, and reported as kept, are objects that the chart or
 // somebody else has marked to be kept, that were there before the release took them
-// over, that belong to another release by now, and what hooks made beside Jobs and
+// over, as far as its history goes back, that belong to another release by now, and what hooks made beside Jobs and
 // Pods: charts use hooks for what is to outlive a release.
 //
 // It refuses with a [LockedError] while another operation holds the release. What

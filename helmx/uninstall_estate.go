@@ -54,7 +54,11 @@ func (d *Deployer) appraise(s *session, history []*release.Release) (*estate, er
 		if live == nil || !isCurrent && !s.owns(d.cfg.Release, live) {
 			continue // It is gone, or somebody else's since a revision had it.
 		}
-		switch why := s.reasonToKeep(d.cfg.Release, o, live, made[first[o.identity()]]); {
+		since := made[first[o.identity()]]
+		if oldest := history[0].Version; first[o.identity()] == oldest && oldest > 1 {
+			since = metav1.Time{} // Revisions may have had it whose records are gone.
+		}
+		switch why := s.reasonToKeep(d.cfg.Release, o, live, since); {
 		case why != "":
 			e.kept, e.why[o.identity()] = append(e.kept, o), why
 		default:
@@ -92,7 +96,8 @@ func (s *session) everything(history []*release.Release) (first map[identity]int
 
 // reasonToKeep says why a live object of the release stays; empty if it goes. It has
 // been part of the release since a revision whose record was made at that time, by
-// the API server's clock, as which the object's age is told, too.
+// the API server's clock, as which the object's age is told, too; zero if that isn't
+// known.
 func (s *session) reasonToKeep(name string, o object, live *unstructured.Unstructured, since metav1.Time) string {
 	marks := live.GetAnnotations()
 	owner, namespace := marks["meta.helm.sh/release-name"], marks["meta.helm.sh/release-namespace"]

@@ -80,6 +80,29 @@ func TestUninstallKeepsWhatIsNotItsOwn(t *testing.T) {
 	}, a.paths("/namespaces/shop/"), "records, lock and all else are gone")
 }
 
+// Of a long history the oldest records are gone. What the release made then is older
+// than any record that is left, and is its own all the same.
+func TestUninstallAfterALongHistory(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	long := func(c *helmx.Config) { c.HistoryMax = 2 }
+	configMap := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: plain}\n"
+	templates := map[string]string{"plain.yaml": configMap}
+	deploy(t, templated(t, a, templates, long), "run-1", "a")
+	older := metav1.NewTime(time.Now().Add(-time.Hour)).UTC().Format(time.RFC3339)
+	a.edit("/api/v1/namespaces/shop/configmaps/plain", func(obj content) content {
+		section(obj, "metadata")["creationTimestamp"] = older
+		return obj
+	})
+	for _, run := range []string{"run-2", "run-3", "run-4"} {
+		deploy(t, templated(t, a, templates, long), run, "b")
+	}
+	require.Empty(t, recordLabels(a, "1"), "the first record is gone")
+	removal := uninstall(t, templated(t, a, templates, long), "run-5")
+	assert.Contains(t, removal.Removed, configMapID("plain"))
+	assert.Empty(t, removal.Kept)
+	assert.Empty(t, a.paths("/namespaces/shop/"))
+}
+
 func TestUninstallRemovesWhatFailedRevisionsLeft(t *testing.T) {
 	a := newAPIServer(t, "shop")
 	deploy(t, open(t, digestConfig(a)), "run-1", "a")
@@ -298,15 +321,16 @@ func TestRecordedFailureIsOneLineWithoutSecrets(t *testing.T) {
 	code := int32(1)
 	cause := crash{stages.Evidence{
 		Subject: "pod shop/web-1", Container: "app", Reason: "CrashLoopBackOff", ExitCode: &code,
-		Message: "login as\nroot with correct-horse-battery " + strings.Repeat("x", 500), Logs: []string{"log correct-horse-battery"},
+		Message: "login\x1b[2J as\nroot\u202e with correct-horse-battery " + strings.Repeat("x", 500), Logs: []string{"log correct-horse-battery"},
 		Remedy: "look at the log",
 	}}
 	require.NoError(t, d.RecordFailure(t.Context(), "run-1", cause))
 	said, err := descriptions(t, a)
 	require.NoError(t, err)
-	assert.True(t, strings.HasPrefix(said, `failed fairlead run "run-1": failed: pod shop/web-1, container app: CrashLoopBackOff (exit code 1): login as root with `+helmx.Redacted+" xxx"), said)
+	assert.True(t, strings.HasPrefix(said, `failed fairlead run "run-1": failed: pod shop/web-1, container app: CrashLoopBackOff (exit code 1): login[2J as root with `+helmx.Redacted+" xxx"), said)
 	assert.True(t, strings.HasSuffix(said, "…; remedy: look at the log"), said)
 	assert.NotContains(t, said, "battery")
+	assert.False(t, strings.ContainsAny(said, "\x1b\u202e"), said)
 	assert.Less(t, len(said), 500)
 	require.ErrorIs(t, d.RecordFailure(t.Context(), "run-1", nil), stages.ErrInvalid)
 	require.ErrorIs(t, d.RecordFailure(t.Context(), "", cause), stages.ErrInvalid)

@@ -276,3 +276,11 @@ func restoration(outcome stages.RestoreOutcome, message string) pipeline.Event {
 func object(kind, name string) stages.Object {
 	return stages.Object{APIVersion: "v1", Kind: kind, Namespace: "shop", Name: name}
 }
+
+// What can't be seen can't make two names look the same.
+func TestInvisibleCharactersAreShown(t *testing.T) {
+	for _, r := range "\u00ad\u200b\u2060\u2066\u202e\ufeff\U000e0041\u061c" {
+		assert.Equal(t, "shop\ufffdweb", inline("shop"+string(r)+"web"), "%U", r)
+	}
+	assert.Equal(t, "می\u200cخواهم", inline("می\u200cخواهم"))
+}

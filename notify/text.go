@@ -20,7 +20,8 @@ var terminalCommand = regexp.MustCompile("(?:\x1b\\[|\u009b)[0-?]*[ -/]*[@-~]" +
 
 // clean returns text from outside as lines that show what they say and do
 // nothing else. Commands to terminals are taken out; any other character that is
-// invisible or turns the direction of writing is replaced by U+FFFD.
+// invisible or turns the direction of writing is replaced by U+FFFD, but for the
+// joiners that some scripts need.
 func clean(text string) []string {
 	lines := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune("\n\r\u0085\u2028\u2029", r) })
 	for i, line := range lines {
@@ -35,7 +36,8 @@ func cleanLine(line string) string {
 		switch {
 		case r == '\t':
 			return ' '
-		case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\ufeff':
+		case r == '\u200c', r == '\u200d':
+		case unicode.IsControl(r), unicode.Is(unicode.Cf, r):
 			return utf8.RuneError
 		}
 		return r

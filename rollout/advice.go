@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"regexp"
 	"strings"
 	"time"
 )
@@ -194,13 +195,14 @@ var causeTable = map[Cause]causeRow{
 		"see the response: service, port, path and network policies", logs),
 }
 
-// filled returns the advice with names in place of the placeholders. Commands
-// that need a name which isn't known are left out.
+// filled returns the advice with names in place of the placeholders, quoted where a
+// shell would take them for more than a word. Commands that need a name which isn't
+// known, or can't be shown, are left out.
 func (a Advice) filled(names map[string]string) Advice {
 	var pairs []string
 	for name, value := range names {
-		if value != "" {
-			pairs = append(pairs, "{"+name+"}", value)
+		if word, ok := shellWord(value); ok {
+			pairs = append(pairs, "{"+name+"}", word)
 		}
 	}
 	replacer := strings.NewReplacer(pairs...)
@@ -212,4 +214,19 @@ func (a Advice) filled(names map[string]string) Advice {
 	}
 	a.Commands = commands
 	return a
+}
+
+// plainWord is what no shell takes for anything but itself.
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_.:/@%+=,-]+$`)
+
+// shellWord returns a name as one word for a shell, or false for one that a command
+// would take for an option, or that nobody can read.
+func shellWord(name string) (string, bool) {
+	switch {
+	case name == "" || name[0] == '-' || strings.Contains(name, "\n") || printable(name) != name:
+		return "", false
+	case plainWord.MatchString(name):
+		return name, true
+	}
+	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'", true
 }

@@ -36,6 +36,14 @@ func (a *assessment) fail(cause Cause, s subject, reason, message string) {
 	a.findings = append(a.findings, finding{cause: cause, reason: reason, message: message, subject: s})
 }
 
+// found returns the findings, which say what they are about.
+func (a *assessment) found() []finding {
+	for i := range a.findings {
+		a.findings[i].released, a.findings[i].template = a.object, a.template
+	}
+	return a.findings
+}
+
 // finish marks an object without pods as done.
 func (a *assessment) finish(state string) {
 	a.done, a.ready, a.state = true, 1, state

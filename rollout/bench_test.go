@@ -121,7 +121,7 @@ func BenchmarkLookAtThousandPods(b *testing.B) {
 			<-w.wakeUp
 		}
 	}
-	in := &inspector{world: w, image: a.release.Image, ready: map[readyKey]time.Time{}}
+	in := newInspector(w, a.release.Image, settings{})
 	object := stages.Object{APIVersion: "apps/v1", Kind: "Deployment", Namespace: ns, Name: "shop"}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -64,8 +64,9 @@
 // The verdict comes from watches; nothing is polled. Looking rests for up to a
 // quarter of a second in a storm of changes, so that a rollout of a thousand pods
 // costs little. Verifications at the same time share one watch of each kind and
-// namespace, across verifiers if they share a [Cluster]. While the API server is out
-// of reach nothing is decided, and if it still is at the timeout the outcome is
+// namespace, across verifiers if they share a [Cluster]; as a watch that is shared
+// lags behind, each object of the release is then read once by its name, so that none
+// is judged as it was before the release. While the API server is out of reach nothing is decided, and if it still is at the timeout the outcome is
 // [stages.ErrIndeterminate].
 //
 // # What it may do

@@ -17,7 +17,7 @@ const (
 // replaced, never changed.
 type eventLog struct {
 	byUID map[types.UID][]*corev1.Event
-	order []types.UID // oldest object first
+	order []types.UID // what has heard nothing for the longest time first
 	// arrived numbers the events that came, or came again, by a watch; an event
 	// that was there before has no number.
 	arrived map[types.UID]int
@@ -27,14 +27,15 @@ type eventLog struct {
 func (l *eventLog) add(e *corev1.Event, fresh bool) {
 	uid := e.InvolvedObject.UID
 	kept, known := l.byUID[uid]
-	if !known {
-		if len(l.order) == maxEventObjects {
-			l.forget(l.byUID[l.order[0]])
-			delete(l.byUID, l.order[0])
-			l.order = l.order[1:]
-		}
-		l.order = append(l.order, uid)
+	switch {
+	case known:
+		l.order = slices.DeleteFunc(l.order, func(u types.UID) bool { return u == uid })
+	case len(l.order) == maxEventObjects:
+		l.forget(l.byUID[l.order[0]])
+		delete(l.byUID, l.order[0])
+		l.order = l.order[1:]
 	}
+	l.order = append(l.order, uid)
 	kept = slices.DeleteFunc(slices.Clone(kept), func(o *corev1.Event) bool { return o.Name == e.Name })
 	kept = append(kept, e)
 	slices.SortStableFunc(kept, func(a, b *corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })

@@ -29,29 +29,24 @@ type witness struct {
 	cluster  *Cluster
 	world    *world
 	settings settings
-	release  string          // its name, for the commands of an advice
-	template *corev1.PodSpec // of the workload that fails, where it is known
+	release  string // its name, for the commands of an advice
 }
 
 // failure builds the failure that the first finding decided. It asks the
 // cluster for logs and events, for no longer than EvidenceTimeout.
-func (w witness) failure(ctx context.Context, a assessment, decisive finding, others []finding) *Failure {
+func (w witness) failure(ctx context.Context, decisive finding, others []finding) *Failure {
 	ctx, cancel := context.WithTimeout(ctx, w.settings.EvidenceTimeout)
 	defer cancel()
-	w.template = a.template
 	w = w.knowing(decisive)
-	e, advice := w.evidence(ctx, a.object, decisive, true)
+	e, advice := w.evidence(ctx, decisive, true)
 	f := &Failure{
-		Workload: a.object, Cause: decisive.cause, Role: decisive.role, Restarts: decisive.restarts, Signal: signalOf(decisive.exit),
-		Probe: w.probe(decisive.probe), Scheduling: decisive.scheduling, Decisive: e, Advice: advice,
+		Workload: decisive.released, Cause: decisive.cause, Role: decisive.role, Restarts: decisive.restarts, Signal: signalOf(decisive.exit),
+		Probe: w.probe(decisive.probe), Scheduling: w.scheduling(decisive.scheduling), Decisive: e, Advice: advice,
 	}
 	f.reconsider()
 	// Without the right to read ReplicaSets the chain ends early.
-	if own, owners := a.object.String(), f.Decisive.Owners; decisive.pod != nil && a.object.Kind != "Pod" && (len(owners) == 0 || owners[len(owners)-1] != own) {
+	if own, owners := decisive.released.String(), f.Decisive.Owners; decisive.pod != nil && decisive.released.Kind != "Pod" && (len(owners) == 0 || owners[len(owners)-1] != own) {
 		f.Decisive.Owners = append(owners, own)
-	}
-	if decisive.cause == ImageMismatch {
-		f.class = stages.ErrSubjectMismatch
 	}
 	said := map[string]bool{decisive.key(): true}
 	for _, o := range others {
@@ -62,7 +57,7 @@ func (w witness) failure(ctx context.Context, a assessment, decisive finding, ot
 			continue
 		}
 		said[o.key()] = true
-		other, _ := w.evidence(ctx, a.object, o, len(f.Others) < maxDetailed)
+		other, _ := w.evidence(ctx, o, len(f.Others) < maxDetailed)
 		f.Others = append(f.Others, other)
 	}
 	return f
@@ -84,13 +79,27 @@ func (w witness) probe(p *Probe) *Probe {
 	return &Probe{Kind: p.Kind, Target: w.settings.clean.line(p.Target), Response: w.settings.clean.line(p.Response)}
 }
 
-// evidence tells a finding, with logs and events if it is to be detailed. It is
-// about one of the pods of released, unless the chain of its owners ends with
-// another object.
-func (w witness) evidence(ctx context.Context, released stages.Object, f finding, detailed bool) (stages.Evidence, Advice) {
+// maxPredicates bounds what is told of why no node was found.
+const maxPredicates = 20
+
+// scheduling returns why no node was found, fit to be shown.
+func (w witness) scheduling(s *Scheduling) *Scheduling {
+	if s == nil {
+		return nil
+	}
+	out := &Scheduling{Nodes: s.Nodes}
+	for _, p := range s.Predicates[:min(len(s.Predicates), maxPredicates)] {
+		p.Resource, p.Message = w.settings.clean.line(p.Resource), w.settings.clean.line(p.Message)
+		out.Predicates = append(out.Predicates, p)
+	}
+	return out
+}
+
+// evidence tells a finding, with logs and events if it is to be detailed.
+func (w witness) evidence(ctx context.Context, f finding, detailed bool) (stages.Evidence, Advice) {
 	w = w.knowing(f)
 	e := stages.Evidence{
-		Subject: f.subject.String(), Container: f.container, Reason: f.reason,
+		Subject: f.subject.String(), Container: f.container, Reason: w.settings.clean.line(f.reason),
 		Message: w.settings.clean.line(f.message), Remedy: f.cause.remedy(),
 	}
 	if f.pod != nil {
@@ -104,8 +113,8 @@ func (w witness) evidence(ctx context.Context, released stages.Object, f finding
 	for _, owner := range chain {
 		e.Owners = append(e.Owners, owner.String())
 	}
-	e.Field = field(w.manifestKind(released, f, chain), f, w.spec(f))
-	advice := AdviceFor(f.cause).filled(w.names(released, f))
+	e.Field = field(manifestKind(f, chain), f, f.spec())
+	advice := AdviceFor(f.cause).filled(w.names(f))
 	if len(advice.Commands) > 0 {
 		e.Command = advice.Commands[0]
 	}
@@ -121,36 +130,40 @@ func (w witness) evidence(ctx context.Context, released stages.Object, f finding
 
 // manifestKind returns the kind of the object whose manifest a finding's field
 // is in: the last owner that is known, else the object released.
-func (w witness) manifestKind(released stages.Object, f finding, chain []subject) string {
+func manifestKind(f finding, chain []subject) string {
 	switch {
 	case len(chain) > 0 && chain[len(chain)-1].kind != "ReplicaSet":
 		return chain[len(chain)-1].kind
 	case len(chain) > 0 || f.subject.kind == "ReplicaSet":
-		return released.Kind // whose ReplicaSets the caller may not read
+		return f.released.Kind // whose ReplicaSets the caller may not read
 	}
 	return f.subject.kind
 }
 
-// spec returns the pod's spec that a finding is about.
-func (w witness) spec(f finding) *corev1.PodSpec {
-	if f.pod != nil {
-		return &f.pod.Spec
+// spec returns the pod's spec that a finding is about; nil for a container that the
+// manifest doesn't have, because an admission webhook has put it into the pod.
+func (f finding) spec() *corev1.PodSpec {
+	switch {
+	case f.pod == nil:
+		return f.template
+	case f.container != "" && f.template != nil && containerOf(f.template, f.container) == nil:
+		return nil
 	}
-	return w.template
+	return &f.pod.Spec
 }
 
 var user = regexp.MustCompile(`User "([^"]+)"`)
 
 // names are what the commands of an advice need.
-func (w witness) names(released stages.Object, f finding) map[string]string {
+func (w witness) names(f finding) map[string]string {
 	names := map[string]string{"namespace": f.subject.namespace, "container": f.container, "release": w.release}
-	if released.Kind != "" && released.Name != "" {
-		names["workload"] = strings.ToLower(released.Kind) + "/" + released.Name
+	if f.released.Kind != "" && f.released.Name != "" {
+		names["workload"] = strings.ToLower(f.released.Kind) + "/" + f.released.Name
 	}
 	if f.pod != nil {
 		names["pod"] = f.pod.Name
 	}
-	if m := user.FindStringSubmatch(f.message); m != nil && !strings.ContainsAny(m[1], " ;&|$`'\\") {
+	if m := user.FindStringSubmatch(f.message); m != nil {
 		names["user"] = m[1]
 	}
 	return names

@@ -40,8 +40,6 @@ type Failure struct {
 	Others []stages.Evidence `json:"others,omitempty"`
 	// Elapsed is how long the verification had been watching.
 	Elapsed time.Duration `json:"elapsed"`
-
-	class error // a sentinel of package stages; nil for none
 }
 
 var _ stages.Evidencer = (*Failure)(nil)
@@ -72,7 +70,12 @@ func (f *Failure) Evidence() []stages.Evidence {
 }
 
 // Unwrap returns [stages.ErrSubjectMismatch] where another image runs.
-func (f *Failure) Unwrap() error { return f.class }
+func (f *Failure) Unwrap() error {
+	if f.Cause == ImageMismatch || f.Pending == ImageMismatch {
+		return stages.ErrSubjectMismatch
+	}
+	return nil
+}
 
 // MarshalJSON writes the failure with its text.
 func (f *Failure) MarshalJSON() ([]byte, error) {
@@ -94,7 +97,9 @@ func (f *Failure) reconsider() {
 			f.Cause, f.Advice.Symptom = ImageWrongPlatform, causeTable[ImageWrongPlatform].Symptom
 			f.Advice.Usual, f.Advice.Remedy = causeTable[ImageWrongPlatform].Usual, ImageWrongPlatform.remedy()
 			f.Decisive.Remedy = f.Advice.Remedy
-			f.Decisive.Field += ".image"
+			if f.Decisive.Field != "" {
+				f.Decisive.Field += ".image"
+			}
 			return
 		}
 	}

@@ -20,6 +20,10 @@ const (
 	// deniedBackoff is for a request that was refused: only somebody who grants a
 	// right can change the answer.
 	deniedBackoff = 10 * time.Second
+	// maxRejections is how often credentials may be rejected one after the other:
+	// those of a plug-in are only renewed once the API server has said that they have
+	// expired.
+	maxRejections = 5
 )
 
 // feed lists a resource and then watches it, for as long as it is let, and keeps
@@ -51,31 +55,35 @@ func (f *feed) String() string {
 
 // run returns when ctx is done and nothing that it started still runs.
 func (f *feed) run(ctx context.Context) {
-	backoff := wait.FirstBackoff
-	for version := ""; ctx.Err() == nil; {
+	backoff, rejections := wait.FirstBackoff, 0
+	for at := (position{}); ctx.Err() == nil; {
 		var err error
-		if version == "" {
-			if version, err = f.relist(ctx); err == nil {
-				backoff = wait.FirstBackoff
-			}
+		if at.version == "" {
+			at, err = f.relist(ctx)
 		}
 		if err == nil {
 			began := time.Now()
-			version, err = f.follow(ctx, version)
-			if err == nil && time.Since(began) > wait.MaxBackoff {
-				continue // the server closes every watch now and then
+			at.version, err = f.follow(ctx, at)
+			at.listed, at.isList = nil, false
+			if time.Since(began) > wait.MaxBackoff {
+				backoff = wait.FirstBackoff
+				if err == nil {
+					continue // the server closes every watch now and then
+				}
 			}
 		}
 		if ctx.Err() != nil {
 			return
 		}
 		pause := backoff
+		rejections = counted(rejections, apierrors.IsUnauthorized(err))
 		if err != nil {
-			version = ""
+			at = position{}
+			denied := refused(err) || rejections >= maxRejections
 			if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
-				f.lost(err)
+				f.lost(err, denied)
 			}
-			if refused(err) {
+			if denied {
 				pause = deniedBackoff
 			}
 		}
@@ -87,43 +95,50 @@ func (f *feed) run(ctx context.Context) {
 	}
 }
 
-// relist takes in all objects there are, and returns the version to watch from.
-func (f *feed) relist(ctx context.Context) (version string, err error) {
-	var objects []metav1.Object
+// position is where a feed goes on from.
+type position struct {
+	version string
+	// listed are all objects at that version, if isList. They are taken in once they
+	// can be watched, too: what may only be listed is no more than a moment's truth.
+	listed []metav1.Object
+	isList bool
+}
+
+// relist reads all objects there are, and returns where to watch from.
+func (f *feed) relist(ctx context.Context) (position, error) {
+	at := position{isList: true}
 	options := metav1.ListOptions{Limit: f.resource.page(), FieldSelector: f.key.selector}
 	for {
 		list, err := f.resource.list(ctx, f.cluster, f.key.namespace, options)
 		if err != nil {
-			return "", fmt.Errorf("list %s: %w", f, err)
+			return position{}, fmt.Errorf("list %s: %w", f, err)
 		}
 		items, err := meta.ExtractList(list)
 		if err != nil {
-			return "", fmt.Errorf("list %s: %w", f, err)
+			return position{}, fmt.Errorf("list %s: %w", f, err)
 		}
 		for _, item := range items {
 			if o, ok := item.(metav1.Object); ok {
 				f.resource.trim(o)
-				objects = append(objects, o)
+				at.listed = append(at.listed, o)
 			}
 		}
 		page, err := meta.ListAccessor(list)
 		if err != nil {
-			return "", fmt.Errorf("list %s: %w", f, err)
+			return position{}, fmt.Errorf("list %s: %w", f, err)
 		}
-		if version, options.Continue = page.GetResourceVersion(), page.GetContinue(); options.Continue == "" {
+		if at.version, options.Continue = page.GetResourceVersion(), page.GetContinue(); options.Continue == "" {
 			break
 		}
 	}
-	f.replace(objects)
-	if version == "" {
-		version = "0"
-	}
-	return version, nil
+	at.version = orElse(at.version, "0")
+	return at, nil
 }
 
-// follow takes in every change since version until the watch ends, and returns
+// follow takes in every change since a position until the watch ends, and returns
 // the version to go on from.
-func (f *feed) follow(ctx context.Context, version string) (string, error) {
+func (f *feed) follow(ctx context.Context, at position) (version string, err error) {
+	version = at.version
 	seconds := watchSeconds
 	w, err := f.resource.watch(ctx, f.cluster, f.key.namespace, metav1.ListOptions{
 		ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: &seconds, FieldSelector: f.key.selector,
@@ -137,6 +152,10 @@ func (f *feed) follow(ctx context.Context, version string) (string, error) {
 		for range w.ResultChan() { // closed when the watch's own goroutine is done
 		}
 	}()
+	if at.isList {
+		f.replace(at.listed, at.version)
+		at.listed = nil
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -167,9 +186,16 @@ func (f *feed) follow(ctx context.Context, version string) (string, error) {
 	}
 }
 
+// counted counts what comes one after the other.
+func counted(n int, again bool) int {
+	if !again {
+		return 0
+	}
+	return n + 1
+}
+
 // refused reports whether err says that asking again can't help: the caller may
 // not look, or the server doesn't know the resource.
 func refused(err error) bool {
-	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsNotFound(err) ||
-		apierrors.IsMethodNotSupported(err)
+	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsMethodNotSupported(err)
 }

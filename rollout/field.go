@@ -14,6 +14,7 @@ import (
 var templatePaths = map[string]string{
 	"Deployment": "spec.template.spec", "ReplicaSet": "spec.template.spec", "StatefulSet": "spec.template.spec",
 	"DaemonSet": "spec.template.spec", "Job": "spec.template.spec", "CronJob": "spec.jobTemplate.spec.template.spec", "Pod": "spec",
+	"ReplicationController": "spec.template.spec",
 }
 
 // field returns the path, in the manifest of the released object of a kind, of
@@ -149,8 +150,7 @@ func (p podFields) inContainer(f finding, c *corev1.Container) string {
 	return ""
 }
 
-// container returns the path of a container, which has no path in the manifest
-// if somebody injected it; then its place is the list.
+// container returns the path of a container.
 func (p podFields) container(name string) string {
 	for _, c := range p.spec.InitContainers {
 		if c.Name == name {

@@ -30,16 +30,17 @@ func newHub(c *Cluster, wide bool) *hub {
 }
 
 // join returns the feed of a resource in a namespace, started if nobody has yet.
-// Each join needs a leave.
-func (h *hub) join(ctx context.Context, r resource, namespace, selector string, w *world) *feed {
+// Shared says that somebody had. Each join needs a leave.
+func (h *hub) join(ctx context.Context, r resource, namespace, selector string, w *world) (f *feed, shared bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if r.clusterScoped || h.wide && selector == "" && !h.narrow[r.id()] {
 		namespace = ""
 	}
 	key := feedKey{r.id(), namespace, selector}
-	f := h.feeds[key]
-	if f == nil || f.stale() {
+	f = h.feeds[key]
+	shared = f != nil && !f.stale()
+	if !shared {
 		f = newFeed(h.cluster, r, key)
 		f.wide = namespace == "" && !r.clusterScoped
 		h.feeds[key] = f
@@ -53,7 +54,7 @@ func (h *hub) join(ctx context.Context, r resource, namespace, selector string, 
 	}
 	f.users++
 	f.enrol(w)
-	return f
+	return f, shared
 }
 
 // leave gives a feed up. The last to leave stops it, and waits until it has.

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -49,11 +50,16 @@ func (l *lab) finish(a app) {
 	l.put(as(a.pod, ready(pinnedTo(digestA))), complete(a.deployment))
 }
 
-// requests counts what was asked of a lab, such as "watch pods in shop".
+// requests counts what was asked of a lab, such as "watch pods in shop", or "read
+// deployments in shop" for a list of one.
 func (l *lab) requests() map[string]int {
 	out := map[string]int{}
 	for _, a := range l.client.Actions() {
-		out[fmt.Sprintf("%s %s in %s", a.GetVerb(), a.GetResource().Resource, a.GetNamespace())]++
+		verb := a.GetVerb()
+		if list, ok := a.(k8stesting.ListAction); ok && !list.GetListRestrictions().Fields.Empty() {
+			verb = "read"
+		}
+		out[fmt.Sprintf("%s %s in %s", verb, a.GetResource().Resource, a.GetNamespace())]++
 	}
 	return out
 }
@@ -87,6 +93,7 @@ func TestManyReleasesShareOneWatchOfEachKind(t *testing.T) {
 		for _, resource := range []string{"pods", "events", "deployments", "replicasets"} {
 			want["list "+resource+" in shop"], want["watch "+resource+" in shop"] = 1, 1
 		}
+		want["read deployments in shop"] = len(apps) - 1 // The first has just been listed.
 		assert.Equal(t, want, l.requests())
 		for _, a := range apps[1:] {
 			l.finish(a)
@@ -137,7 +144,7 @@ func TestWideClusterSharesOneWatchAmongNamespaces(t *testing.T) {
 				wait := together(t, v, apps)
 				watches := l.requests()
 				for request := range watches {
-					if request[:4] == "list" {
+					if request[:5] != "watch" {
 						delete(watches, request)
 					}
 				}
@@ -165,7 +172,7 @@ func TestOtherReleasesWakeNobody(t *testing.T) {
 		}
 		defer w.leave()
 		synctest.Wait()
-		in := &inspector{world: w, image: mine.release.Image, ready: map[readyKey]time.Time{}}
+		in := newInspector(w, mine.release.Image, settings{})
 		look := func() assessment {
 			select {
 			case <-w.wakeUp:
@@ -263,6 +270,46 @@ func TestCancelWhileTheServerIsSilent(t *testing.T) {
 		}
 		assert.Empty(t, v.cluster.hub.feeds)
 	})
+}
+
+// Sessions come, are cancelled and go, and the cluster is closed meanwhile: each gets
+// its verdict, and nothing is left.
+func TestSessionsComeAndGo(t *testing.T) {
+	a := newApp(t, ns, "shop")
+	l := newLab(t, a.deployment, a.set, as(a.pod, ready(pinnedTo(digestA))))
+	v := l.verifier()
+	done := complete(a.deployment)
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			for j := range 10 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration((i+j)%5)*time.Millisecond)
+				_, err := v.Verify(ctx, a.release)
+				if err != nil { // Late ones find the release done.
+					assert.ErrorIs(t, err, context.DeadlineExceeded)
+				}
+				cancel()
+				assert.NoError(t, v.cluster.Close())
+			}
+			_, err := v.Verify(t.Context(), a.release)
+			assert.NoError(t, err)
+		})
+	}
+	time.Sleep(50 * time.Millisecond)
+	l.write(done)
+	// The lab's watches may miss what changes while they are opened.
+	over := make(chan struct{})
+	go func() { wg.Wait(); close(over) }()
+	for n := 0; ; n++ {
+		select {
+		case <-over:
+			assert.Empty(t, v.cluster.hub.feeds)
+			return
+		case <-time.After(20 * time.Millisecond):
+			done.Annotations["again"] = fmt.Sprint(n)
+			l.write(done.DeepCopy())
+		}
+	}
 }
 
 // storm is a watch that a test feeds as fast as it is read.

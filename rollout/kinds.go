@@ -63,6 +63,8 @@ type kind struct {
 	// object's own. Where that is optional and the caller may not watch it, the
 	// object is only required to exist.
 	needs []resource
+	// self is the index of a workload's own resource.
+	self int
 	// discover says that the object's own resource has to be asked for.
 	discover bool
 	// declared says that the configuration demands a judgement, so that the caller
@@ -79,12 +81,12 @@ func (k kind) workload() bool { return k.assess != nil }
 
 // kinds are what is known of a kind, by API group and kind.
 var kinds = map[string]kind{
-	"apps/Deployment":                   {needs: []resource{pods, events, deployments, replicaSets}, assess: (*inspector).deployment},
-	"apps/StatefulSet":                  {needs: []resource{pods, events, statefulSets}, assess: (*inspector).statefulSet},
-	"apps/DaemonSet":                    {needs: []resource{pods, events, daemonSets}, assess: (*inspector).daemonSet},
-	"apps/ReplicaSet":                   {needs: []resource{pods, events, required(replicaSets)}, assess: (*inspector).replicaSet},
-	"/ReplicationController":            {needs: []resource{pods, events, replicationControllers}, assess: (*inspector).replicationController},
-	"batch/Job":                         {needs: []resource{pods, events, jobs}, assess: (*inspector).job},
+	"apps/Deployment":                   {needs: []resource{pods, events, deployments, replicaSets}, self: 2, assess: (*inspector).deployment},
+	"apps/StatefulSet":                  {needs: []resource{pods, events, statefulSets}, self: 2, assess: (*inspector).statefulSet},
+	"apps/DaemonSet":                    {needs: []resource{pods, events, daemonSets}, self: 2, assess: (*inspector).daemonSet},
+	"apps/ReplicaSet":                   {needs: []resource{pods, events, required(replicaSets)}, self: 2, assess: (*inspector).replicaSet},
+	"/ReplicationController":            {needs: []resource{pods, events, replicationControllers}, self: 2, assess: (*inspector).replicationController},
+	"batch/Job":                         {needs: []resource{pods, events, jobs}, self: 2, assess: (*inspector).job},
 	"/Pod":                              {needs: []resource{pods, events}, assess: (*inspector).barePod},
 	"batch/CronJob":                     {needs: []resource{cronJobs}, judge: (*inspector).cronJob},
 	"/PersistentVolumeClaim":            {needs: []resource{claims, events, storageClasses}, judge: (*inspector).claim},

@@ -128,6 +128,9 @@ func ending(reason, message string) Cause {
 
 // classify returns the cause of the first row that matches.
 func classify(rows []pattern, reason, message string) (Cause, bool) {
+	if len(message) > maxForeign { // what matters is said first or last
+		message = message[:maxForeign/2] + " … " + message[len(message)-maxForeign/2:]
+	}
 	for _, p := range rows {
 		if p.reasons != nil && !slices.Contains(p.reasons, reason) {
 			continue

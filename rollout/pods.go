@@ -18,7 +18,11 @@ type finding struct {
 	reason  string // as Kubernetes names it
 	message string
 	subject subject
-	pod     *corev1.Pod // nil where it is about no pod
+	// released is the object of the release that it is about, template what its pods
+	// are made of; nil where that isn't known.
+	released stages.Object
+	template *corev1.PodSpec
+	pod      *corev1.Pod // nil where it is about no pod
 	// container and role ("container", "init container", "sidecar") say where.
 	container  string
 	role       string
@@ -48,8 +52,7 @@ type inspector struct {
 	spare  bool // as many pods may be missing as the workload itself allows
 	// ready remembers when a pod was first seen ready, by pod and restarts.
 	ready map[readyKey]time.Time
-	// began is the time of the first look; what had failed then is history.
-	began   time.Time
+	// history are the pods that had failed before the first look.
 	history map[types.UID]bool
 	// unwells remembers when a liveness probe was first seen to fail, by pod and
 	// restarts.
@@ -61,6 +64,14 @@ type inspector struct {
 	failures map[string]map[types.UID]bool
 	// completed remembers jobs that may be deleted as soon as they are done.
 	completed map[stages.Object]assessment
+}
+
+func newInspector(w *world, img stages.Image, s settings) *inspector {
+	return &inspector{
+		world: w, image: img, strict: s.StrictImageID, settle: s.Settle, toEnd: s.Completion, spare: s.AllowUnavailable,
+		ready: map[readyKey]time.Time{}, history: map[types.UID]bool{}, unwells: map[readyKey]time.Time{},
+		restarts: map[containerKey]int32{}, failures: map[string]map[types.UID]bool{}, completed: map[stages.Object]assessment{},
+	}
 }
 
 type readyKey struct {
@@ -86,7 +97,6 @@ type look struct {
 // somebody else's business (a job has its own limit), they are not reported.
 func (in *inspector) inspect(pod *corev1.Pod, crashes bool, now time.Time) look {
 	var l look
-	in.remember(pod, now)
 	if pod.Status.Phase == corev1.PodFailed {
 		l.findings = in.failed(pod, crashes)
 		return l
@@ -110,20 +120,27 @@ func (in *inspector) inspect(pod *corev1.Pod, crashes bool, now time.Time) look 
 	return l
 }
 
-// remember notes what had failed, and was restarted, before the first look: that
-// says nothing about this rollout.
-func (in *inspector) remember(pod *corev1.Pod, now time.Time) {
-	if in.began.IsZero() {
-		in.began, in.history, in.failures = now, map[types.UID]bool{}, map[string]map[types.UID]bool{}
-		in.restarts, in.unwells = map[containerKey]int32{}, map[readyKey]time.Time{}
-	}
-	if now.Equal(in.began) {
-		for _, s := range allStatuses(pod) {
-			in.restarts[containerKey{pod.UID, s.Name}] = s.RestartCount
+// remember notes which pods had failed, and which containers had been restarted,
+// before the first look: that says nothing about this rollout. It goes by all pods
+// there are, for whose they are may only be seen later.
+func (in *inspector) remember() {
+	for _, m := range in.world.feedsOf(pods.name) {
+		m.mu.RLock()
+		for name, o := range m.objects {
+			pod, ok := o.(*corev1.Pod)
+			if !ok || name.Namespace != m.namespace {
+				continue
+			}
+			for _, s := range allStatuses(pod) {
+				if s.RestartCount > 0 {
+					in.restarts[containerKey{pod.UID, s.Name}] = s.RestartCount
+				}
+			}
+			if pod.Status.Phase == corev1.PodFailed && metav1.GetControllerOf(pod) != nil {
+				in.history[pod.UID] = true
+			}
 		}
-	}
-	if pod.Status.Phase == corev1.PodFailed && now.Equal(in.began) && metav1.GetControllerOf(pod) != nil {
-		in.history[pod.UID] = true
+		m.mu.RUnlock()
 	}
 }
 

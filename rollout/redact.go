@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -45,7 +46,8 @@ func Redact(text string) string {
 // ansi are the terminal's escape sequences, which must reach no one's terminal.
 var ansi = regexp.MustCompile("\x1b(?:\\[[0-9;?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?|[@-Z\\\\-_])")
 
-// printable drops escape sequences and control characters, except line feeds.
+// printable drops escape sequences and control characters, except line feeds, and
+// what turns the direction of writing.
 func printable(s string) string {
 	s = ansi.ReplaceAllString(strings.ToValidUTF8(s, "\uFFFD"), "")
 	return strings.Map(func(r rune) rune {
@@ -54,7 +56,7 @@ func printable(s string) string {
 			return r
 		case r == '\t':
 			return ' '
-		case r < ' ' || r >= 0x7f && r < 0xa0:
+		case r < ' ' || r >= 0x7f && r < 0xa0, unicode.Is(unicode.Bidi_Control, r):
 			return -1
 		}
 		return r
@@ -109,13 +111,15 @@ func secretValues(spec *corev1.PodSpec) []string {
 }
 
 const (
+	// maxForeign is how much of a message is looked at.
+	maxForeign = 16 << 10
 	maxMessage = 600
 	maxLogLine = 400
 )
 
 // line returns s as one line of bounded length.
 func (c cleaner) line(s string) string {
-	return cut(strings.Join(strings.Fields(c.text(s)), " "), maxMessage)
+	return cut(strings.Join(strings.Fields(c.text(cut(s, maxForeign))), " "), maxMessage)
 }
 
 // tail returns the last lines of a log, bounded in number and bytes.

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -43,8 +45,8 @@ type session struct {
 	found     objectsFound
 	seeking   int // how many searches for objects have not ended
 	wg        sync.WaitGroup
-	// answers are what the goroutines beside the watches send: resolved or
-	// objectsResult.
+	// answers are what the goroutines beside the watches send: resolved,
+	// refreshed or objectsResult.
 	answers chan any
 }
 
@@ -65,10 +67,7 @@ type objectsResult struct {
 func (s *session) run(ctx context.Context) (outcome, error) {
 	s.began = time.Now()
 	s.world = newWorld(s.cluster.hub)
-	s.inspector = &inspector{
-		world: s.world, image: s.image, strict: s.settings.StrictImageID, settle: s.settings.Settle, toEnd: s.settings.Completion,
-		spare: s.settings.AllowUnavailable, ready: map[readyKey]time.Time{}, completed: map[stages.Object]assessment{},
-	}
+	s.inspector = newInspector(s.world, s.image, s.settings)
 	s.patience = &patience{rules: s.settings.rules, seen: map[string]*sighting{}}
 	s.told, s.doneSince = map[stages.Object]string{}, map[stages.Object]time.Time{}
 
@@ -132,6 +131,7 @@ func (s *session) loop(ctx context.Context) (outcome, error) {
 			return outcome{}, err
 		}
 		s.seekUnwatchable(ctx)
+		s.freshen(ctx)
 		if s.outOfTouch() != nil {
 			continue
 		}
@@ -161,6 +161,11 @@ func (s *session) take(ctx context.Context, answer any) error {
 	switch r := answer.(type) {
 	case resolved:
 		s.learn(ctx, r)
+	case refreshed:
+		if r.target.readFrom == r.from {
+			r.target.stale = false
+		}
+		return r.err
 	case objectsResult:
 		s.seeking--
 		s.found.add(r.found)
@@ -172,7 +177,11 @@ func (s *session) take(ctx context.Context, answer any) error {
 // barred returns a permanent error if the caller may not look at what matters.
 func (s *session) barred() error {
 	for _, m := range s.world.joined {
-		if state := m.status(); state.barred() && !m.resource.optional {
+		switch state := m.status(); {
+		case !state.barred():
+		case apierrors.IsUnauthorized(state.err):
+			return stages.Permanent(fmt.Errorf("%s %s: %w; the cluster does not accept the credentials, renew them", s.verb, s.subject, state.err))
+		case !m.resource.optional:
 			return stages.Permanent(fmt.Errorf("%s %s: %w; grant the verbs list and watch on %s", s.verb, s.subject, state.err, m))
 		}
 	}
@@ -181,7 +190,7 @@ func (s *session) barred() error {
 
 // outOfTouch returns why the world may be out of date, or nil if it isn't.
 func (s *session) outOfTouch() error {
-	errs := []error{s.unresolved()}
+	errs := []error{s.unresolved(), s.unread()}
 	for _, m := range s.world.joined {
 		switch state := m.status(); {
 		case state.synced && state.err == nil:
@@ -199,14 +208,15 @@ func (s *session) outOfTouch() error {
 // look judges the world as it is.
 func (s *session) look(ctx context.Context) (done bool, next time.Time, err error) {
 	now := time.Now()
-	s.looks++
+	if s.looks++; s.looks == 1 {
+		s.inspector.remember()
+	}
 	s.world.beginLook()
 	defer s.world.endLook()
 	s.last = s.assess(now)
 	done = s.seeking == 0
 	var findings []finding
-	owner := map[string]int{}
-	for i, a := range s.last {
+	for _, a := range s.last {
 		s.report(a)
 		if a.done {
 			if _, known := s.doneSince[a.object]; !known {
@@ -217,16 +227,13 @@ func (s *session) look(ctx context.Context) (done bool, next time.Time, err erro
 		done = false
 		delete(s.doneSince, a.object)
 		next = sooner(next, a.recheck)
-		for _, f := range a.findings {
-			owner[f.key()] = i
-			findings = append(findings, f)
-		}
+		findings = append(findings, a.found()...)
 	}
 	terminal, recheck := s.patience.judge(s.looks, findings, now)
 	if len(terminal) > 0 {
 		// What a container says tells more than what its workload says about it.
 		slices.SortStableFunc(terminal, func(a, b finding) int { return a.rank() - b.rank() })
-		return false, next, s.fail(ctx, s.last[owner[terminal[0].key()]], terminal[0], append(terminal[1:], findings...))
+		return false, next, s.fail(ctx, terminal[0], append(terminal[1:], findings...))
 	}
 	return done, sooner(next, recheck), nil
 }
@@ -302,10 +309,10 @@ func (f finding) weight() int {
 	return 0
 }
 
-func (s *session) fail(ctx context.Context, a assessment, decisive finding, others []finding) error {
+func (s *session) fail(ctx context.Context, decisive finding, others []finding) error {
 	w := witness{cluster: s.cluster, world: s.world, settings: s.settings}
 	_, w.release, _ = strings.Cut(s.subject, "/")
-	f := w.failure(ctx, a, decisive, others)
+	f := w.failure(ctx, decisive, others)
 	f.Release, f.Elapsed = s.subject, time.Since(s.began)
 	return stages.Permanent(f)
 }
@@ -320,7 +327,7 @@ func (s *session) cancelled(ctx context.Context) error {
 	if len(missing) == 0 {
 		return fmt.Errorf("%s %s: %w", s.verb, s.subject, context.Cause(ctx))
 	}
-	return fmt.Errorf("%s %s: %w, with %s", s.verb, s.subject, context.Cause(ctx), strings.Join(missing, ", "))
+	return fmt.Errorf("%s %s: %w, with %s", s.verb, s.subject, context.Cause(ctx), s.settings.clean.line(strings.Join(missing, ", ")))
 }
 
 // timedOut says what is still missing, or that it isn't known. What was done at
@@ -335,24 +342,20 @@ func (s *session) timedOut(ctx context.Context) (outcome, error) {
 	}
 	var summary []string
 	var findings []finding
-	var first *assessment
 	s.last = s.assess(time.Now())
 	for i := range s.last {
 		a := &s.last[i]
 		if a.done {
 			continue
 		}
-		if first == nil {
-			first = a
-		}
 		summary = append(summary, a.String())
 		if len(a.findings) == 0 {
 			a.fail(NotReady, subject{kind: a.object.Kind, namespace: a.object.Namespace, name: a.object.Name}, string(NotReady), orElse(a.waiting, "its pods are not ready for long enough"))
 		}
 		slices.SortStableFunc(a.findings, func(a, b finding) int { return a.weight() - b.weight() })
-		findings = append(findings, a.findings...)
+		findings = append(findings, a.found()...)
 	}
-	if first == nil {
+	if len(findings) == 0 {
 		return s.outcome(), nil
 	}
 	decisive := findings[0]
@@ -360,7 +363,7 @@ func (s *session) timedOut(ctx context.Context) (outcome, error) {
 		decisive.message = ": " + decisive.message
 	}
 	decisive.message = fmt.Sprintf("not rolled out within %s (%s)%s", s.settings.Timeout, strings.Join(summary, ", "), decisive.message)
-	err = s.fail(ctx, *first, decisive, findings[1:])
+	err = s.fail(ctx, decisive, findings[1:])
 	if f, ok := errors.AsType[*Failure](err); ok {
 		f.Cause, f.Pending = TimedOut, f.Cause
 	}

@@ -1,10 +1,10 @@
 package rollout
 
 import (
+	"strconv"
 	"sync"
 	"time"
 
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -32,9 +32,7 @@ type store struct {
 	owned   map[types.UID]map[types.NamespacedName]metav1.Object // by controller
 	events  eventLog
 	pulls   pullCounts
-	// ended are the jobs that were deleted after they had completed, which may be
-	// so soon that nobody has looked in between.
-	ended   map[types.NamespacedName]*batchv1.Job
+	ended   endedJobs
 	readers map[*world]struct{}
 }
 
@@ -44,7 +42,7 @@ func newStore() store {
 		owned:   map[types.UID]map[types.NamespacedName]metav1.Object{},
 		events:  eventLog{byUID: map[types.UID][]*corev1.Event{}},
 		pulls:   pullCounts{},
-		ended:   map[types.NamespacedName]*batchv1.Job{},
+		ended:   endedJobs{jobs: map[types.NamespacedName]endedJob{}},
 		readers: map[*world]struct{}{},
 	}
 }
@@ -72,10 +70,10 @@ func (s *store) status() feedStatus {
 }
 
 // lost notes that the feed is out of touch.
-func (s *store) lost(err error) {
+func (s *store) lost(err error, denied bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state.err, s.state.denied, s.state.since = err, refused(err), time.Now()
+	s.state.err, s.state.denied, s.state.since = err, denied, time.Now()
 	s.wakeAll()
 }
 
@@ -86,8 +84,9 @@ func (s *store) opened() {
 	s.state.watched = true
 }
 
-// replace takes in all objects there are: the feed is in touch again.
-func (s *store) replace(objects []metav1.Object) {
+// replace takes in all objects there are at a version: the feed is in touch again.
+// What was taken in of a later version stays.
+func (s *store) replace(objects []metav1.Object, version string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state = feedStatus{synced: true, watched: s.state.watched}
@@ -99,8 +98,20 @@ func (s *store) replace(objects []metav1.Object) {
 			s.events.add(e, false)
 			continue
 		}
-		s.pulls.count(old[nameOf(o)], o)
+		before := old[nameOf(o)]
+		delete(old, nameOf(o))
+		if before != nil && newer(before.GetResourceVersion(), o.GetResourceVersion()) {
+			o = before
+		}
+		s.pulls.count(before, o)
 		s.insert(o)
+	}
+	for _, o := range old {
+		if newer(o.GetResourceVersion(), version) {
+			s.insert(o)
+		} else {
+			s.ended.note(o)
+		}
 	}
 	s.pulls.keep(s.objects)
 	s.wakeAll()
@@ -116,6 +127,9 @@ func (s *store) put(o metav1.Object) {
 		return
 	}
 	old := s.objects[nameOf(o)]
+	if old != nil && newer(old.GetResourceVersion(), o.GetResourceVersion()) {
+		return
+	}
 	s.pulls.count(old, o)
 	if old != nil {
 		s.drop(old)
@@ -132,18 +146,19 @@ func (s *store) remove(o metav1.Object) {
 		return // it has expired; what it says remains true
 	}
 	if old := s.objects[nameOf(o)]; old != nil {
+		if old.GetUID() != o.GetUID() && newer(old.GetResourceVersion(), o.GetResourceVersion()) {
+			return // another of the same name is there by now
+		}
 		s.drop(old)
 	}
 	delete(s.pulls, o.GetUID())
-	if job, ok := o.(*batchv1.Job); ok && metav1.GetControllerOfNoCopy(o) == nil && completed(job) {
-		s.ended[nameOf(o)] = job
-	}
+	s.ended.note(o)
 	s.wakeAbout(o)
 }
 
 func (s *store) insert(o metav1.Object) {
 	s.objects[nameOf(o)] = o
-	delete(s.ended, nameOf(o))
+	delete(s.ended.jobs, nameOf(o))
 	if ref := metav1.GetControllerOfNoCopy(o); ref != nil {
 		group := s.owned[ref.UID]
 		if group == nil {
@@ -152,6 +167,14 @@ func (s *store) insert(o metav1.Object) {
 		}
 		group[nameOf(o)] = o
 	}
+}
+
+// newer reports whether version a is later than b, where that can be told. The API
+// server's versions of a resource are numbers that grow.
+func newer(a, b string) bool {
+	x, errX := strconv.ParseUint(a, 10, 64)
+	y, errY := strconv.ParseUint(b, 10, 64)
+	return errX == nil && errY == nil && x > y
 }
 
 func (s *store) drop(o metav1.Object) {

@@ -20,6 +20,10 @@ type target struct {
 	own *resource
 	// unknown is why it isn't known.
 	unknown error
+	// readFrom is the shared feed that the object was last read for; stale says that
+	// there is no answer yet.
+	readFrom *feed
+	stale    bool
 	// sought says that the object is looked for, because it may not be watched.
 	sought bool
 }
@@ -48,6 +52,14 @@ func (s *session) plan(ctx context.Context) {
 			s.wg.Go(func() { s.resolve(ctx, key) })
 		}
 	}
+}
+
+// resource returns what the object is one of; nil while that isn't known.
+func (t *target) resource() *resource {
+	if !t.kind.workload() {
+		return t.own
+	}
+	return &t.kind.needs[t.kind.self]
 }
 
 func (s *session) join(ctx context.Context, t *target) {

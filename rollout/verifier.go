@@ -88,7 +88,9 @@ func (v *Verifier) Verify(ctx context.Context, rel stages.Release) (stages.Verif
 			result.objects.seen++
 			continue
 		}
-		verification.Checks = append(verification.Checks, a.check(rel.Image, result.elapsed[a.object]))
+		c := a.check(rel.Image, result.elapsed[a.object])
+		c.Message = v.settings.clean.line(c.Message) // what a controller says of a custom resource is in it
+		verification.Checks = append(verification.Checks, c)
 	}
 	if c, found := result.objects.check(time.Since(began)); found {
 		verification.Checks = append(verification.Checks, c)
@@ -149,7 +151,7 @@ func (s settings) split(rel stages.Release) (targets, others []stages.Object, wo
 
 func unusedFailure(release string, img stages.Image) *Failure {
 	return &Failure{
-		Release: release, Workload: stages.Object{Kind: "Release", Name: release}, Cause: ImageMismatch, class: stages.ErrSubjectMismatch,
+		Release: release, Workload: stages.Object{Kind: "Release", Name: release}, Cause: ImageMismatch,
 		Decisive: stages.Evidence{
 			Subject: "Release " + release, Reason: string(ImageMismatch), Remedy: ImageMismatch.remedy(),
 			Message: fmt.Sprintf("the release has no workload, so nothing runs %s", img),

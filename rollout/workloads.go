@@ -112,6 +112,12 @@ func subjectOf(kind string, o metav1.Object) subject {
 	return subject{kind, o.GetNamespace(), o.GetName(), o.GetUID()}
 }
 
+// leftAlone reports whether pods of a former revision stay because nothing replaces
+// them. Those that somebody has deleted don't.
+func leftAlone(all, current []*corev1.Pod) bool {
+	return slices.ContainsFunc(all, func(p *corev1.Pod) bool { return p.DeletionTimestamp == nil && !slices.Contains(current, p) })
+}
+
 // statefulSet: the pods of status.updateRevision count.
 func (in *inspector) statefulSet(o stages.Object, now time.Time) assessment {
 	a := assessment{object: o}
@@ -130,7 +136,7 @@ func (in *inspector) statefulSet(o stages.Object, now time.Time) assessment {
 	if r := set.Spec.UpdateStrategy.RollingUpdate; r != nil && r.Partition != nil {
 		updated = max(0, a.desired-int(*r.Partition))
 	}
-	if set.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType && len(current) < len(all) {
+	if set.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType && leftAlone(all, current) {
 		a.fail(ManualUpdate, owner, "OnDelete", "pods of the previous revision stay until somebody deletes them")
 	}
 	in.refusals(&a, owner, len(current))
@@ -194,7 +200,7 @@ func (in *inspector) daemonSet(o stages.Object, now time.Time) assessment {
 	owner := subjectOf("DaemonSet", set)
 	all := ownedBy[*corev1.Pod](in.world, pods.name, set.UID)
 	current := withLabel(all, templateGenerationLabel, set.Annotations[appsv1.DeprecatedTemplateGeneration])
-	if set.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType && len(current) < len(all) {
+	if set.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType && leftAlone(all, current) {
 		a.fail(ManualUpdate, owner, "OnDelete", "pods of the previous revision stay until somebody deletes them")
 	}
 	in.refusals(&a, owner, len(current))

@@ -35,8 +35,12 @@ type membership struct {
 	resource  resource
 	namespace string // as the session asked, also of a feed of the whole cluster
 	selector  string
-	// since is the number of the last event that was there before.
-	since int
+	// since is the number of the last event that was there before, ended that of the
+	// last job that was gone before.
+	since, ended int
+	// shared says that the feed was there before, so that what it knows may be older
+	// than what the session is to look at.
+	shared bool
 }
 
 // topic is what a reader may care about: an object by name, all of a namespace
@@ -73,8 +77,10 @@ func (w *world) join(ctx context.Context, r resource, namespace, selector string
 }
 
 func (w *world) member(ctx context.Context, r resource, namespace, selector string) *membership {
-	f := w.hub.join(ctx, r, namespace, selector, w)
-	return &membership{feed: f, resource: r, namespace: namespace, selector: selector, since: f.lastEvent()}
+	f, shared := w.hub.join(ctx, r, namespace, selector, w)
+	m := &membership{feed: f, resource: r, namespace: namespace, selector: selector, shared: shared}
+	m.since, m.ended = f.last()
+	return m
 }
 
 // leave gives all feeds up. What was read from them can still be read.
@@ -203,17 +209,18 @@ func allIn[T metav1.Object](w *world, resource, namespace string) []T {
 	return out
 }
 
-// endedJob returns a job that was deleted after it had completed.
+// endedJob returns a job that was deleted, after it had completed, while the
+// session watched: one that was gone before is a former release's.
 func (w *world) endedJob(namespace, name string) (job *batchv1.Job, ok bool) {
 	for _, m := range w.feedsOf(jobs.name) {
 		m.mu.RLock()
-		job, ok = m.ended[types.NamespacedName{Namespace: namespace, Name: name}]
+		ended := m.store.ended.jobs[types.NamespacedName{Namespace: namespace, Name: name}]
 		m.mu.RUnlock()
-		if ok {
-			break
+		if ended.number > m.ended {
+			return ended.job, true
 		}
 	}
-	return job, ok
+	return nil, false
 }
 
 // byUID returns the object, or nil, for evidence: the session isn't woken when
@@ -287,8 +294,9 @@ func (v eventView) isFresh(e *corev1.Event) bool {
 	return false
 }
 
-func (s *store) lastEvent() int {
+// last returns the numbers of the last event, and of the last job that is gone.
+func (s *store) last() (event, ended int) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.events.number
+	return s.events.number, s.ended.number
 }

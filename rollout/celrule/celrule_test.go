@@ -43,6 +43,9 @@ func TestCheck(t *testing.T) {
 		"message":                  {celrule.Config{Ready: phase, Message: "'phase ' + object.status.phase"}, map[string]any{"phase": "Starting"}, rollout.StateWaiting, "phase Starting"},
 		"message without a field":  {celrule.Config{Ready: "true", Message: "object.status.phase"}, nil, rollout.StateReady, "ready"},
 		"too much":                 {celrule.Config{Ready: loop, CostLimit: 1000}, nil, rollout.StateFailed, "Ready: operation cancelled: actual cost limit exceeded"},
+		"a text that grows":        {celrule.Config{Ready: "object.status.phase" + strings.Repeat(".replace('a', 'aaaaaaaaaaaaaaaa')", 8) + " == ''"}, map[string]any{"phase": "aaaaaaaaaaaaaaaa"}, rollout.StateFailed, "cost limit"},
+		"constants that grow":      {celrule.Config{Ready: "'aaaaaaaaaaaaaaaa'" + strings.Repeat(".replace('a', 'aaaaaaaaaaaaaaaa')", 8) + " == ''"}, nil, rollout.StateFailed, "cost limit"},
+		"a list that grows":        {celrule.Config{Ready: "[[1,1,1,1,1,1,1,1].map(a, [1,1,1,1,1,1,1,1].map(b, [1,1,1,1,1,1,1,1].map(c, [1,1,1,1,1,1,1,1].map(d, string([1,1,1,1].map(e, 'x')[0])))))].size() > 0"}, nil, rollout.StateFailed, "cost limit"},
 		"conditions":               {celrule.Config{Ready: "object.status.conditions.exists(c, c.type == 'Synced' && c.status == 'True')"}, map[string]any{"conditions": []any{map[string]any{"type": "Synced", "status": "True"}}}, rollout.StateReady, "ready"},
 	} {
 		t.Run(name, func(t *testing.T) {

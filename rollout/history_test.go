@@ -1,0 +1,72 @@
+package rollout
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// Restarts and failures of before the verification are history, also of a workload
+// whose controller is slower than another's.
+func TestHistoryOfAWorkloadThatIsSeenLate(t *testing.T) {
+	restarted := func(p *corev1.Pod) {
+		ready(pinnedTo(digestA))(p)
+		p.Status.ContainerStatuses[0].RestartCount = 3
+		p.Status.ContainerStatuses[0].LastTerminationState.Terminated = ended(1, "Error")
+	}
+	for name, old := range map[string]func(*corev1.Pod){
+		"restarted": restarted,
+		"failed": func(p *corev1.Pod) {
+			p.Status.Phase = corev1.PodFailed
+			p.Status.Reason = "Evicted"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				quick, slow := newApp(t, ns, "quick"), newApp(t, ns, "slow")
+				slow.deployment.Status.ObservedGeneration = 1
+				var gone []*corev1.Pod
+				for _, name := range []string{"a", "b", "c"} {
+					gone = append(gone, as(podOf(slow.set, "ReplicaSet", "slow-2-"+name, slow.deployment.Spec.Template), old))
+				}
+				l := newLab(t, append(quick.objects(), slow.deployment, slow.set, gone[0], gone[1], gone[2])...)
+				r := l.start(t.Context(), release(t, quick.release.Objects[0], slow.release.Objects[0]))
+				time.Sleep(time.Second)
+				slow.deployment.Status.ObservedGeneration = 2
+				l.put(slow.deployment)
+				require.False(t, r.over(), "%v", r.err)
+				l.finish(quick)
+				l.finish(slow)
+				<-r.done
+				require.NoError(t, r.err)
+			})
+		})
+	}
+}
+
+// What fails after the first look counts, also in a workload that is seen late.
+func TestCrashesOfAWorkloadThatIsSeenLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		quick, slow := newApp(t, ns, "quick"), newApp(t, ns, "slow")
+		slow.deployment.Status.ObservedGeneration = 1
+		l := newLab(t, append(quick.objects(), slow.deployment)...)
+		r := l.start(t.Context(), release(t, quick.release.Objects[0], slow.release.Objects[0]))
+		time.Sleep(time.Second)
+		slow.deployment.Status.ObservedGeneration = 2
+		l.put(slow.set, as(slow.pod, func(p *corev1.Pod) {
+			ready(pinnedTo(digestA))(p)
+			p.Status.ContainerStatuses[0].RestartCount = 2
+			p.Status.ContainerStatuses[0].LastTerminationState.Terminated = ended(1, "Error")
+		}))
+		l.put(slow.deployment)
+		f := r.failure(t)
+		assert.Equal(t, Crash, f.Cause)
+		assert.Equal(t, stages.Object{APIVersion: "apps/v1", Kind: "Deployment", Namespace: ns, Name: "slow"}, f.Workload)
+	})
+}
