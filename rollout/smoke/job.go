@@ -215,7 +215,7 @@ func (j *jobTest) judge(ctx context.Context, rel stages.Release, job *batchv1.Jo
 	}
 	if failed {
 		f.Workload = workload(rel)
-		if f.Cause != rollout.JobFailed {
+		if f.Cause != rollout.JobFailed && f.Cause != rollout.DeadlineExceeded {
 			return stages.Check{}, ending
 		}
 	}

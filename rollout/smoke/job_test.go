@@ -112,6 +112,7 @@ func TestJob(t *testing.T) {
 		"exit code":       {Expect{}, ended(rollout.JobFailed, 3), []int32{3}, "job shop selftest: container smoke ended with exit code 3"},
 		"output":          {Expect{Contains: "checks passed"}, nil, []int32{0}, `the body of 9 bytes doesn't contain "checks passed"`},
 		"1 of 3":          {Expect{Attempts: 3, Successes: 2}, ended(rollout.JobFailed, 3), []int32{0, 3, 4}, "1 of 3 runs passed, 2 required; run 3: container smoke ended with exit code 4"},
+		"deadline":        {Expect{Attempts: 2}, ended(rollout.DeadlineExceeded, 0), []int32{3}, "container smoke ended with exit code 3"},
 		"nothing has run": {Expect{}, ended(rollout.JobFailed, 3), nil, "it ended"},
 		"no pods left":    {Expect{}, nil, nil, "no pod has run for it"},
 		"no image":        {Expect{}, ended(rollout.ImageNotFound, 0), nil, "it ended"},
