@@ -184,6 +184,9 @@ func placeFaults() []fault {
 				w.pod.Volumes[0].EmptyDir.SizeLimit = new(resource.MustParse("1Mi"))
 				w.app().Command = shell("dd if=/dev/zero of=/memory/big bs=1M count=8; " + serve)
 				w.app().ReadinessProbe = execProbe(1, "test", "-f", "/never")
+				// The kubelet sends no more than 25 events about a pod in a row; the
+				// eviction, which may take a minute, must be among them.
+				w.app().ReadinessProbe.PeriodSeconds = 5
 			}},
 	}
 }
