@@ -70,3 +70,24 @@ func TestCrashesOfAWorkloadThatIsSeenLate(t *testing.T) {
 		assert.Equal(t, stages.Object{APIVersion: "apps/v1", Kind: "Deployment", Namespace: ns, Name: "slow"}, f.Workload)
 	})
 }
+
+// The kubelet may tell of an eviction in an event alone.
+func TestBarePodThatAnEventCallsEvicted(t *testing.T) {
+	for _, phase := range []corev1.PodPhase{corev1.PodSucceeded, corev1.PodRunning} {
+		synctest.Test(t, func(t *testing.T) {
+			pod := as(podOf(nil, "", "shop", podTemplate(pinnedTo(digestA))), running(pinnedTo(digestA)))
+			l := newLab(t, pod)
+			r := l.start(t.Context(), release(t, stages.Object{APIVersion: "v1", Kind: "Pod", Name: "shop"}))
+			l.put(as(pod, func(p *corev1.Pod) {
+				p.Status.Phase = phase
+				p.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: ended(0, "Completed")}
+			}))
+			require.False(t, r.over())
+			l.put(event(pod, "Pod", "Evicted", `Usage of EmptyDir volume "memory" exceeds the limit "1Mi". `))
+			f := r.failure(t)
+			assert.Equal(t, EphemeralStorage, f.Cause)
+			assert.Less(t, f.Elapsed, time.Second)
+			assert.Equal(t, "kubectl describe pod shop -n shop", f.Decisive.Command)
+		})
+	}
+}

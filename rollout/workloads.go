@@ -112,6 +112,18 @@ func subjectOf(kind string, o metav1.Object) subject {
 	return subject{kind, o.GetNamespace(), o.GetName(), o.GetUID()}
 }
 
+// endedFor returns why a pod was ended from outside. Its status may not tell: the
+// kubelet drops the reason of an eviction if the program has ended before.
+func (in *inspector) endedFor(pod *corev1.Pod) (reason, message string) {
+	if pod.Status.Reason != "" {
+		return pod.Status.Reason, pod.Status.Message
+	}
+	if e := in.world.events.last(pod.UID, "Evicted"); e != nil {
+		return e.Reason, e.Message
+	}
+	return "", ""
+}
+
 // leftAlone reports whether pods of a former revision stay because nothing replaces
 // them. Those that somebody has deleted don't.
 func leftAlone(all, current []*corev1.Pod) bool {
@@ -279,12 +291,15 @@ func (in *inspector) barePod(o stages.Object, now time.Time) assessment {
 	}
 	a.template = &pod.Spec
 	in.revision(&a, []*corev1.Pod{pod}, false, now)
+	reason, message := in.endedFor(pod)
 	switch {
-	case pod.Status.Phase == corev1.PodSucceeded && pod.Spec.RestartPolicy == corev1.RestartPolicyAlways:
+	case pod.Status.Phase != corev1.PodFailed && pod.Spec.RestartPolicy == corev1.RestartPolicyAlways &&
+		(pod.Status.Phase == corev1.PodSucceeded || reason != ""):
 		// It was ended from outside, by an eviction for one, and its program obeyed.
-		a.fail(ending(orElse(pod.Status.Reason, "Succeeded"), pod.Status.Message), podSubject(pod), orElse(pod.Status.Reason, "Succeeded"),
-			orElse(pod.Status.Message, "the pod was ended although it should keep running"))
-		if pod.Status.Reason != "" { // else why comes a moment later
+		a.fail(ending(orElse(reason, "Succeeded"), message), podSubject(pod), orElse(reason, "Succeeded"),
+			orElse(message, "the pod was ended although it should keep running"))
+		a.findings[len(a.findings)-1].pod = pod
+		if reason != "" { // else why comes a moment later
 			a.findings[len(a.findings)-1].count = 1 << 16 // nothing replaces it
 		}
 	case pod.Status.Phase == corev1.PodSucceeded:
