@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"strings"
 	"sync/atomic"
@@ -67,9 +68,10 @@ func TestPodIsRestrictedAndBounded(t *testing.T) {
 // TestCurl has the real program do what the pod would.
 func TestCurl(t *testing.T) {
 	curl, err := exec.LookPath("curl")
-	if err != nil {
-		t.Skip("curl is not installed")
+	if err != nil && os.Getenv("CI") == "" {
+		t.Skip("SKIPPED, NOTHING PROVEN: curl is not installed")
 	}
+	require.NoError(t, err)
 	var visits atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch visit := visits.Add(1); {
