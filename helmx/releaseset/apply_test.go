@@ -147,26 +147,35 @@ func TestFailureRestoresInReverse(t *testing.T) {
 	assert.Equal(t, "deploy", cause.Doing)
 }
 
-// The member that runs while another fails is waited for, and restored before it
-// only if it ended after it.
+// The member that is being deployed when the set is known to have failed is waited
+// for before anything is restored. That it is known is seen by a member whose
+// verification is given up for it.
 func TestRunningMembersAreJoined(t *testing.T) {
 	c := newCluster()
-	set := newSet(t, 2, c.member(t, "slow"), c.member(t, "bad"), c.member(t, "never"))
-	failed := make(chan struct{})
-	c.fakes["bad"].onDeploy = func(context.Context) error {
+	sees, slow, bad, never := c.member(t, "sees"), c.member(t, "slow"), c.member(t, "bad"), c.member(t, "never")
+	deploying, verifying, failed := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	sees.Verify = stages.VerifierFunc(func(ctx context.Context, _ stages.Release) (stages.Verification, error) {
+		close(verifying)
+		<-ctx.Done()
 		close(failed)
-		return errDown
-	}
+		return stages.Verification{}, ctx.Err()
+	})
 	c.fakes["slow"].onDeploy = func(context.Context) error {
+		close(deploying)
 		<-failed
 		return nil
 	}
-	result, err := apply(t, set)
+	c.fakes["bad"].onDeploy = func(context.Context) error {
+		<-deploying
+		<-verifying
+		return errDown
+	}
+	result, err := apply(t, newSet(t, 3, sees, slow, bad, never))
 	require.ErrorIs(t, err, errDown)
 	require.ErrorIs(t, err, stages.ErrRolledBack)
 	assert.Equal(t, releaseset.NotStarted, outcomes(result)["ns/never"])
-	assert.ElementsMatch(t, []string{"ns/slow", "ns/bad"}, c.did("restore"))
-	for _, name := range []string{"slow", "bad", "never"} {
+	assert.ElementsMatch(t, []string{"ns/sees", "ns/slow", "ns/bad"}, c.did("restore"))
+	for _, name := range []string{"sees", "slow", "bad", "never"} {
 		assert.Empty(t, c.fakes[name].state(t), name)
 	}
 	log := append([]string(nil), c.log...)
