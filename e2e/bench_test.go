@@ -41,74 +41,45 @@ func BenchmarkSign(b *testing.B) {
 // BenchmarkDeploy upgrades a release of ten objects, with a library that stays
 // connected and with the helm command, and counts what both ask of the API server.
 func BenchmarkDeploy(b *testing.B) {
-	w := newWorld(b)
-	ns := w.namespace(b)
-	helm := w.helm(b, ns)
-	cluster := w.connect(b)
-	proxied, calls := w.counted(b, helm)
-	d := w.parts(b, ns, manyObjects, func(cfg *helmx.Config) { cfg.Kubernetes, cfg.Cluster = helmx.Kubernetes{}, cluster })
-	chart := writeChart(b, manyObjects)
-	requireDeployed(b, d, "first")
-	asked := sum(cluster.Calls())
-	var c comparison
+	d, c := newParts(b)
 	for i := 0; b.Loop(); i++ {
 		c.ours(func() { requireDeployed(b, d, fmt.Sprint("run-", i)) })
-		c.theirs(func() { proxied.run(b, "upgrade", "--install", "parts", chart) })
+		c.theirs(func() { c.helm.run(b, "upgrade", "--install", "parts", c.chart) })
 	}
-	c.report(b, "helm")
-	b.ReportMetric(float64(sum(cluster.Calls())-asked)/float64(b.N), "fairlead-calls/op")
-	b.ReportMetric(float64(calls.Load())/float64(b.N), "helm-calls/op")
+	c.report(b)
 }
 
 // BenchmarkPlan asks what an upgrade would change, of the API server, beside helm
 // upgrade --dry-run=server, which says less.
 func BenchmarkPlan(b *testing.B) {
-	w := newWorld(b)
-	ns := w.namespace(b)
-	helm := w.helm(b, ns)
-	cluster := w.connect(b)
-	proxied, calls := w.counted(b, helm)
-	d := w.parts(b, ns, manyObjects, func(cfg *helmx.Config) { cfg.Kubernetes, cfg.Cluster = helmx.Kubernetes{}, cluster })
-	chart := writeChart(b, manyObjects)
-	requireDeployed(b, d, "first")
-	asked := sum(cluster.Calls())
-	var c comparison
+	d, c := newParts(b)
 	for b.Loop() {
 		c.ours(func() {
 			_, err := d.Plan(labtest.Context(b), stages.PlanRequest{Run: "plan"})
 			require.NoError(b, err)
 		})
-		c.theirs(func() { proxied.run(b, "upgrade", "parts", chart, "--dry-run=server") })
+		c.theirs(func() { c.helm.run(b, "upgrade", "parts", c.chart, "--dry-run=server") })
 	}
-	c.report(b, "helm")
-	b.ReportMetric(float64(sum(cluster.Calls())-asked)/float64(b.N), "fairlead-calls/op")
-	b.ReportMetric(float64(calls.Load())/float64(b.N), "helm-calls/op")
+	c.report(b)
 }
 
 // BenchmarkReleaseSet applies twenty releases that are there already, as one set
 // and as one helm command after the other.
 func BenchmarkReleaseSet(b *testing.B) {
 	const members = 20
-	w := newWorld(b)
-	ns := w.namespace(b)
-	helm := w.helm(b, ns)
-	cluster := w.connect(b)
-	proxied, calls := w.counted(b, helm)
-	chart := writeChart(b, map[string]string{"a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }}}\n"})
+	c := newHelmComparison(b, map[string]string{"a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Release.Name }}}\n"})
 	var cfg releaseset.Config
 	for i := range members {
 		name := fmt.Sprint("part-", i)
 		cfg.Members = append(cfg.Members, releaseset.Member{
-			Namespace: ns, Name: name, Unscanned: true,
+			Namespace: c.helm.namespace, Name: name, Unscanned: true,
 			Open: func(context.Context) (releaseset.Deployer, error) {
-				return helmx.New(helmx.Config{Chart: chart, Release: name, Namespace: ns, Unscanned: "a benchmark", Cluster: cluster})
+				return helmx.New(helmx.Config{Chart: c.chart, Release: name, Namespace: c.helm.namespace, Unscanned: "a benchmark", Cluster: c.cluster})
 			},
 		})
 	}
 	set, err := releaseset.New(cfg)
 	require.NoError(b, err)
-	asked := sum(cluster.Calls())
-	var c comparison
 	for i := 0; b.Loop(); i++ {
 		c.ours(func() {
 			_, err := set.Apply(labtest.Context(b), releaseset.ApplyRequest{Run: fmt.Sprint("run-", i)})
@@ -116,13 +87,21 @@ func BenchmarkReleaseSet(b *testing.B) {
 		})
 		c.theirs(func() {
 			for n := range members {
-				proxied.run(b, "upgrade", "--install", fmt.Sprint("part-", n), chart)
+				c.helm.run(b, "upgrade", "--install", fmt.Sprint("part-", n), c.chart)
 			}
 		})
 	}
-	c.report(b, "helm")
-	b.ReportMetric(float64(sum(cluster.Calls())-asked)/float64(b.N), "fairlead-calls/op")
-	b.ReportMetric(float64(calls.Load())/float64(b.N), "helm-calls/op")
+	c.report(b)
+}
+
+// newParts releases ten objects, to be released again by both sides.
+func newParts(b *testing.B) (*helmx.Deployer, *helmComparison) {
+	b.Helper()
+	c := newHelmComparison(b, manyObjects)
+	d := c.w.parts(b, c.helm.namespace, manyObjects, func(cfg *helmx.Config) { cfg.Kubernetes, cfg.Cluster = helmx.Kubernetes{}, c.cluster })
+	requireDeployed(b, d, "first")
+	c.asked = sum(c.cluster.Calls())
+	return d, c
 }
 
 // manyObjects are the templates of ten objects.
@@ -134,25 +113,43 @@ var manyObjects = func() map[string]string {
 	return out
 }()
 
-// counted returns a helm command that goes through a proxy, and what that counts.
-func (w *world) counted(b *testing.B, helm helmCommand) (helmCommand, *atomic.Int64) {
+// helmComparison is the library's connection and a helm command, both of which
+// release the same chart to the same namespace, and what they ask of the API server.
+type helmComparison struct {
+	comparison
+	w       *world
+	chart   string
+	cluster *helmx.Cluster
+	asked   int // before the comparison, of the cluster
+	helm    helmCommand
+	calls   atomic.Int64 // of the command
+}
+
+func newHelmComparison(b *testing.B, templates map[string]string) *helmComparison {
 	b.Helper()
+	w := newWorld(b)
+	c := &helmComparison{w: w, chart: writeChart(b, templates), cluster: w.connect(b), helm: w.helm(b, w.namespace(b))}
 	transport, err := rest.TransportFor(w.rest)
 	require.NoError(b, err)
 	host, err := url.Parse(w.rest.Host)
 	require.NoError(b, err)
-	var calls atomic.Int64
-	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
-		calls.Add(1)
+	server := httptest.NewServer(&httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
+		c.calls.Add(1)
 		r.SetURL(host)
-	}}
-	server := httptest.NewServer(proxy)
+	}})
 	b.Cleanup(server.Close)
 	config := filepath.Join(b.TempDir(), "kubeconfig")
 	text := fmt.Sprintf("apiVersion: v1\nkind: Config\ncurrent-context: x\nclusters: [{name: x, cluster: {server: %q}}]\ncontexts: [{name: x, context: {cluster: x, user: x}}]\nusers: [{name: x, user: {}}]\n", server.URL)
 	require.NoError(b, os.WriteFile(config, []byte(text), 0o600))
-	helm.kubeconfig = config
-	return helm, &calls
+	c.helm.kubeconfig = config
+	return c
+}
+
+func (c *helmComparison) report(b *testing.B) {
+	b.Helper()
+	c.comparison.report(b, "helm")
+	b.ReportMetric(float64(sum(c.cluster.Calls())-c.asked)/float64(b.N), "fairlead-calls/op")
+	b.ReportMetric(float64(c.calls.Load())/float64(b.N), "helm-calls/op")
 }
 
 func sum(calls map[helmx.Call]int) int {

@@ -25,11 +25,7 @@ type helmCommand struct{ path, kubeconfig, namespace, home string }
 
 func (w *world) helm(t testing.TB, namespace string) helmCommand {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join("..", "bin", "helm"))
-	require.NoError(t, err)
-	out, err := exec.CommandContext(labtest.Context(t), "go", "build", "-o", path, "helm.sh/helm/v3/cmd/helm").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return helmCommand{path, w.box.Kubeconfig, namespace, t.TempDir()}
+	return helmCommand{tool(t, ".", "helm", "helm.sh/helm/v3/cmd/helm"), w.box.Kubeconfig, namespace, t.TempDir()}
 }
 
 func (h helmCommand) command(ctx context.Context, args ...string) *exec.Cmd {

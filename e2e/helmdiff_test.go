@@ -1,9 +1,7 @@
 package e2e_test
 
 import (
-	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -26,15 +24,9 @@ type helmDiff struct {
 	path string
 }
 
-func (w *world) helmDiff(t *testing.T, namespace string) helmDiff {
+func (w *world) helmDiff(t testing.TB, namespace string) helmDiff {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join("..", "bin", "helm-diff"))
-	require.NoError(t, err)
-	build := exec.CommandContext(labtest.Context(t), "go", "build", "-o", path, "github.com/databus23/helm-diff/v3")
-	build.Dir, build.Env = filepath.Join("tools", "helmdiff"), append(os.Environ(), "GOWORK=off")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return helmDiff{w.helm(t, namespace), path}
+	return helmDiff{w.helm(t, namespace), tool(t, "tools/helmdiff", "helm-diff", "github.com/databus23/helm-diff/v3")}
 }
 
 // diffHeading is what helm-diff writes above the diff of an object.
@@ -43,15 +35,21 @@ var diffHeading = regexp.MustCompile(`(?m)^[^,\s]+, ([^,]+), (\w+) \([^)]*\) has
 // upgrade returns the objects that differ, as "Kind name", and all that it writes.
 func (h helmDiff) upgrade(t *testing.T, args ...string) (changed []string, text string) {
 	t.Helper()
-	cmd := exec.CommandContext(labtest.Context(t), h.path, append([]string{"upgrade", "parts", "--no-color"}, args...)...)
-	cmd.Env = append(h.command(labtest.Context(t)).Env, "HELM_BIN="+h.helmCommand.path, "HELM_NAMESPACE="+h.namespace, "KUBECONFIG="+h.kubeconfig)
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	for _, m := range diffHeading.FindAllStringSubmatch(string(out), -1) {
+	text = h.run(t, append([]string{"upgrade", "parts"}, args...)...)
+	for _, m := range diffHeading.FindAllStringSubmatch(text, -1) {
 		changed = append(changed, m[2]+" "+m[1])
 	}
 	slices.Sort(changed)
-	return changed, string(out)
+	return changed, text
+}
+
+func (h helmDiff) run(t testing.TB, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(labtest.Context(t), h.path, append(args, "--no-color")...)
+	cmd.Env = append(h.command(labtest.Context(t)).Env, "HELM_BIN="+h.helmCommand.path, "HELM_NAMESPACE="+h.namespace, "KUBECONFIG="+h.kubeconfig)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return string(out)
 }
 
 // TestHelmDiffSeesTheSame compares a plan with what helm-diff finds: of what was never

@@ -25,6 +25,24 @@ func build(ctx context.Context, t *testing.T, example string) string {
 	return program
 }
 
+// tool builds a command line, of the version that the module in the folder dir pins,
+// and returns its path. The go command notices when there is nothing to do; the first
+// time takes up to four minutes.
+func tool(t testing.TB, dir, name, pkg string) string {
+	t.Helper()
+	program, err := filepath.Abs(filepath.Join("..", "bin", name))
+	require.NoError(t, err)
+	t.Log("building", name)
+	cmd := exec.CommandContext(labtest.Context(t), "go", "build", "-o", program, pkg)
+	cmd.Dir = dir
+	if dir != "." {
+		cmd.Env = append(os.Environ(), "GOWORK=off")
+	}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return program
+}
+
 // TestQuickstartOnACluster runs the demonstration against a cluster and a
 // registry that exist.
 func TestQuickstartOnACluster(t *testing.T) {

@@ -56,7 +56,7 @@ type cosignKey struct {
 func newSignLab(t testing.TB) *signLab {
 	t.Helper()
 	l := &signLab{ctx: labtest.Context(t), home: t.TempDir()}
-	l.cosign = buildCosign(t)
+	l.cosign = tool(t, "tools", "cosign", "github.com/sigstore/cosign/v2/cmd/cosign")
 	server, err := registry.Serve(l.ctx, registry.Options{Dir: t.TempDir()})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, server.Close(context.Background())) })
@@ -70,21 +70,6 @@ func newSignLab(t testing.TB) *signLab {
 	require.NoError(t, err)
 	l.theirs = l.generate(t, "theirs")
 	return l
-}
-
-// buildCosign builds the command line from the module that pins its version. The
-// go command notices when there is nothing to do.
-func buildCosign(t testing.TB) string {
-	t.Helper()
-	path, err := filepath.Abs(filepath.Join("..", "bin", "cosign"))
-	require.NoError(t, err)
-	t.Log("building cosign (about 4 minutes the first time)")
-	build := exec.CommandContext(labtest.Context(t), "go", "build", "-o", path, "github.com/sigstore/cosign/v2/cmd/cosign")
-	build.Dir = "tools"
-	build.Env = append(os.Environ(), "GOWORK=off")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, string(out))
-	return path
 }
 
 // run runs cosign with a key in its environment and returns all it says.

@@ -108,7 +108,7 @@ func (w *world) deleteNamespace(t testing.TB, name string) {
 
 // delivery is the sample service's pipeline, with every part as it is in the
 // examples. A test changes what it is about before it calls pipeline.New.
-func (w *world) delivery(t *testing.T, namespace string) pipeline.Config {
+func (w *world) delivery(t testing.TB, namespace string) pipeline.Config {
 	t.Helper()
 	return pipeline.Config{
 		Name:      namespace,
@@ -123,7 +123,7 @@ func (w *world) delivery(t *testing.T, namespace string) pipeline.Config {
 	}
 }
 
-func (w *world) builder(t *testing.T, repository string) *buildkit.Builder {
+func (w *world) builder(t testing.TB, repository string) *buildkit.Builder {
 	t.Helper()
 	builder, err := buildkit.New(buildkit.Config{
 		Address:    w.box.BuildKit,
@@ -134,35 +134,35 @@ func (w *world) builder(t *testing.T, repository string) *buildkit.Builder {
 	return builder
 }
 
-func (w *world) scanner(t *testing.T) *trivy.Scanner {
+func (w *world) scanner(t testing.TB) *trivy.Scanner {
 	t.Helper()
 	scanner, err := trivy.New(trivy.Config{CacheDir: filepath.Join(t.TempDir(), "trivy"), Database: w.box.Database})
 	require.NoError(t, err)
 	return scanner
 }
 
-func vulnerabilityGate(t *testing.T) stages.Gate[stages.Report] {
+func vulnerabilityGate(t testing.TB) stages.Gate[stages.Report] {
 	t.Helper()
 	gate, err := scan.NewPolicy(scan.PolicyConfig{Threshold: stages.SeverityHigh, IgnoreUnfixed: true})
 	require.NoError(t, err)
 	return gate
 }
 
-func policyGate(t *testing.T) stages.Gate[stages.Plan] {
+func policyGate(t testing.TB) stages.Gate[stages.Plan] {
 	t.Helper()
 	gate, err := policy.New(policy.Config{Modules: []fs.FS{policy.Baseline()}})
 	require.NoError(t, err)
 	return gate
 }
 
-func (w *world) signer(t *testing.T, key *sign.PrivateKey) *sign.Signer {
+func (w *world) signer(t testing.TB, key *sign.PrivateKey) *sign.Signer {
 	t.Helper()
 	signer, err := sign.NewSigner(sign.SignerConfig{Key: key, Registry: w.images})
 	require.NoError(t, err)
 	return signer
 }
 
-func (w *world) deployer(t *testing.T, namespace string, access *rest.Config) *helmx.Deployer {
+func (w *world) deployer(t testing.TB, namespace string, access *rest.Config) *helmx.Deployer {
 	t.Helper()
 	deployer, err := helmx.New(helmx.Config{
 		Chart: chartDir, Release: release, Namespace: namespace, CreateNamespace: true,
@@ -173,7 +173,7 @@ func (w *world) deployer(t *testing.T, namespace string, access *rest.Config) *h
 	return deployer
 }
 
-func (w *world) verifiers(t *testing.T, access *rest.Config) []stages.Verifier {
+func (w *world) verifiers(t testing.TB, access *rest.Config) []stages.Verifier {
 	t.Helper()
 	ready, err := rollout.New(rollout.Config{REST: access, Timeout: rolloutTimeout})
 	require.NoError(t, err)
@@ -218,7 +218,7 @@ const (
 )
 
 // logEvents writes the steps of a run to the test's log.
-func logEvents(t *testing.T) pipeline.Observer {
+func logEvents(t testing.TB) pipeline.Observer {
 	return pipeline.ObserverFunc(func(e pipeline.Event) {
 		if e.Kind != pipeline.KindProgress {
 			t.Logf("%s %s %s %s %s", e.Stage, e.Kind, e.Elapsed.Round(10*time.Millisecond), e.Message, e.Error)
