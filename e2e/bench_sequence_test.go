@@ -24,7 +24,7 @@ import (
 // signature, holds a lock and is ready to roll back.
 func BenchmarkSequence(b *testing.B) {
 	w := newWorld(b)
-	s := newShell(b, w)
+	s := newCommandLines(b, w)
 	p, err := pipeline.New(w.delivery(b, w.namespace(b)))
 	require.NoError(b, err)
 	deliver := func(version string) {
@@ -43,8 +43,8 @@ func BenchmarkSequence(b *testing.B) {
 	c.report(b, "shell")
 }
 
-// shell is the sequence of commands.
-type shell struct {
+// commandLines are the sequence of commands.
+type commandLines struct {
 	w                                *world
 	repository, home                 string
 	buildctl, trivy, cosign, kubectl string
@@ -53,7 +53,7 @@ type shell struct {
 	key                              cosignKey
 }
 
-func newShell(b *testing.B, w *world) *shell {
+func newCommandLines(b *testing.B, w *world) *commandLines {
 	b.Helper()
 	if strings.HasPrefix(w.box.BuildKit, buildkit.DockerEngine("")) {
 		b.Skip("SKIPPED, NOTHING MEASURED: buildctl doesn't speak to Docker Engine's own BuildKit")
@@ -66,7 +66,7 @@ func newShell(b *testing.B, w *world) *shell {
 	key := cosignKey{password: "password"}
 	key.KeyPair, err = sign.GenerateKeyPair([]byte(key.password))
 	require.NoError(b, err)
-	return &shell{
+	return &commandLines{
 		w: w, repository: w.box.Registry + "/" + ns, home: b.TempDir(), key: key,
 		trivy:    strings.TrimSpace(string(path)),
 		buildctl: tool(b, "lab/buildkitd/program", "buildctl", "github.com/moby/buildkit/cmd/buildctl"),
@@ -78,7 +78,7 @@ func newShell(b *testing.B, w *world) *shell {
 
 // deliver is a Jenkinsfile's stages. Images go by digest where the commands take one:
 // that is not slower, and the sample chart demands it.
-func (s *shell) deliver(b *testing.B, version string) {
+func (s *commandLines) deliver(b *testing.B, version string) {
 	b.Helper()
 	s.run(b, nil, s.buildctl, "--addr", s.w.box.BuildKit, "build", "--frontend", "dockerfile.v0",
 		"--local", "context="+appDir, "--local", "dockerfile="+appDir, "--opt", "build-arg:VERSION="+version,
@@ -99,12 +99,12 @@ func (s *shell) deliver(b *testing.B, version string) {
 		"curl", "-fsS", "http://"+release+"."+s.helm.namespace+".svc/healthz/ready")
 }
 
-func (s *shell) kube(b *testing.B, args ...string) {
+func (s *commandLines) kube(b *testing.B, args ...string) {
 	b.Helper()
 	s.run(b, nil, s.kubectl, append([]string{"--kubeconfig", s.helm.kubeconfig, "--namespace", s.helm.namespace}, args...)...)
 }
 
-func (s *shell) run(b *testing.B, env []string, program string, args ...string) {
+func (s *commandLines) run(b *testing.B, env []string, program string, args ...string) {
 	b.Helper()
 	cmd := exec.CommandContext(labtest.Context(b), program, args...)
 	cmd.Env = append(env, "HOME="+s.home, "PATH="+os.Getenv("PATH"))
