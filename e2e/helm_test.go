@@ -50,10 +50,10 @@ type helmRevision struct {
 	Description string `json:"description"`
 }
 
-func (h helmCommand) history(t testing.TB) []helmRevision {
+func (h helmCommand) history(t testing.TB, release string) []helmRevision {
 	t.Helper()
 	var out []helmRevision
-	require.NoError(t, json.Unmarshal([]byte(h.run(t, "history", "parts", "-o", "json")), &out))
+	require.NoError(t, json.Unmarshal([]byte(h.run(t, "history", release, "-o", "json")), &out))
 	return out
 }
 
@@ -72,7 +72,7 @@ func TestHelmCommandTakesTurns(t *testing.T) {
 			requireDeployed(t, w.parts(t, ns, day, with), "run-1")
 			assert.Contains(t, helm.run(t, "list", "-q"), "parts")
 			assert.Contains(t, helm.run(t, "get", "manifest", "parts"), "sky: blue")
-			assert.Contains(t, helm.history(t)[0].Description, "run-1")
+			assert.Contains(t, helm.history(t, "parts")[0].Description, "run-1")
 
 			helm.run(t, "upgrade", "parts", writeChart(t, night))
 			assert.Equal(t, "black", sky())
@@ -96,7 +96,7 @@ func TestHelmCommandTakesTurns(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, stages.Restored, restored.Outcome, restored.Message)
 			assert.Equal(t, "black", sky())
-			history := helm.history(t)
+			history := helm.history(t, "parts")
 			assert.Equal(t, helmRevision{6, "deployed", `fairlead run "run-5": restored revision 4`}, history[len(history)-1])
 
 			helm.run(t, "uninstall", "parts")

@@ -90,19 +90,22 @@ func TestKilledProcessIsRecovered(t *testing.T) {
 	next, err := w.builder(t, ns).Build(labtest.Context(t), source("1.1.0"))
 	require.NoError(t, err)
 
-	for moment, when := range map[string]func(t *testing.T, events *bufio.Scanner){
-		"as the deploy starts": func(t *testing.T, events *bufio.Scanner) {
+	for moment, c := range map[string]struct {
+		when  func(t *testing.T, events *bufio.Scanner)
+		where string // in the run; empty if it may not have released anything
+	}{
+		"as the deploy starts": {when: func(t *testing.T, events *bufio.Scanner) {
 			requireEvent(t, events, pipeline.StageDeploy, pipeline.KindCheckpointed)
-		},
-		"as the release is pending": func(t *testing.T, events *bufio.Scanner) {
+		}},
+		"as the release is pending": {where: "deploy", when: func(t *testing.T, events *bufio.Scanner) {
 			pending := w.watchPending(t, ns)
 			defer pending.Stop()
 			requireEvent(t, events, pipeline.StageDeploy, pipeline.KindStageStarted)
 			<-pending.ResultChan()
-		},
-		"as the new pods start": func(t *testing.T, events *bufio.Scanner) {
+		}},
+		"as the new pods start": {where: "after deploy", when: func(t *testing.T, events *bufio.Scanner) {
 			requireEvent(t, events, pipeline.StageVerify, pipeline.KindStageStarted)
-		},
+		}},
 	} {
 		t.Run(moment, func(t *testing.T) {
 			v := victim{Kubeconfig: w.box.Kubeconfig, Namespace: ns, Journal: filepath.Join(t.TempDir(), "journal"), Image: next}
@@ -114,7 +117,7 @@ func TestKilledProcessIsRecovered(t *testing.T) {
 			stdout, err := cmd.StdoutPipe()
 			require.NoError(t, err)
 			require.NoError(t, cmd.Start())
-			when(t, bufio.NewScanner(stdout))
+			c.when(t, bufio.NewScanner(stdout))
 			require.NoError(t, cmd.Process.Kill())
 			require.ErrorContains(t, cmd.Wait(), "killed")
 			t.Logf("left behind: %v", w.revisions(t, ns))
@@ -130,6 +133,9 @@ func TestKilledProcessIsRecovered(t *testing.T) {
 			for _, status := range w.revisions(t, ns) {
 				assert.NotContains(t, status, "pending", "no revision may stay pending")
 			}
+			if c.where != "" {
+				assert.Contains(t, w.failures(t, ns), fmt.Sprintf("fairlead run %q: failed: %s: the process ended without a word; it may have been killed", recoveries[0].Run, c.where))
+			}
 			again, err := p.Recover(labtest.Context(t))
 			require.NoError(t, err)
 			assert.Empty(t, again, "there is nothing left to recover")
@@ -142,6 +148,18 @@ func TestKilledProcessIsRecovered(t *testing.T) {
 			w.requirePage(t, ns, "1.0.0")
 		})
 	}
+}
+
+// failures are what helm history says of the revisions that failed.
+func (w *world) failures(t *testing.T, namespace string) []string {
+	t.Helper()
+	var all []string
+	for _, r := range w.helm(t, namespace).history(t, release) {
+		if r.Status == "failed" {
+			all = append(all, r.Description)
+		}
+	}
+	return all
 }
 
 // requireEvent reads events until one is of the stage and kind.

@@ -71,6 +71,7 @@ spec:
 type account struct {
 	w         *world
 	namespace string
+	role      string // that was emitted
 	rest      *rest.Config
 	kube      kubernetes.Interface
 }
@@ -98,7 +99,7 @@ func (a *account) grant(t *testing.T, granted helmx.RBAC) {
 	manifests, err := granted.Manifests(a.namespace + "/cd-bot")
 	require.NoError(t, err)
 	require.Empty(t, granted.Cluster)
-	a.w.applyRBAC(t, a.namespace, manifests)
+	a.role = a.w.applyRBAC(t, a.namespace, manifests)
 	a.requireRights(t, rightsOf(granted.Namespaces[a.namespace], a.namespace), true)
 }
 
@@ -129,7 +130,7 @@ func (a *account) take(t *testing.T, granted helmx.RBAC, rule, verb int) []helmx
 	if len(left[rule].Verbs) == 0 {
 		left = slices.Delete(left, rule, rule+1)
 	}
-	roles, err := a.w.kube.RbacV1().Roles(a.namespace).List(labtest.Context(t), metav1.ListOptions{FieldSelector: "metadata.name=parts-deployer"})
+	roles, err := a.w.kube.RbacV1().Roles(a.namespace).List(labtest.Context(t), metav1.ListOptions{FieldSelector: "metadata.name=" + a.role})
 	require.NoError(t, err)
 	role := &roles.Items[0]
 	role.Rules = left
@@ -222,7 +223,10 @@ func TestRBAC(t *testing.T) {
 					require.NoError(t, err)
 					bot.grant(t, granted)
 					d := as(bot.rest, step.templates)
-					bot.requireEachRight(t, d, granted)
+					bot.requireEachRight(t, granted, func() error {
+						_, err := d.DeployUnscanned(ctx, helmx.UnscannedRequest{Run: "refused"})
+						return err
+					})
 
 					bot.grant(t, granted)
 					_, err = d.Plan(ctx, stages.PlanRequest{})
@@ -241,15 +245,15 @@ func TestRBAC(t *testing.T) {
 	}
 }
 
-// requireEachRight takes one right after the other, and requires that exactly it
-// is named, and that nothing is changed.
-func (a *account) requireEachRight(t *testing.T, d *helmx.Deployer, granted helmx.RBAC) {
+// requireEachRight takes one right after the other, and requires that deploy names
+// exactly it, and that nothing is changed.
+func (a *account) requireEachRight(t *testing.T, granted helmx.RBAC, deploy func() error) {
 	t.Helper()
 	before := a.w.versions(t, a.namespace)
 	for i, rule := range granted.Namespaces[a.namespace] {
 		for j, verb := range rule.Verbs {
 			gone := a.take(t, granted, i, j)
-			_, err := d.DeployUnscanned(labtest.Context(t), helmx.UnscannedRequest{Run: "refused"})
+			err := deploy()
 			var refused *helmx.PrivilegeError
 			require.ErrorAs(t, err, &refused, "%s of %v", verb, rule)
 			assert.True(t, stages.IsPermanent(err))

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -76,8 +75,7 @@ func TestReleaseSet(t *testing.T) {
 	}
 	assert.Equal(t, before, w.setState(t, ns), "all of it must be as before")
 	for name, why := range map[string]string{"web": "CrashLoopBackOff", "api": "another release of the set failed: verify " + ns + "/web"} {
-		var history []helmRevision
-		require.NoError(t, json.Unmarshal([]byte(w.helm(t, ns).run(t, "history", name, "-o", "json")), &history))
+		history := w.helm(t, ns).history(t, name)
 		assert.Equal(t, "failed", history[1].Status, name)
 		assert.Contains(t, history[1].Description, why, "helm history tells why %s was rolled back", name)
 	}

@@ -119,8 +119,8 @@ func TestUninstallWaitsForFinalizers(t *testing.T) {
 	_, err = w.parts(t, ns, chart).Uninstall(bound, "run-2")
 	require.ErrorIs(t, err, context.Canceled)
 	helm := w.helm(t, ns)
-	assert.Equal(t, "failed", helm.history(t)[0].Status)
-	assert.Contains(t, helm.history(t)[0].Description, `fairlead run "run-2": uninstalled in part`)
+	assert.Equal(t, "failed", helm.history(t, "parts")[0].Status)
+	assert.Contains(t, helm.history(t, "parts")[0].Description, `fairlead run "run-2": uninstalled in part`)
 
 	short := w.parts(t, ns, chart, func(cfg *helmx.Config) { cfg.Timeout = 2 * time.Second })
 	_, err = short.Uninstall(ctx, "run-3")

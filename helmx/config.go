@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,8 +76,13 @@ type Config struct {
 	Apply Apply
 	// Lock says how the release is kept to one operation at a time.
 	Lock LockConfig
+	// Rules are the other parts of the delivery that work on the cluster with the same
+	// account: verifiers, smoke tests, traffic routers, a canary's state. Their rules
+	// are part of what [Deployer.RequiredRBAC] returns, and of what a deployment is
+	// refused for the want of, before anything is changed.
+	Rules []RuleSource
 	// SkipPreflight leaves out the check, before anything is changed, whether the
-	// account has the rights that the deployment and its restore need. See
+	// account has the rights that the deployment, its restore and Rules need. See
 	// [Deployer.Preflight].
 	SkipPreflight bool
 	// HistoryMax is how many revisions are kept, at least 2; 0 means
@@ -131,6 +137,9 @@ func (c *Config) prepare() error {
 	}
 	if err := validateImageFields(c.ImageFields); err != nil {
 		problems = append(problems, err)
+	}
+	if slices.Contains(c.Rules, nil) {
+		refuse("Rules: one of them is nil")
 	}
 	if c.Cluster != nil && !c.Kubernetes.isZero() {
 		refuse("give Kubernetes or Cluster, not both")

@@ -45,6 +45,19 @@
 // [RefuseDangers] makes a gate of it, package diff shows it, and a deployment can be
 // bound to its digest: [stages.DeployRequest].
 //
+// # Rights
+//
+// [Deployer.RequiredRBAC] derives the least rules that an account needs, and
+// [RBAC.Manifests] writes them as a Role. With [Config.Rules] they cover the whole
+// delivery, because verifiers, smoke tests, routers and a canary's state say what
+// they need:
+//
+//	Rules: []helmx.RuleSource{ready, reachable, router, state},
+//
+// Before a deployment changes anything, the account is held to them, and a
+// [PrivilegeError] has the Role that is lacking. Deploy the two releases of a canary
+// with [RBAC.Union] of theirs.
+//
 // # Removal, and what is left of a failure
 //
 // [Deployer.Uninstall] removes a release with its delete hooks and waits until its

@@ -15,7 +15,8 @@ import (
 // RecordFailure writes into the record of the revision that run made why it failed,
 // in one line without secrets, and marks it as failed: helm history shows both, also
 // after the release was rolled back. A run whose revision is not the newest has
-// nothing to say. Of a first install nothing remains once it is undone.
+// nothing to say. Of a first install nothing remains in the cluster once it is undone,
+// its record included, as after helm's own: the run's error and journal tell.
 func (d *Deployer) RecordFailure(ctx context.Context, run string, cause error) error {
 	if run == "" || cause == nil {
 		return fmt.Errorf("%w: record why release %s failed: there is no run, or no cause", stages.ErrInvalid, d.name())

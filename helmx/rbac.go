@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -58,15 +57,10 @@ type RBACOptions struct {
 	Tests bool
 	// Uninstall covers [Deployer.Uninstall].
 	Uninstall bool
-	// Verify covers the watching of the rollout, and its diagnosis, by package
-	// rollout: the workloads of the chart, their pods with logs, and events.
-	Verify bool
-	// Smoke covers the smoke tests of package rollout/smoke that run in a pod. Its
-	// package comment tells what the others need.
-	Smoke bool
 }
 
-// RBAC is the least that an account needs for a deployment and its restore.
+// RBAC is the least that an account needs for a deployment and its restore, and for
+// the other parts of the delivery that [Config.Rules] names.
 type RBAC struct {
 	// Namespaces has the rules for each namespace. Names are given where requests
 	// are authorized by name, which creating and listing are not.
@@ -76,7 +70,38 @@ type RBAC struct {
 	// Notes say which of the rules deserve a look, and why they are there.
 	Notes []string
 
-	role string
+	role, clusterRole string
+}
+
+// Union returns rules for an account that does all of it, such as to deploy the
+// stable release and its canary. Role and ClusterRole are called as those of r.
+func (r RBAC) Union(others ...RBAC) RBAC {
+	rights, notes := map[string][]Right{}, []string(nil)
+	for _, one := range append([]RBAC{r}, others...) {
+		rights[""] = append(rights[""], rightsOf(one.Cluster, "")...)
+		for ns, rules := range one.Namespaces {
+			rights[ns] = append(rights[ns], rightsOf(rules, ns)...)
+		}
+		for _, note := range one.Notes {
+			if !slices.Contains(notes, note) {
+				notes = append(notes, note)
+			}
+		}
+	}
+	return newRBAC(rights, notes, r.role, r.clusterRole)
+}
+
+// newRBAC makes the fewest rules of rights by namespace.
+func newRBAC(rights map[string][]Right, notes []string, role, clusterRole string) RBAC {
+	out := RBAC{Namespaces: map[string][]rbacv1.PolicyRule{}, Notes: notes, role: role, clusterRole: clusterRole}
+	for ns, of := range rights {
+		if rules := policyRules(of); ns == "" {
+			out.Cluster = rules
+		} else {
+			out.Namespaces[ns] = rules
+		}
+	}
+	return out
 }
 
 // RequiredRBAC derives the rules from what would be deployed: the rendered objects
@@ -134,18 +159,8 @@ func (d *Deployer) rbac(n *needs) RBAC {
 		r.Namespace = ns
 		byNamespace[ns] = append(byNamespace[ns], r.Right)
 	}
-	out := RBAC{Namespaces: map[string][]rbacv1.PolicyRule{}, Notes: n.notes, role: d.cfg.Release + "-deployer"}
-	for _, ns := range slices.Sorted(maps.Keys(byNamespace)) {
-		if rules := policyRules(byNamespace[ns]); ns == "" {
-			out.Cluster = rules
-		} else {
-			out.Namespaces[ns] = rules
-		}
-	}
-	if len(out.Cluster) > 0 {
-		out.role = d.cfg.Namespace + "-" + out.role
-	}
-	return out
+	role := d.cfg.Release + "-deployer"
+	return newRBAC(byNamespace, n.notes, role, d.cfg.Namespace+"-"+role)
 }
 
 // sightings remembers which objects are asked for. Templates are the only ones to

@@ -8,7 +8,8 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// An administrator derives the rights of the account that is to deploy.
+// An administrator derives the rights of the account that is to deploy. With
+// Config.Rules they cover the verifiers, smoke tests and routers as well.
 func ExampleDeployer_RequiredRBAC() {
 	admin, err := helmx.New(helmx.Config{
 		Chart: "./chart", Release: "shop", Namespace: "prod",
@@ -25,7 +26,7 @@ func ExampleDeployer_RequiredRBAC() {
 		fmt.Println(err)
 		return
 	}
-	rules, err := admin.RequiredRBAC(context.Background(), stages.PlanRequest{Image: image}, helmx.RBACOptions{Verify: true})
+	rules, err := admin.RequiredRBAC(context.Background(), stages.PlanRequest{Image: image}, helmx.RBACOptions{})
 	if err != nil {
 		fmt.Println(err)
 		return

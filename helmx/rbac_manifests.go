@@ -39,8 +39,8 @@ func (r RBAC) Manifests(account string) ([]byte, error) {
 // roles returns roles with bindings, unless there is nobody to bind them to.
 func (r RBAC) roles(subjects []rbacv1.Subject) []any {
 	var out []any
-	ref := func(kind string) rbacv1.RoleRef {
-		return rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: r.role}
+	ref := func(kind, name string) rbacv1.RoleRef {
+		return rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: kind, Name: name}
 	}
 	typed := func(kind string) metav1.TypeMeta {
 		return metav1.TypeMeta{APIVersion: rbacv1.SchemeGroupVersion.String(), Kind: kind}
@@ -49,14 +49,14 @@ func (r RBAC) roles(subjects []rbacv1.Subject) []any {
 		meta := metav1.ObjectMeta{Namespace: ns, Name: r.role}
 		out = append(out, rbacv1.Role{TypeMeta: typed("Role"), ObjectMeta: meta, Rules: r.Namespaces[ns]})
 		if len(subjects) > 0 {
-			out = append(out, rbacv1.RoleBinding{TypeMeta: typed("RoleBinding"), ObjectMeta: meta, Subjects: subjects, RoleRef: ref("Role")})
+			out = append(out, rbacv1.RoleBinding{TypeMeta: typed("RoleBinding"), ObjectMeta: meta, Subjects: subjects, RoleRef: ref("Role", r.role)})
 		}
 	}
 	if len(r.Cluster) > 0 {
-		meta := metav1.ObjectMeta{Name: r.role}
+		meta := metav1.ObjectMeta{Name: r.clusterRole}
 		out = append(out, rbacv1.ClusterRole{TypeMeta: typed("ClusterRole"), ObjectMeta: meta, Rules: r.Cluster})
 		if len(subjects) > 0 {
-			out = append(out, rbacv1.ClusterRoleBinding{TypeMeta: typed("ClusterRoleBinding"), ObjectMeta: meta, Subjects: subjects, RoleRef: ref("ClusterRole")})
+			out = append(out, rbacv1.ClusterRoleBinding{TypeMeta: typed("ClusterRoleBinding"), ObjectMeta: meta, Subjects: subjects, RoleRef: ref("ClusterRole", r.clusterRole)})
 		}
 	}
 	return out
@@ -81,11 +81,7 @@ func grantText(user string, rights []Right) string {
 	for _, r := range rights {
 		byNamespace[r.Namespace] = append(byNamespace[r.Namespace], r)
 	}
-	grant := RBAC{role: "deployer-grant", Namespaces: map[string][]rbacv1.PolicyRule{}, Cluster: policyRules(byNamespace[""])}
-	delete(byNamespace, "")
-	for ns, rights := range byNamespace {
-		grant.Namespaces[ns] = policyRules(rights)
-	}
+	grant := newRBAC(byNamespace, nil, "deployer-grant", "deployer-grant")
 	var subjects []rbacv1.Subject
 	if account, ok := strings.CutPrefix(user, "system:serviceaccount:"); ok {
 		namespace, name, _ := strings.Cut(account, ":")

@@ -121,8 +121,7 @@ func (d *Deployer) needs(s *session, o *surveyed, options RBACOptions) (*needs, 
 	if err := s.escalationNeeds(n, granting, options.Once); err != nil {
 		return nil, err
 	}
-	rolloutNeeds(n, d.cfg.Namespace, o.rendered.objects, options)
-	return n, nil
+	return n, d.sourceNeeds(s, n, o.release)
 }
 
 // recordNeeds is for the Secrets that Helm keeps its revisions in.
@@ -299,39 +298,6 @@ func hookNeeds(n *needs, hooks []object) error {
 	return nil
 }
 
-// rolloutNeeds is for what package rollout sends, which can't be asked from here.
-// It lists and watches whole kinds.
-func rolloutNeeds(n *needs, namespace string, objects []object, options RBACOptions) {
-	if !options.Verify && !options.Smoke {
-		return
-	}
-	on := func(group, resource string) Right {
-		return Right{Group: group, Resource: resource, Namespace: namespace}
-	}
-	n.allow(on("", "pods"), "list", "watch")
-	n.allow(on("", "pods/log"), "get")
-	n.allow(on("", "events"), "list", "watch")
-	if options.Smoke {
-		n.allow(on("", "pods"), "create", "delete")
-	}
-	if !options.Verify {
-		return
-	}
-	watched := map[identity][]string{
-		{group: "apps", kind: "Deployment"}:  {"deployments", "replicasets"},
-		{group: "apps", kind: "StatefulSet"}: {"statefulsets"},
-		{group: "apps", kind: "DaemonSet"}:   {"daemonsets"},
-		{group: "batch", kind: "Job"}:        {"jobs"},
-	}
-	for _, o := range objects {
-		for _, resource := range watched[identity{group: o.gvk().Group, kind: o.id.Kind}] {
-			r := on(o.gvk().Group, resource)
-			r.Namespace = o.id.Namespace
-			n.allow(r, "list", "watch")
-		}
-	}
-}
-
 // surveyed is what a deployment starts from, and what it comes to.
 type surveyed struct {
 	history []*release.Release
@@ -341,6 +307,8 @@ type surveyed struct {
 	blind bool
 	// rendered is nil if the templates may not look up what they want to.
 	rendered *rendering
+	// release is what it will be, for others to look at.
+	release stages.Release
 	// denied are the refusals that were met on the way.
 	denied []*APIError
 }
@@ -381,8 +349,12 @@ func (d *Deployer) survey(s *session, img stages.Image) (*surveyed, error) {
 	}
 	last := newest(o.history)
 	o.install = last == nil || last.Info.Status == release.StatusUninstalled
-	if o.rendered, err = d.render(s, img, nextRevision(revisionOf(last), o.install), !o.install); err != nil && !o.deny(err) {
+	revision := nextRevision(revisionOf(last), o.install)
+	if o.rendered, err = d.render(s, img, revision, !o.install); err != nil && !o.deny(err) {
 		return nil, err
+	}
+	if o.rendered != nil {
+		o.release = stages.Release{Image: img, Name: d.cfg.Release, Namespace: d.cfg.Namespace, Revision: revision, Objects: ids(o.rendered.objects)}
 	}
 	return o, nil
 }

@@ -17,11 +17,11 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// Preflight checks whether the account has every right that the deployment and its
-// restore need, and returns a [PrivilegeError] if not. Deploy does the same first,
-// see [Config.SkipPreflight]. It changes nothing, and takes one request for each
-// namespace where the cluster's rules can be listed. An account that may not ask
-// about its own rights passes.
+// Preflight checks whether the account has every right that the deployment, its
+// restore and [Config.Rules] need, and returns a [PrivilegeError] if not. Deploy does
+// the same first, see [Config.SkipPreflight]. It changes nothing, and takes one
+// request for each namespace where the cluster's rules can be listed. An account that
+// may not ask about its own rights passes.
 func (d *Deployer) Preflight(ctx context.Context, req stages.PlanRequest) error {
 	err := d.checkImage(req.Image)
 	if err == nil {

@@ -173,26 +173,6 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
 	})
 }
 
-// TestExampleRBAC keeps the example what is derived from the sample's chart. Run
-// it with UPDATE_RBAC set in the environment to write it anew.
-func TestExampleRBAC(t *testing.T) {
-	cfg := digestConfig(newAPIServer(t, "shop"))
-	cfg.Chart, cfg.Release = "../examples/app/chart", "shop"
-	cfg.Values = helmx.Values{Overrides: []helmx.Override{helmx.Set("autoscaling.enabled=true,ingress.enabled=true")}}
-	got := requiredRBAC(t, cfg, helmx.RBACOptions{Verify: true, Smoke: true})
-	manifests, err := got.Manifests("shop/cd-bot")
-	require.NoError(t, err)
-	const header = "# What a delivery of the sample service needs, its rollout and its smoke test\n" +
-		"# included, as RequiredRBAC of package helmx derives it from the chart. Create the\n# namespace first.\n"
-	const file = "../examples/rbac/cd-bot.yaml"
-	if _, update := os.LookupEnv("UPDATE_RBAC"); update {
-		require.NoError(t, os.WriteFile(file, append([]byte(header), manifests...), 0o600))
-	}
-	example, err := os.ReadFile(file)
-	require.NoError(t, err)
-	assert.Equal(t, header+string(manifests), string(example))
-}
-
 // reviewer answers as an API server does that lets an account do what it may.
 type reviewer struct {
 	// rules are listed; may answers single questions. A nil one is refused.

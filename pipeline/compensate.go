@@ -49,22 +49,23 @@ const recordTime = 10 * time.Second
 
 // recordFailure has the deployer keep why the release failed, before a restore makes
 // another revision of it. That it can't changes no outcome.
-func (r *run) recordFailure(ctx context.Context, failed *Error) {
+func (r *run) recordFailure(ctx context.Context, subject string, cause error, within time.Duration) error {
 	recorder, ok := r.config.Deployer.(stages.FailureRecorder)
 	begun := r.deploy != noDeploy || slices.ContainsFunc(r.undo, func(u undoable) bool { return u.stage == StageDeploy })
 	if !ok || !begun {
-		return
+		return nil
 	}
-	s := step{name: StageDeploy, subject: failed.Subject, policy: Retry{Timeout: recordTime}}
+	s := step{name: StageDeploy, subject: subject, policy: Retry{Timeout: within}}
 	_, err := once(ctx, r, s, 1, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, recorder.RecordFailure(ctx, r.id, fmt.Errorf("%s: %w", failed.Stage, failed.Cause))
+		return struct{}{}, recorder.RecordFailure(ctx, r.id, cause)
 	})
-	e := Event{Stage: StageDeploy, Kind: KindFailureRecorded, Subject: failed.Subject}
+	e := Event{Stage: StageDeploy, Kind: KindFailureRecorded, Subject: subject}
 	if err != nil {
 		e.Kind, e.Error = KindFailureNotRecorded, err.Error()
-		r.later = append(r.later, fmt.Errorf("record why the release failed: %w", err))
+		err = fmt.Errorf("record why the release failed: %w", err)
 	}
 	r.emit(e)
+	return err
 }
 
 // restore takes back r.undo in reverse order, each once, whatever happens. ctx

@@ -45,6 +45,7 @@ func victim() {
 type disk struct{ folder, step string }
 
 func (d disk) cluster() string { return filepath.Join(d.folder, "cluster") }
+func (d disk) record() string  { return filepath.Join(d.folder, "record") }
 
 func (d disk) pipeline() (*pipeline.Pipeline, error) {
 	img, err := stages.ParseImage("registry.test/shop@sha256:" + strings.Repeat("a", 64))
@@ -82,6 +83,16 @@ func (d disk) Deploy(_ context.Context, req stages.DeployRequest) (stages.Releas
 	err := os.WriteFile(d.cluster(), []byte("v2"), 0o600)
 	d.at("deploy-whole")
 	return stages.Release{Image: req.Clearance.Image(), Namespace: "shop", Name: "shop"}, err
+}
+
+// RecordFailure adds a line to a file.
+func (d disk) RecordFailure(_ context.Context, _ string, cause error) error {
+	f, err := os.OpenFile(d.record(), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "%q\n", cause.Error())
+	return errors.Join(err, f.Close())
 }
 
 func (d disk) Checkpoint(context.Context, stages.CheckpointRequest) (stages.Checkpoint, error) {
@@ -147,22 +158,27 @@ func kill(t *testing.T, mode, step, folder string) {
 }
 
 func TestRecoverAfterKill(t *testing.T) {
+	const (
+		silent = `: the process ended without a word; it may have been killed"`
+		known  = `too many errors` // by the run itself
+	)
 	for _, tc := range []struct {
 		steps   []string // the first of a run, the others of recoveries
 		outcome pipeline.Outcome
+		record  string
 	}{
-		{[]string{"build"}, pipeline.OutcomeUntouched},
-		{[]string{"sign"}, pipeline.OutcomeUntouched},
-		{[]string{"checkpoint"}, pipeline.OutcomeUntouched},
-		{[]string{"deploy"}, pipeline.OutcomeRolledBack},
-		{[]string{"deploy-half"}, pipeline.OutcomeRolledBack},
-		{[]string{"deploy-whole"}, pipeline.OutcomeRolledBack},
-		{[]string{"verify"}, pipeline.OutcomeRolledBack},
-		{[]string{"release-gate"}, pipeline.OutcomeRolledBack},
-		{[]string{"restore"}, pipeline.OutcomeRolledBack},
-		{[]string{"restore-half"}, pipeline.OutcomeRolledBack},
-		{[]string{"restore-whole"}, pipeline.OutcomeRolledBack},
-		{[]string{"deploy-half", "restore", "restore-half", "restore-whole"}, pipeline.OutcomeRolledBack},
+		{[]string{"build"}, pipeline.OutcomeUntouched, ""},
+		{[]string{"sign"}, pipeline.OutcomeUntouched, ""},
+		{[]string{"checkpoint"}, pipeline.OutcomeUntouched, ""},
+		{[]string{"deploy"}, pipeline.OutcomeRolledBack, `"deploy` + silent},
+		{[]string{"deploy-half"}, pipeline.OutcomeRolledBack, `"deploy` + silent},
+		{[]string{"deploy-whole"}, pipeline.OutcomeRolledBack, `"deploy` + silent},
+		{[]string{"verify"}, pipeline.OutcomeRolledBack, `"after deploy` + silent},
+		{[]string{"release-gate"}, pipeline.OutcomeRolledBack, `"after deploy` + silent},
+		{[]string{"restore"}, pipeline.OutcomeRolledBack, known},
+		{[]string{"restore-half"}, pipeline.OutcomeRolledBack, known},
+		{[]string{"restore-whole"}, pipeline.OutcomeRolledBack, known},
+		{[]string{"deploy-half", "restore", "restore-half", "restore-whole"}, pipeline.OutcomeRolledBack, `"deploy` + silent},
 	} {
 		for _, before := range []string{"v1", ""} {
 			if before == "" && strings.Contains(strings.Join(tc.steps, " "), "restore-half") {
@@ -192,6 +208,14 @@ func TestRecoverAfterKill(t *testing.T) {
 					require.NoError(t, err)
 				}
 				assert.Equal(t, before, string(now))
+				record, err := os.ReadFile(d.record())
+				if tc.record == "" {
+					require.ErrorIs(t, err, fs.ErrNotExist)
+				} else {
+					require.NoError(t, err)
+				}
+				assert.Contains(t, string(record), tc.record)
+				assert.LessOrEqual(t, strings.Count(string(record), "\n"), 1, "once, by whoever knew it")
 
 				recovered, err = p.Recover(t.Context())
 				require.NoError(t, err)

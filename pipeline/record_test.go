@@ -76,3 +76,47 @@ func TestFailureIsRecordedBeforeTheRestore(t *testing.T) {
 		})
 	}
 }
+
+// TestRecoveryRecordsThatTheRunEndedSilently: a restore that goes well is no error,
+// whether or not that could be written down.
+func TestRecoveryRecordsThatTheRunEndedSilently(t *testing.T) {
+	for name, test := range map[string]struct {
+		journal string
+		fails   error
+		cause   string
+	}{
+		"in the deployment":     {journal: started + checkpointed, cause: "deploy: the process ended without a word; it may have been killed"},
+		"after it":              {journal: started + checkpointed + entry("done", "deploy", ""), cause: "after deploy: the process ended without a word; it may have been killed"},
+		"before it":             {journal: started + entry("starting", "sign", "")},
+		"in a restore":          {journal: started + checkpointed + entry("restoring", "deploy", "")},
+		"and can't be written":  {journal: started + checkpointed, fails: errors.New("disk full"), cause: "deploy: the process ended without a word; it may have been killed"},
+		"of what can't go back": {journal: started + entry("starting", "deploy", "") + entry("done", "deploy", ""), cause: "after deploy: the process ended without a word; it may have been killed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, seen := &recording{fake: newFake(t)}, &recorder{}
+			r.cluster = "half"
+			r.on["record"] = func(context.Context, int) error { return test.fails }
+			c := config(r.fake, seen)
+			c.Deployer = r
+			c.Journal, _ = journalOf(t, test.journal)
+			recovered, err := newPipeline(t, c).Recover(t.Context())
+			require.Len(t, recovered, 1)
+			if recovered[0].Outcome != pipeline.OutcomeLeft {
+				require.NoError(t, err)
+			}
+			if test.cause == "" {
+				require.NoError(t, r.cause)
+				return
+			}
+			require.EqualError(t, r.cause, test.cause)
+			kind := pipeline.KindFailureRecorded
+			if test.fails != nil {
+				kind = pipeline.KindFailureNotRecorded
+			}
+			assert.Len(t, seen.of(kind), 1)
+			if calls := r.Calls(); recovered[0].Outcome == pipeline.OutcomeRolledBack {
+				assert.Equal(t, []string{"record", "restore"}, calls)
+			}
+		})
+	}
+}

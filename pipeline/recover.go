@@ -26,7 +26,9 @@ type Recovery struct {
 // Recover finishes what killed processes left: it restores, in reverse order,
 // every checkpoint of each unfinished run that isn't known to be restored, and
 // closes the run in the journal. A run that was committed is left alone. With
-// nothing to do it returns nothing.
+// nothing to do it returns nothing. Before a restore, a [stages.FailureRecorder] is
+// told that the run ended without a word, and where; observers hear if that can't be
+// recorded, which is no error.
 //
 // It can be repeated, also after it was killed or cancelled itself. It refuses to
 // touch a run whose journal names a stage that this pipeline doesn't have or
@@ -72,9 +74,13 @@ func (p *Pipeline) recoverRun(ctx context.Context, log Log, h *history, undo []u
 	r := newRun(p.config, h.run, log)
 	r.undo, r.deploy = undo, h.deploy
 	r.emit(Event{Kind: KindRecoveryStarted, Message: fmt.Sprintf("%d checkpoints to restore", len(undo))})
+	if !h.restoring { // Otherwise its cause was known, and recorded.
+		// The lock of the dead is only free once they are seen to be.
+		_ = r.recordFailure(ctx, h.image.String(), h.cause(), p.config.RollbackTimeout)
+	}
 	restorations := r.restore(ctx)
 	outcome := outcomeOf(r.deploy, append(h.restorations, restorations...))
-	r.close(ctx, outcome, restorations, errors.New("the process ended in the middle of the run; recovered"))
+	r.close(ctx, outcome, restorations, h.cause())
 	recovery := Recovery{
 		Run: h.run, Started: h.started, Outcome: outcome, Restorations: restorations, Elapsed: time.Since(r.result.Started),
 	}
@@ -87,6 +93,9 @@ func (p *Pipeline) recoverRun(ctx context.Context, log Log, h *history, undo []u
 	r.bus.close(p.config.DrainTimeout)
 	return recovery, err
 }
+
+// errSilent is why an unfinished run failed, as far as anybody knows.
+var errSilent = errors.New("the process ended without a word; it may have been killed")
 
 // recoveryError is nil if the state before is back.
 func recoveryError(recovery Recovery, later []error) error {
@@ -151,6 +160,21 @@ type history struct {
 	checkpoints   []Entry // those not restored, in the order of their side effects
 	restorations  []Restoration
 	deploy        uncompensated
+	image         stages.Image // of the last side effect
+	last          Stage        // whose side effect that was
+	done          bool         // whether that had succeeded
+	restoring     bool         // whether a restore had begun
+}
+
+// cause is why the run failed if nothing else is known, with where the journal ends.
+func (h *history) cause() error {
+	switch {
+	case h.last == "":
+		return errSilent
+	case h.done:
+		return fmt.Errorf("after %s: %w", h.last, errSilent)
+	}
+	return fmt.Errorf("%s: %w", h.last, errSilent)
 }
 
 // replay reads a journal's entries into runs, in the order in which they began.
@@ -170,6 +194,9 @@ func replay(entries []Entry) []*history {
 }
 
 func (h *history) apply(e Entry) {
+	if e.Kind == EntryStarting || e.Kind == EntryCheckpointed || e.Kind == EntryDone {
+		h.image, h.last, h.done = e.Image, e.Stage, e.Kind == EntryDone
+	}
 	switch e.Kind {
 	case EntryStarting:
 		if e.Stage == StageDeploy {
@@ -182,8 +209,8 @@ func (h *history) apply(e Entry) {
 	case EntryCheckpointed:
 		h.checkpoints = append(h.checkpoints, e)
 	case EntryRestoring:
-		// After a commit whose append failed, and was there all the same.
-		h.finished = false
+		// Also after a commit whose append failed, and was there all the same.
+		h.finished, h.restoring = false, true
 	case EntryRestored:
 		for i, c := range h.checkpoints {
 			if c.Stage == e.Stage {

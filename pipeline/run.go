@@ -126,7 +126,9 @@ func (r *run) execute(ctx context.Context) error {
 	}
 	e.Pipeline, e.Run = r.config.Name, r.id
 	ctx = context.WithoutCancel(ctx)
-	r.recordFailure(ctx, e)
+	if err := r.recordFailure(ctx, e.Subject, fmt.Errorf("%s: %w", e.Stage, e.Cause), recordTime); err != nil {
+		r.later = append(r.later, err)
+	}
 	e.Restorations = r.restore(ctx)
 	e.Outcome = outcomeOf(r.deploy, e.Restorations)
 	r.close(ctx, e.Outcome, e.Restorations, e.Cause)

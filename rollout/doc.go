@@ -80,7 +80,8 @@
 // storageclasses, customresourcedefinitions, apiservices), such an object has to
 // exist, for which it needs get, and the verification says that more isn't known.
 // Objects that only have to exist are read by metadata, so that no Secret's
-// content is ever asked for.
+// content is ever asked for. [Verifier.RequiredRules] has all this as rules for a
+// Role.
 //
 // Smoke tests, which ask the release whether it works, are in package
 // [github.com/fairlead-dev/fairlead/rollout/smoke].

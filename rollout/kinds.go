@@ -22,33 +22,33 @@ var (
 
 	events = optional(newResource("events", func(c kubernetes.Interface, ns string) typedcorev1.EventInterface { return c.CoreV1().Events(ns) }))
 
-	deployments = newResource("deployments", func(c kubernetes.Interface, ns string) typedappsv1.DeploymentInterface {
+	deployments = newResource("deployments.apps", func(c kubernetes.Interface, ns string) typedappsv1.DeploymentInterface {
 		return c.AppsV1().Deployments(ns)
 	})
-	replicaSets = optional(newResource("replicasets", func(c kubernetes.Interface, ns string) typedappsv1.ReplicaSetInterface {
+	replicaSets = optional(newResource("replicasets.apps", func(c kubernetes.Interface, ns string) typedappsv1.ReplicaSetInterface {
 		return c.AppsV1().ReplicaSets(ns)
 	}))
 	replicationControllers = newResource("replicationcontrollers", func(c kubernetes.Interface, ns string) typedcorev1.ReplicationControllerInterface {
 		return c.CoreV1().ReplicationControllers(ns)
 	})
-	statefulSets = newResource("statefulsets", func(c kubernetes.Interface, ns string) typedappsv1.StatefulSetInterface {
+	statefulSets = newResource("statefulsets.apps", func(c kubernetes.Interface, ns string) typedappsv1.StatefulSetInterface {
 		return c.AppsV1().StatefulSets(ns)
 	})
-	daemonSets = newResource("daemonsets", func(c kubernetes.Interface, ns string) typedappsv1.DaemonSetInterface {
+	daemonSets = newResource("daemonsets.apps", func(c kubernetes.Interface, ns string) typedappsv1.DaemonSetInterface {
 		return c.AppsV1().DaemonSets(ns)
 	})
-	jobs = newResource("jobs", func(c kubernetes.Interface, ns string) typedbatchv1.JobInterface { return c.BatchV1().Jobs(ns) })
+	jobs = newResource("jobs.batch", func(c kubernetes.Interface, ns string) typedbatchv1.JobInterface { return c.BatchV1().Jobs(ns) })
 
-	cronJobs = optional(newResource("cronjobs", func(c kubernetes.Interface, ns string) typedbatchv1.CronJobInterface { return c.BatchV1().CronJobs(ns) }))
+	cronJobs = optional(newResource("cronjobs.batch", func(c kubernetes.Interface, ns string) typedbatchv1.CronJobInterface { return c.BatchV1().CronJobs(ns) }))
 	services = optional(newResource("services", func(c kubernetes.Interface, ns string) typedcorev1.ServiceInterface { return c.CoreV1().Services(ns) }))
 
-	ingresses = optional(newResource("ingresses", func(c kubernetes.Interface, ns string) typednetworkingv1.IngressInterface {
+	ingresses = optional(newResource("ingresses.networking.k8s.io", func(c kubernetes.Interface, ns string) typednetworkingv1.IngressInterface {
 		return c.NetworkingV1().Ingresses(ns)
 	}))
 	claims = optional(newResource("persistentvolumeclaims", func(c kubernetes.Interface, ns string) typedcorev1.PersistentVolumeClaimInterface {
 		return c.CoreV1().PersistentVolumeClaims(ns)
 	}))
-	storageClasses = optional(clusterScoped(newResource("storageclasses", func(c kubernetes.Interface, _ string) typedstoragev1.StorageClassInterface {
+	storageClasses = optional(clusterScoped(newResource("storageclasses.storage.k8s.io", func(c kubernetes.Interface, _ string) typedstoragev1.StorageClassInterface {
 		return c.StorageV1().StorageClasses()
 	})))
 

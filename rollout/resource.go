@@ -15,7 +15,7 @@ import (
 
 // resource is one kind of object that a verification watches.
 type resource struct {
-	name          string // as in a Role: "pods", or "widgets.example.com"
+	name          string // with its API group, if any: "pods", or "deployments.apps"
 	optional      bool   // the verdict can do without it
 	clusterScoped bool
 	untyped       bool

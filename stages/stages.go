@@ -78,7 +78,8 @@ type Uninstaller interface {
 
 // FailureRecorder is the optional ability of a [Deployer] to keep, with a release
 // that it made, why the release failed, so that whoever looks at the release's
-// history finds the cause. The engine calls it after a failure and before Restore.
+// history finds the cause. The engine calls it after a failure and before Restore;
+// of a run whose process was killed, in the recovery.
 type FailureRecorder interface {
 	// RecordFailure changes nothing but the record. A run that has released nothing
 	// is no error.

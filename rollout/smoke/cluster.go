@@ -91,34 +91,45 @@ func (c cluster) log(ctx context.Context, namespace, pod string, options *corev1
 	return string(text), nil
 }
 
-// owner returns a reference to the first workload of the release that is in
-// namespace and may be read: what it owns is deleted with it.
-func (c cluster) owner(ctx context.Context, rel stages.Release, namespace string) []metav1.OwnerReference {
+// workloads are the kinds of group apps that can own what a test makes, with their
+// resources.
+var workloads = map[string]string{"Deployment": "deployments.apps", "StatefulSet": "statefulsets.apps", "DaemonSet": "daemonsets.apps"}
+
+// firstWorkload returns the first workload of the release that is in namespace. One
+// in another would have what it owns deleted at once.
+func firstWorkload(rel stages.Release, namespace string) (o stages.Object, found bool) {
 	if namespace != rel.Namespace {
-		return nil // an owner in another namespace would have it deleted at once
+		return o, false
 	}
 	for _, o := range rel.Objects {
-		if o.APIVersion != "apps/v1" || o.Namespace != "" && o.Namespace != namespace {
-			continue
+		if o.APIVersion == "apps/v1" && workloads[o.Kind] != "" && (o.Namespace == "" || o.Namespace == namespace) {
+			return o, true
 		}
-		var found metav1.Object
-		var err error
-		switch o.Kind {
-		case "Deployment":
-			found, err = c.client.AppsV1().Deployments(namespace).Get(ctx, o.Name, metav1.GetOptions{})
-		case "StatefulSet":
-			found, err = c.client.AppsV1().StatefulSets(namespace).Get(ctx, o.Name, metav1.GetOptions{})
-		case "DaemonSet":
-			found, err = c.client.AppsV1().DaemonSets(namespace).Get(ctx, o.Name, metav1.GetOptions{})
-		default:
-			continue
-		}
-		if err != nil || found.GetDeletionTimestamp() != nil {
-			return nil // the other precautions have to do
-		}
-		return []metav1.OwnerReference{{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: found.GetUID()}}
 	}
-	return nil
+	return o, false
+}
+
+// owner returns a reference to the release's first workload, if it may be read:
+// what it owns is deleted with it.
+func (c cluster) owner(ctx context.Context, rel stages.Release, namespace string) []metav1.OwnerReference {
+	o, found := firstWorkload(rel, namespace)
+	if !found {
+		return nil
+	}
+	var live metav1.Object
+	var err error
+	switch o.Kind {
+	case "Deployment":
+		live, err = c.client.AppsV1().Deployments(namespace).Get(ctx, o.Name, metav1.GetOptions{})
+	case "StatefulSet":
+		live, err = c.client.AppsV1().StatefulSets(namespace).Get(ctx, o.Name, metav1.GetOptions{})
+	default:
+		live, err = c.client.AppsV1().DaemonSets(namespace).Get(ctx, o.Name, metav1.GetOptions{})
+	}
+	if err != nil || live.GetDeletionTimestamp() != nil {
+		return nil // the other precautions have to do
+	}
+	return []metav1.OwnerReference{{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: live.GetUID()}}
 }
 
 // thing is a pod or a job that a test made.

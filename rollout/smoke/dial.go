@@ -102,7 +102,7 @@ func (d *dialTest) connect() (err error) {
 }
 
 func (d *dialTest) test() *Test {
-	return &Test{name: "smoke test by port-forward", timeout: d.Timeout, run: d.run, close: d.cluster.close}
+	return &Test{name: "smoke test by port-forward", timeout: d.Timeout, run: d.run, rules: d.rules, close: d.cluster.close}
 }
 
 // prepareDial checks and completes everything but the connection.

@@ -51,5 +51,6 @@
 //
 // All in the namespace where the test runs. With list and watch on events, the
 // diagnosis of pods and jobs is better; with get on the release's first workload,
-// it owns them. Whoever is refused is told the verb.
+// it owns them. Whoever is refused is told the verb. [Test.RequiredRules] has this as
+// rules for a Role.
 package smoke

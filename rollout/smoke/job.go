@@ -106,7 +106,7 @@ func NewJob(config JobConfig) (*Test, error) {
 }
 
 func (j *jobTest) test() *Test {
-	return &Test{name: "smoke test by a job", timeout: j.Timeout + evidenceTime, run: j.run}
+	return &Test{name: "smoke test by a job", timeout: j.Timeout + evidenceTime, run: j.run, rules: j.rules}
 }
 
 // newJobTest checks and completes everything but the connection.

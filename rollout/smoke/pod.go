@@ -121,7 +121,7 @@ func NewPod(config PodConfig) (*Test, error) {
 }
 
 func (p *podTest) test() *Test {
-	return &Test{name: "smoke test by a pod", timeout: p.Timeout + evidenceTime, run: p.run}
+	return &Test{name: "smoke test by a pod", timeout: p.Timeout + evidenceTime, run: p.run, rules: p.rules}
 }
 
 // evidenceTime is for reading logs after the verdict on the pod.

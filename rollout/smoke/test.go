@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	rbacv1 "k8s.io/api/rbac/v1"
+
 	"github.com/fairlead-dev/fairlead/rollout"
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -25,7 +27,9 @@ type Test struct {
 	timeout time.Duration
 	once    bool
 	// run does the test within timeout. Its errors say nothing of the release.
-	run   func(ctx context.Context, rel stages.Release) (stages.Check, error)
+	run func(ctx context.Context, rel stages.Release) (stages.Check, error)
+	// rules are what the test needs; nil for nothing of the cluster.
+	rules func(rel stages.Release) (map[string][]rbacv1.PolicyRule, error)
 	close func()
 }
 

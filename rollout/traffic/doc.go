@@ -58,6 +58,13 @@
 // traffic to the stable release a little earlier than the promotion would have.
 // With helmx's server-side apply, allow it to take fields over from that manager.
 //
+// # What each may need
+//
+// Routers and [ConfigMap] say which verbs they need, and have them as rules for a
+// Role, as package rollout's verifiers and smoke tests do: see RequiredRules. Give
+// them to helmx's Config.Rules of both releases, beside the verifiers: it adds them
+// to the Role that it writes, and refuses to begin where one is missing.
+//
 // # What it never does
 //
 //   - It never takes missing data, an error or a time-out of a gate for a pass.

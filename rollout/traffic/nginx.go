@@ -34,8 +34,8 @@ type NGINXConfig struct {
 
 // NGINX is a [Router] by the canary annotations of ingress-nginx: a second
 // Ingress with the hosts and paths of the stable one takes a share of its
-// requests. It needs the verbs get, list, create, patch and delete on ingresses.
-// Weights are exact.
+// requests. It needs the verbs list, create, patch and delete on ingresses. Weights
+// are exact.
 //
 // The controller does not say when it has taken a weight over, so a split counts
 // as settled when it is stored. It follows within a second or two; have

@@ -53,13 +53,13 @@ func dynamicClient(config *rest.Config) (dynamic.Interface, error) {
 
 // kind is one kind of object in one namespace.
 type kind struct {
-	api       dynamic.ResourceInterface
-	namespace string
-	gvk       schema.GroupVersionKind
+	api                 dynamic.ResourceInterface
+	namespace, resource string
+	gvk                 schema.GroupVersionKind
 }
 
 func newKind(client dynamic.Interface, namespace string, gvk schema.GroupVersionKind, resource string) kind {
-	return kind{client.Resource(gvk.GroupVersion().WithResource(resource)).Namespace(namespace), namespace, gvk}
+	return kind{client.Resource(gvk.GroupVersion().WithResource(resource)).Namespace(namespace), namespace, resource, gvk}
 }
 
 func (k kind) object(name string) stages.Object {
