@@ -56,8 +56,9 @@ type Config struct {
 	// container. Default 20 lines and 8 KiB.
 	LogLines int
 	LogBytes int
-	// EvidenceTimeout bounds the collection of logs and events after the verdict.
-	// Default 3 seconds.
+	// EvidenceTimeout bounds the collection of logs and events after the verdict, so
+	// that no slow node holds it up; the evidence says what is missing. Default 750
+	// milliseconds.
 	EvidenceTimeout time.Duration
 	// Redact masks secrets in log lines, events and messages. It is called after
 	// [Redact] and must be safe for concurrent use.
@@ -70,7 +71,7 @@ const (
 	DefaultSettle          = 5 * time.Second
 	DefaultLogLines        = 20
 	DefaultLogBytes        = 8 << 10
-	DefaultEvidenceTimeout = 3 * time.Second
+	DefaultEvidenceTimeout = 750 * time.Millisecond
 
 	defaultQPS   = 50
 	defaultBurst = 100
