@@ -39,7 +39,7 @@ func (in *inspector) job(o stages.Object, now time.Time) assessment {
 		}
 	}
 	succeeded, all := a.ready, ownedBy[*corev1.Pod](in.world, pods.name, job.UID)
-	in.refusals(&a, owner, len(all))
+	in.refusals(&a, o.Kind, job, all)
 	in.revision(&a, all, false, now)
 	a.ready = succeeded
 	if a.done && a.proven == 0 {
