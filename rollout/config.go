@@ -45,6 +45,11 @@ type Config struct {
 	// IngressAddress requires every Ingress to have been given an address. By
 	// default one only has to exist: many controllers never write an address.
 	IngressAddress bool
+	// CronRuns waits for each CronJob that isn't suspended until a run of its current
+	// template has completed, and fails if one fails. It is for schedules shorter than
+	// Timeout. By default a CronJob has to exist and to name the image, and what its
+	// runs do is no part of the rollout: the next one may be days away.
+	CronRuns bool
 	// AllowUnavailable accepts a workload as rolled out while as many of its pods
 	// are missing as its own maxUnavailable permits, but not all of them: one
 	// broken node then doesn't fail a DaemonSet. By default every pod must be ready.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -52,7 +53,8 @@ type inspector struct {
 	spare  bool // as many pods may be missing as the workload itself allows
 	// ready remembers when a pod was first seen ready, by pod and restarts.
 	ready map[readyKey]time.Time
-	// history are the pods that had failed before the first look.
+	// history are the pods that had failed, and the jobs that had ended, before the
+	// first look.
 	history map[types.UID]bool
 	// unwells remembers when a liveness probe was first seen to fail, by pod and
 	// restarts.
@@ -120,8 +122,8 @@ func (in *inspector) inspect(pod *corev1.Pod, crashes bool, now time.Time) look 
 	return l
 }
 
-// remember notes which pods had failed, and which containers had been restarted,
-// before the first look: that says nothing about this rollout. It goes by all pods
+// remember notes which pods had failed, which jobs had ended and which containers had
+// been restarted before the first look: that says nothing about this rollout. It goes by all pods
 // there are, for whose they are may only be seen later.
 func (in *inspector) remember() {
 	for _, m := range in.world.feedsOf(pods.name) {
@@ -138,6 +140,15 @@ func (in *inspector) remember() {
 			}
 			if pod.Status.Phase == corev1.PodFailed && metav1.GetControllerOf(pod) != nil {
 				in.history[pod.UID] = true
+			}
+		}
+		m.mu.RUnlock()
+	}
+	for _, m := range in.world.feedsOf(jobs.name) {
+		m.mu.RLock()
+		for _, o := range m.objects {
+			if job, ok := o.(*batchv1.Job); ok && isOver(job) {
+				in.history[job.UID] = true
 			}
 		}
 		m.mu.RUnlock()
