@@ -321,7 +321,7 @@ func (m *matrix) notUp(ctx context.Context, t *testing.T, w *workload, ns string
 // config is the verifier's configuration for a cell: the default rules, with less
 // patience for faults.
 func (c cell) config() rollout.Config {
-	cfg := rollout.Config{Timeout: time.Minute, Settle: 3 * time.Second, Rules: map[rollout.Cause]rollout.Rule{}}
+	cfg := rollout.Config{Timeout: time.Minute, Rules: map[rollout.Cause]rollout.Rule{}}
 	if c.kind == kindCronJob { // whose next run is up to a minute away
 		cfg.CronRuns, cfg.Timeout = true, 2*time.Minute
 	}

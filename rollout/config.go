@@ -21,9 +21,10 @@ type Config struct {
 	Cluster *Cluster
 	// Timeout bounds a verification. Default 5 minutes.
 	Timeout time.Duration
-	// Settle is how long a pod without a readiness probe must have run until it
-	// counts as ready: without one, Kubernetes calls it ready when the process has
-	// been started. Default 5 seconds, none if negative.
+	// Settle is how long a pod must have run without a restart until it counts as
+	// ready, if one of its containers or sidecars has no readiness probe: without one,
+	// Kubernetes calls it ready when the process has been started. Default 5 seconds,
+	// none if negative.
 	Settle time.Duration
 	// Rules override how causes are treated; see [DefaultRule].
 	Rules map[Cause]Rule

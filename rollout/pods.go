@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -213,7 +214,7 @@ func (in *inspector) settled(pod *corev1.Pod, now time.Time) time.Time {
 	}
 	key := readyKey{pod: string(pod.UID)}
 	started := time.Time{}
-	for _, s := range pod.Status.ContainerStatuses {
+	for _, s := range allStatuses(pod) { // sidecars are among the init containers
 		key.restarts += s.RestartCount
 		if s.State.Running != nil && s.State.Running.StartedAt.After(started) {
 			started = s.State.Running.StartedAt.Time
@@ -234,13 +235,15 @@ func (in *inspector) settled(pod *corev1.Pod, now time.Time) time.Time {
 	return time.Time{}
 }
 
+// probed reports whether all that keeps running in a pod has a readiness probe.
 func probed(pod *corev1.Pod) bool {
-	for _, c := range pod.Spec.Containers {
-		if c.ReadinessProbe == nil {
-			return false
-		}
-	}
-	return len(pod.Spec.Containers) > 0
+	unprobed := func(c corev1.Container) bool { return c.ReadinessProbe == nil }
+	return len(pod.Spec.Containers) > 0 && !slices.ContainsFunc(pod.Spec.Containers, unprobed) &&
+		!slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return isSidecar(c) && unprobed(c) })
+}
+
+func isSidecar(c corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
 // images compares what the containers run with the image released.
@@ -288,7 +291,7 @@ func roleOf(pod *corev1.Pod, i int, name string) string {
 		return "container"
 	}
 	for _, c := range pod.Spec.InitContainers {
-		if c.Name == name && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+		if c.Name == name && isSidecar(c) {
 			return "sidecar"
 		}
 	}

@@ -308,6 +308,35 @@ func TestSettleCatchesACrashThatReadinessHides(t *testing.T) {
 	})
 }
 
+// A sidecar that was restarted has to prove itself anew, as any container.
+func TestSettleWaitsForSidecars(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, old, updated, _, _ := upgrade()
+		proxy := corev1.Container{Name: "proxy", Image: "proxy:1", RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}
+		for _, template := range []*corev1.PodTemplateSpec{&d.Spec.Template, &updated.Spec.Template} {
+			template.Spec.InitContainers = []corev1.Container{proxy}
+		}
+		pod := podOf(updated, "ReplicaSet", "shop-2-x", d.Spec.Template)
+		sidecar := func(restarts int32) func(*corev1.Pod) {
+			return func(p *corev1.Pod) {
+				ready(pinnedTo(digestA))(p)
+				p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "proxy", RestartCount: restarts,
+					State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}}}
+			}
+		}
+		l := newLab(t, complete(d), old, updated, as(pod, sidecar(0)))
+		r := l.start(t.Context(), release(t))
+		time.Sleep(DefaultSettle - time.Second)
+		require.False(t, r.over(), "only the program has a readiness probe")
+		l.put(as(pod, sidecar(1)))
+		time.Sleep(DefaultSettle - time.Second)
+		require.False(t, r.over(), "the sidecar was restarted meanwhile")
+		<-r.done
+		require.NoError(t, r.err)
+		assert.Equal(t, 2*DefaultSettle-time.Second, r.elapsed)
+	})
+}
+
 func TestSettleEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, old, updated, _, _ := upgrade()
