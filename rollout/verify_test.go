@@ -308,6 +308,32 @@ func TestSettleCatchesACrashThatReadinessHides(t *testing.T) {
 	})
 }
 
+func TestAnEventIsSoonerThanTheStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, old, updated, _, newPod := upgrade()
+		l := newLab(t, complete(d), old, updated, newPod)
+		r := l.start(t.Context(), release(t))
+		time.Sleep(time.Minute) // the event before is about an earlier run
+		before := about(newPod, "app", "BackOff", "Back-off restarting failed container app in pod shop-2-x")
+		time.Sleep(time.Second)
+		well := as(newPod, ready(pinnedTo(digestA)))
+		time.Sleep(time.Second)
+		failed := about(newPod, "app", "BackOff", "Back-off restarting failed container app in pod shop-2-x again")
+		l.put(before, failed, well)
+		require.False(t, r.over(), "the status is behind")
+		l.put(as(newPod, crashed(1, "Error", 1)))
+		assert.Equal(t, Crash, r.failure(t).Cause)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		d, old, updated, _, newPod := upgrade()
+		before := about(newPod, "app", "BackOff", "Back-off restarting failed container app in pod shop-2-x")
+		time.Sleep(time.Second)
+		r := newLab(t, complete(d), old, updated, before, as(newPod, ready(pinnedTo(digestA)))).start(t.Context(), release(t))
+		require.True(t, r.over(), "it was restarted since")
+		require.NoError(t, r.err)
+	})
+}
+
 // A sidecar that was restarted has to prove itself anew, as any container.
 func TestSettleWaitsForSidecars(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
