@@ -105,7 +105,7 @@ func programFaults() []fault {
 		{name: "startup probe kills", kinds: restarting, cause: rollout.StartupKilled, field: app + ".startupProbe.exec.command", broken: func(_ *matrix, w *workload) {
 			w.app().StartupProbe = execProbe(2, "test", "-f", "/never")
 		}},
-		{name: "never ready", kinds: restarting, cause: rollout.TimedOut, pending: rollout.NotReady, field: app + ".readinessProbe.exec.command", timeout: 12 * time.Second,
+		{name: "never ready", kinds: restarting, cause: rollout.TimedOut, pending: rollout.NotReady, field: app + ".readinessProbe.exec.command", timeout: 20 * time.Second,
 			broken: func(_ *matrix, w *workload) { w.app().ReadinessProbe = execProbe(1, "test", "-f", "/never") }},
 		{name: "postStart hook fails", kinds: restarting, cause: rollout.HookFailed, field: app + ".lifecycle.postStart", broken: func(_ *matrix, w *workload) {
 			w.app().Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"false"}}}}

@@ -135,7 +135,7 @@ Written by TestFaultMatrix: %d rollouts on a kind cluster in %s, %d at once on %
 helm command. "After the fact" is the time from when somebody else's watch of the API server has shown what decides, or the
 verifier was asked if that was later. It has decided after the first time, and returned its verdict, with the logs and events
 that it could collect, after the second. What decides is a rule: the second crash, or a missing ConfigMap for as long as the
-rule says; here no rule is longer than %s. The other tools had %s from when the object was applied; "said nothing" means that they
+rule says; here no rule is longer than %s, and that for a quota stands still while old pods leave. The other tools had %s from when the object was applied; "said nothing" means that they
 still waited then, "failed, +N s" is after the same fact, and "-" that they were not asked or have no opinion on the kind.
 kubectl's and kstatus' are their own computations (k8s.io/kubectl/pkg/polymorphichelpers, github.com/fluxcd/cli-utils), run on
 every change of the object. A "ready" of theirs beside a fault is what they said of a rollout that was failing.
