@@ -61,7 +61,7 @@ e2e: setup ## End-to-end tests on a real kind cluster
 
 .PHONY: matrix
 matrix: setup ## Every cell of the fault matrix on a kind cluster, into e2e/MATRIX.md
-	@go test -vet=off -count=1 -timeout 60m -run TestFaultMatrix ./e2e -matrix.all -matrix.update
+	@go test -vet=off -count=1 -timeout 90m -run TestFaultMatrix ./e2e -matrix.all -matrix.update
 
 .PHONY: bench
 bench: setup ## Benchmarks beside the command-line tools

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -18,8 +19,12 @@ import (
 func admissionFaults() []fault {
 	unchanged := func(_ *matrix, w *workload) { w.app().Env = []corev1.EnvVar{{Name: "VERSION", Value: "2"}} }
 	return []fault{
-		{name: "quota", kinds: controlled, cause: rollout.QuotaExceeded, broken: unchanged, around: quota},
-		{name: "LimitRange", kinds: controlled, cause: rollout.LimitRange, field: app + ".resources", around: limitRange, broken: func(_ *matrix, w *workload) {
+		{name: "quota", kinds: slices.Concat(controlled, derived), cause: rollout.QuotaExceeded, broken: unchanged, around: quota(corev1.ResourcePods, "0")},
+		{name: "quota on cpu", kinds: controlled, cause: rollout.QuotaExceeded, field: app + ".resources.requests.cpu", around: quota(corev1.ResourceRequestsCPU, "50m"), broken: func(_ *matrix, w *workload) {
+			w.app().Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m")}
+		}},
+		{name: "quota wants a limit", kinds: controlled, cause: rollout.QuotaExceeded, field: app + ".resources.limits.memory", broken: unchanged, around: quota(corev1.ResourceLimitsMemory, "1Gi")},
+		{name: "LimitRange", kinds: controlled, cause: rollout.LimitRange, field: app + ".resources.limits.memory", around: limitRange, broken: func(_ *matrix, w *workload) {
 			w.app().Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")}
 		}},
 		{name: "Pod Security", kinds: controlled, cause: rollout.PodSecurity, field: app + ".securityContext.allowPrivilegeEscalation", broken: unchanged, around: func(ctx context.Context, m *matrix, namespace string) error {
@@ -27,7 +32,8 @@ func admissionFaults() []fault {
 			return err
 		}},
 		{name: "admission webhook is down", kinds: controlled, cause: rollout.WebhookFailed, broken: unchanged, around: brokenWebhook},
-		{name: "ValidatingAdmissionPolicy", kinds: controlled, cause: rollout.PolicyDenied, broken: unchanged, around: admissionPolicy},
+		{name: "admission webhook denies", kinds: controlled, cause: rollout.AdmissionDenied, field: app + ".image", broken: unchanged, around: webhook("deny")},
+		{name: "ValidatingAdmissionPolicy", kinds: controlled, cause: rollout.PolicyDenied, field: "/spec.template.metadata.annotations", broken: unchanged, around: admissionPolicy},
 		{name: "no such ServiceAccount", kinds: controlled, cause: rollout.NoServiceAccount, field: "serviceAccountName", broken: func(_ *matrix, w *workload) {
 			w.pod.ServiceAccountName = "nobody"
 		}},
@@ -40,15 +46,16 @@ func admissionFaults() []fault {
 	}
 }
 
-func quota(ctx context.Context, m *matrix, namespace string) error {
-	hard := corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}
-	created, err := m.world.kube.CoreV1().ResourceQuotas(namespace).Create(ctx, &corev1.ResourceQuota{
-		ObjectMeta: metav1.ObjectMeta{Name: "none"}, Spec: corev1.ResourceQuotaSpec{Hard: hard},
-	}, metav1.CreateOptions{})
-	for err == nil && len(created.Status.Hard) == 0 && pause(ctx, 100*time.Millisecond) {
-		created, err = m.world.kube.CoreV1().ResourceQuotas(namespace).Get(ctx, "none", metav1.GetOptions{})
+func quota(name corev1.ResourceName, hard string) func(context.Context, *matrix, string) error {
+	return func(ctx context.Context, m *matrix, namespace string) error {
+		created, err := m.world.kube.CoreV1().ResourceQuotas(namespace).Create(ctx, &corev1.ResourceQuota{
+			ObjectMeta: metav1.ObjectMeta{Name: "small"}, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{name: resource.MustParse(hard)}},
+		}, metav1.CreateOptions{})
+		for err == nil && len(created.Status.Hard) == 0 && pause(ctx, 100*time.Millisecond) {
+			created, err = m.world.kube.CoreV1().ResourceQuotas(namespace).Get(ctx, "small", metav1.GetOptions{})
+		}
+		return err
 	}
-	return err
 }
 
 func limitRange(ctx context.Context, m *matrix, namespace string) error {
@@ -76,11 +83,19 @@ var newPods = admissionv1.RuleWithOperations{
 }
 
 func brokenWebhook(ctx context.Context, m *matrix, namespace string) error {
+	if err := m.admitBy(ctx, namespace, admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: namespace, Name: "nowhere"}}); err != nil {
+		return err
+	}
+	return m.refused(ctx, namespace)
+}
+
+// admitBy has a webhook asked about the pods of a namespace.
+func (m *matrix) admitBy(ctx context.Context, namespace string, client admissionv1.WebhookClientConfig) error {
 	webhooks := m.world.kube.AdmissionregistrationV1().ValidatingWebhookConfigurations()
 	_, err := webhooks.Create(ctx, &admissionv1.ValidatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: namespace},
 		Webhooks: []admissionv1.ValidatingWebhook{{
-			Name: "down.matrix.example", ClientConfig: admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: namespace, Name: "nowhere"}},
+			Name: "pods.matrix.example", ClientConfig: client,
 			Rules: []admissionv1.RuleWithOperations{newPods}, NamespaceSelector: only(namespace), TimeoutSeconds: new(int32(1)),
 			FailurePolicy: new(admissionv1.Fail), SideEffects: new(admissionv1.SideEffectClassNone), AdmissionReviewVersions: []string{"v1"},
 		}},
@@ -89,7 +104,7 @@ func brokenWebhook(ctx context.Context, m *matrix, namespace string) error {
 		return err
 	}
 	m.afterwards(func(ctx context.Context) error { return webhooks.Delete(ctx, namespace, metav1.DeleteOptions{}) })
-	return m.refused(ctx, namespace)
+	return nil
 }
 
 func admissionPolicy(ctx context.Context, m *matrix, namespace string) error {
@@ -99,7 +114,7 @@ func admissionPolicy(ctx context.Context, m *matrix, namespace string) error {
 		Spec: admissionv1.ValidatingAdmissionPolicySpec{
 			FailurePolicy:    new(admissionv1.Fail),
 			MatchConstraints: &admissionv1.MatchResources{ResourceRules: []admissionv1.NamedRuleWithOperations{{RuleWithOperations: newPods}}},
-			Validations:      []admissionv1.Validation{{Expression: "has(object.metadata.annotations) && 'owner' in object.metadata.annotations", Message: "name an owner"}},
+			Validations:      []admissionv1.Validation{{Expression: "has(object.metadata.annotations) && 'owner' in object.metadata.annotations"}},
 		},
 	}, metav1.CreateOptions{})
 	if err != nil {

@@ -2,13 +2,12 @@ package e2e_test
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairlead-dev/fairlead/rollout"
 )
@@ -26,6 +25,8 @@ type fault struct {
 	during func(ctx context.Context, m *matrix, namespace string, w *workload) error
 	// before is what an upgrade finds instead of a healthy workload.
 	before func(m *matrix, w *workload)
+	// after checks, when the verdict is there, that what was to happen has happened.
+	after func(ctx context.Context, m *matrix, namespace string, w *workload) error
 
 	cause   rollout.Cause
 	pending rollout.Cause // at the timeout
@@ -40,6 +41,9 @@ var (
 	controlled = []string{kindDeployment, kindStatefulSet, kindDaemonSet, kindJob}
 	restarting = []string{kindDeployment, kindStatefulSet, kindDaemonSet}
 	everything = []string{kindDeployment, kindStatefulSet, kindDaemonSet, kindJob, kindPod}
+	// derived have pods as a Deployment and a Job make them, so that a fault in each
+	// different place tells enough.
+	derived = []string{kindReplicaSet, kindReplicationController, kindCronJob}
 )
 
 const app = "containers[name=app]"
@@ -54,7 +58,7 @@ func imageFaults() []fault {
 		return image(func(m *matrix, w *workload) string { return m.lying(name, 0, "fault") })
 	}
 	return []fault{
-		{name: "image not found", cause: rollout.ImageNotFound, field: app + ".image",
+		{name: "image not found", kinds: slices.Concat(everything, derived), cause: rollout.ImageNotFound, field: app + ".image",
 			broken: image(func(m *matrix, _ *workload) string { return m.world.box.Registry + "/lab/gone" + none })},
 		{name: "registry wants credentials", cause: rollout.ImageUnauthorized, field: "imagePullSecrets", broken: lie("unauthorized")},
 		{name: "registry limits the rate", cause: rollout.ImageRateLimited, field: app + ".image", broken: lie("limited")},
@@ -77,7 +81,7 @@ func programFaults() []fault {
 		return func(_ *matrix, w *workload) { w.app().Command = shell(script) }
 	}
 	return []fault{
-		{name: "crash with an exit code", kinds: append(restarting, kindPod), cause: rollout.Crash, field: app, broken: does("echo no database >&2; exit 3")},
+		{name: "crash with an exit code", kinds: append(restarting, kindPod, kindReplicaSet, kindReplicationController), cause: rollout.Crash, field: app, broken: does("echo no database >&2; exit 3")},
 		{name: "crash by a signal", kinds: restarting, cause: rollout.Crash, field: app, broken: does(`sh -c 'kill -SEGV $$'; exit $?`)},
 		{name: "out of memory", kinds: restarting, cause: rollout.OutOfMemory, field: app + ".resources.limits.memory", broken: func(_ *matrix, w *workload) {
 			w.app().Command = []string{"tail", "/dev/zero"}
@@ -101,7 +105,7 @@ func programFaults() []fault {
 		{name: "startup probe kills", kinds: restarting, cause: rollout.StartupKilled, field: app + ".startupProbe.exec.command", broken: func(_ *matrix, w *workload) {
 			w.app().StartupProbe = execProbe(2, "test", "-f", "/never")
 		}},
-		{name: "never ready", kinds: restarting, cause: rollout.TimedOut, pending: rollout.NotReady, field: app + ".readinessProbe.exec.command", timeout: 12 * time.Second,
+		{name: "never ready", kinds: restarting, cause: rollout.TimedOut, pending: rollout.NotReady, field: app + ".readinessProbe.exec.command", timeout: 20 * time.Second,
 			broken: func(_ *matrix, w *workload) { w.app().ReadinessProbe = execProbe(1, "test", "-f", "/never") }},
 		{name: "postStart hook fails", kinds: restarting, cause: rollout.HookFailed, field: app + ".lifecycle.postStart", broken: func(_ *matrix, w *workload) {
 			w.app().Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{"false"}}}}
@@ -113,7 +117,7 @@ func programFaults() []fault {
 func configFaults() []fault {
 	local := func(name string) corev1.LocalObjectReference { return corev1.LocalObjectReference{Name: name} }
 	return []fault{
-		{name: "no such ConfigMap", cause: rollout.ConfigMissing, field: app + ".envFrom[0].configMapRef", broken: func(_ *matrix, w *workload) {
+		{name: "no such ConfigMap", kinds: slices.Concat(everything, derived), cause: rollout.ConfigMissing, field: app + ".envFrom[0].configMapRef", broken: func(_ *matrix, w *workload) {
 			w.app().EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: local("settings")}}}
 		}},
 		{name: "no such Secret", cause: rollout.ConfigMissing, field: app + ".env[name=PASSWORD].valueFrom.secretKeyRef.name", broken: func(_ *matrix, w *workload) {
@@ -136,11 +140,14 @@ func settings(ctx context.Context, m *matrix, namespace string) error {
 	return err
 }
 
+// noSuchClass is of claims that nothing provisions volumes for.
+const noSuchClass = "no-such-class"
+
 func unboundClaim(ctx context.Context, m *matrix, namespace string) error {
 	_, err := m.world.kube.CoreV1().PersistentVolumeClaims(namespace).Create(ctx, &corev1.PersistentVolumeClaim{
 		ObjectMeta: metav1.ObjectMeta{Name: "data"},
 		Spec: corev1.PersistentVolumeClaimSpec{
-			StorageClassName: new("no-such-class"), AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+			StorageClassName: new(noSuchClass), AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
 			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
 		},
 	}, metav1.CreateOptions{})
@@ -174,7 +181,7 @@ func placeFaults() []fault {
 				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "nobody"}}, TopologyKey: "kubernetes.io/hostname",
 			}}}}
 		}},
-		{name: "node refuses", kinds: []string{kindPod}, cause: rollout.NodeRefused, broken: func(m *matrix, w *workload) {
+		{name: "node refuses", kinds: []string{kindPod}, cause: rollout.NodeRefused, field: app + ".resources.requests.cpu", broken: func(m *matrix, w *workload) {
 			w.pod.NodeName = m.node
 			w.app().Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1000")}
 		}},
@@ -202,104 +209,13 @@ func ownFaults() []fault {
 			w.backoffLimit = new(int32(0))
 			w.app().Command = shell("echo no database >&2; exit 3")
 		}},
+		{name: "run of a CronJob fails", kinds: []string{kindCronJob}, cause: rollout.JobFailed, field: "/spec.jobTemplate.spec.backoffLimit", broken: func(_ *matrix, w *workload) {
+			w.backoffLimit = new(int32(0))
+			w.app().Command = shell("echo no database >&2; exit 3")
+		}},
 		{name: "job takes too long", kinds: []string{kindJob}, cause: rollout.DeadlineExceeded, field: "/spec.activeDeadlineSeconds", broken: func(_ *matrix, w *workload) {
 			w.activeDeadline = new(int64(4))
 			w.app().Command = shell(serve)
 		}},
 	}
-}
-
-// controls must come up, whatever happens meanwhile.
-func controls() []fault {
-	reads := func(secret bool) func(*matrix, *workload) {
-		return func(_ *matrix, w *workload) {
-			ref := corev1.LocalObjectReference{Name: "settings"}
-			if secret {
-				w.pod.Volumes = []corev1.Volume{{Name: "late", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: ref}}}}
-				w.app().VolumeMounts = []corev1.VolumeMount{{Name: "late", MountPath: "/late"}}
-				return
-			}
-			w.app().EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: ref}}}
-		}
-	}
-	late := func(ctx context.Context, m *matrix, namespace string, _ *workload) error {
-		if !pause(ctx, 8*time.Second) {
-			return nil
-		}
-		return settings(ctx, m, namespace)
-	}
-	lie := func(name string, times int) func(m *matrix, w *workload) {
-		return func(m *matrix, w *workload) { w.app().Image = m.lying(name, times, w.name+m.unique()) }
-	}
-	return []fault{
-		{name: "slow start under a startup probe", kinds: restarting, broken: func(_ *matrix, w *workload) {
-			w.app().Command = shell("sleep 12; touch /tmp/ready; " + serve)
-			w.app().StartupProbe = execProbe(60, "test", "-f", "/tmp/ready")
-			w.app().ReadinessProbe = execProbe(1, "test", "-f", "/tmp/ready")
-		}},
-		{name: "one crash, then healthy", kinds: restarting, broken: func(_ *matrix, w *workload) { w.remember(); w.app().Command = failingFirst(1, serve) }},
-		{name: "init container fails twice", kinds: []string{kindDeployment, kindStatefulSet}, broken: func(_ *matrix, w *workload) {
-			w.pod.InitContainers = []corev1.Container{{Name: "wait", Image: w.app().Image, Command: failingFirst(2, "exit 0")}}
-			w.remember()
-		}},
-		{name: "ConfigMap made 8 s later", kinds: []string{kindDeployment, kindJob}, broken: reads(false), during: late},
-		{name: "ConfigMap volume made 8 s later", kinds: []string{kindDeployment, kindStatefulSet}, broken: reads(true), during: late},
-		{name: "slow pull", kinds: []string{kindDeployment}, broken: lie("slow", 1)},
-		{name: "registry answers 503 twice", kinds: []string{kindDeployment, kindPod}, broken: lie("down", 2)},
-		{name: "registry refuses once", kinds: []string{kindDeployment}, broken: lie("unauthorized", 2)},
-		{name: "old pods crash", kinds: restarting[:1], only: upgrade, before: func(_ *matrix, w *workload) { w.app().Command = shell("exit 1") }, broken: func(*matrix, *workload) {}},
-		{name: "another release's pods crash", kinds: restarting, around: stranger, broken: func(_ *matrix, w *workload) {
-			w.app().Env = []corev1.EnvVar{{Name: "VERSION", Value: "2"}}
-		}},
-		{name: "scaled meanwhile", kinds: []string{kindDeployment, kindStatefulSet}, broken: slowly, during: scaleUp},
-		{name: "a new pod is evicted meanwhile", kinds: []string{kindDeployment}, broken: slowly, during: evictOne},
-		{name: "node gets its label 8 s later", kinds: []string{kindDeployment, kindJob}, during: labelNode, broken: func(_ *matrix, w *workload) {
-			w.pod.NodeSelector = map[string]string{lateLabel: "yes"}
-		}},
-	}
-}
-
-// slowly makes a workload of two replicas that take some seconds to be ready.
-func slowly(_ *matrix, w *workload) {
-	w.replicas = 2
-	w.app().Command = shell("sleep 4; touch /tmp/ready; " + serve)
-	w.app().ReadinessProbe = execProbe(1, "test", "-f", "/tmp/ready")
-}
-
-// stranger crashes beside the workload, with labels that look like its own.
-func stranger(ctx context.Context, m *matrix, namespace string) error {
-	other := healthy(kindPod, "stranger", m.world.box.Base.Base)
-	other.app().Command = shell("exit 1")
-	_, err := m.world.kube.CoreV1().Pods(namespace).Create(ctx, &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "stranger", Labels: map[string]string{"release": "parts"}}, Spec: other.pod,
-	}, metav1.CreateOptions{})
-	return err
-}
-
-// scaleUp is what an autoscaler does.
-func scaleUp(ctx context.Context, m *matrix, namespace string, w *workload) error {
-	if !pause(ctx, 2*time.Second) {
-		return nil
-	}
-	_, err := m.dynamic.Resource(resources[w.kind]).Namespace(namespace).Patch(ctx, w.name, types.MergePatchType,
-		[]byte(`{"spec":{"replicas":3}}`), metav1.PatchOptions{FieldManager: "autoscaler"}, "scale")
-	return err
-}
-
-// evictOne is what draining a node does.
-func evictOne(ctx context.Context, m *matrix, namespace string, _ *workload) error {
-	if !pause(ctx, 3*time.Second) {
-		return nil
-	}
-	pods, err := m.world.kube.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	newest := pods.Items[0]
-	for _, p := range pods.Items {
-		if newest.CreationTimestamp.Before(&p.CreationTimestamp) {
-			newest = p
-		}
-	}
-	return m.world.kube.CoreV1().Pods(namespace).EvictV1(ctx, &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: newest.Name, Namespace: namespace}})
 }

@@ -2,11 +2,13 @@ package e2e_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -17,21 +19,36 @@ import (
 
 // The kinds of workload that the matrix has.
 const (
-	kindDeployment  = "Deployment"
-	kindStatefulSet = "StatefulSet"
-	kindDaemonSet   = "DaemonSet"
-	kindJob         = "Job"
-	kindPod         = "Pod"
+	kindDeployment            = "Deployment"
+	kindStatefulSet           = "StatefulSet"
+	kindDaemonSet             = "DaemonSet"
+	kindReplicaSet            = "ReplicaSet"
+	kindReplicationController = "ReplicationController"
+	kindJob                   = "Job"
+	kindCronJob               = "CronJob"
+	kindPod                   = "Pod"
 )
 
 var apiVersions = map[string]string{
-	kindDeployment: "apps/v1", kindStatefulSet: "apps/v1", kindDaemonSet: "apps/v1", kindJob: "batch/v1", kindPod: "v1",
+	kindDeployment: "apps/v1", kindStatefulSet: "apps/v1", kindDaemonSet: "apps/v1", kindReplicaSet: "apps/v1",
+	kindReplicationController: "v1", kindJob: "batch/v1", kindCronJob: "batch/v1", kindPod: "v1",
 }
 
-// podPaths are where the pod's spec is in the manifest of each kind.
-var podPaths = map[string]string{
-	kindDeployment: "spec.template.spec.", kindStatefulSet: "spec.template.spec.", kindDaemonSet: "spec.template.spec.",
-	kindJob: "spec.template.spec.", kindPod: "spec.",
+// replaces reports whether a change of the object makes new pods of it. Of the other
+// kinds, an upgrade has to bring a new object.
+func replaces(kind string) bool {
+	return slices.Contains([]string{kindDeployment, kindStatefulSet, kindDaemonSet, kindCronJob}, kind)
+}
+
+// podPath is where the pod's spec is in the manifest of a kind.
+func podPath(kind string) string {
+	switch kind {
+	case kindPod:
+		return "spec."
+	case kindCronJob:
+		return "spec.jobTemplate.spec.template.spec."
+	}
+	return "spec.template.spec."
 }
 
 // workload is an object that a cell of the matrix is about.
@@ -39,6 +56,7 @@ type workload struct {
 	kind, name string
 	replicas   int32
 	pod        corev1.PodSpec
+	slots      int64 // how many of the namespace's own resource it takes
 	// Settings of one kind only; zero for Kubernetes' own.
 	progressDeadline, backoffLimit *int32
 	activeDeadline                 *int64
@@ -53,7 +71,7 @@ func healthy(kind, name, image string) *workload {
 		AutomountServiceAccountToken:  new(false),
 		Containers:                    []corev1.Container{{Name: "app", Image: image, Command: shell(serve)}},
 	}
-	if kind == kindJob {
+	if kind == kindJob || kind == kindCronJob {
 		w.pod.RestartPolicy = corev1.RestartPolicyNever
 		w.pod.Containers[0].Command = shell("echo done")
 	}
@@ -64,6 +82,13 @@ func healthy(kind, name, image string) *workload {
 const serve = `trap "exit 0" TERM; while :; do sleep 1 & wait $!; done`
 
 func shell(script string) []string { return []string{"sh", "-c", script} }
+
+// take has the pod take its slots.
+func (w *workload) take(namespace string) {
+	if w.slots > 0 {
+		w.app().Resources.Limits = corev1.ResourceList{slot(namespace): *resource.NewQuantity(w.slots, resource.DecimalSI)}
+	}
+}
 
 func (w *workload) app() *corev1.Container { return &w.pod.Containers[0] }
 
@@ -91,10 +116,18 @@ func (w *workload) manifest() (string, error) {
 		}}
 	case kindDaemonSet:
 		o = &appsv1.DaemonSet{TypeMeta: types, ObjectMeta: meta, Spec: appsv1.DaemonSetSpec{Selector: selector, Template: template}}
-	case kindJob:
-		o = &batchv1.Job{TypeMeta: types, ObjectMeta: meta, Spec: batchv1.JobSpec{
-			Template: template, BackoffLimit: w.backoffLimit, ActiveDeadlineSeconds: w.activeDeadline,
+	case kindReplicaSet:
+		o = &appsv1.ReplicaSet{TypeMeta: types, ObjectMeta: meta, Spec: appsv1.ReplicaSetSpec{Replicas: &w.replicas, Selector: selector, Template: template}}
+	case kindReplicationController:
+		o = &corev1.ReplicationController{TypeMeta: types, ObjectMeta: meta, Spec: corev1.ReplicationControllerSpec{
+			Replicas: &w.replicas, Selector: labels, Template: &template,
 		}}
+	case kindJob, kindCronJob:
+		job := batchv1.JobSpec{Template: template, BackoffLimit: w.backoffLimit, ActiveDeadlineSeconds: w.activeDeadline}
+		o = &batchv1.Job{TypeMeta: types, ObjectMeta: meta, Spec: job}
+		if w.kind == kindCronJob { // of the shortest schedule that there is
+			o = &batchv1.CronJob{TypeMeta: types, ObjectMeta: meta, Spec: batchv1.CronJobSpec{Schedule: "* * * * *", JobTemplate: batchv1.JobTemplateSpec{Spec: job}}}
+		}
 	case kindPod:
 		o = &corev1.Pod{TypeMeta: types, ObjectMeta: meta, Spec: w.pod}
 	}

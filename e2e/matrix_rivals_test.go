@@ -22,10 +22,11 @@ const rivalCap = 30 * time.Second
 
 // opinion is what a tool said of a rollout, and when.
 type opinion struct {
-	asked  bool
-	said   string // "ready", "failed", or empty for nothing
+	Asked  bool
+	Said   string // "ready", "failed", or empty for nothing
+	Reason string
+	After  time.Duration // since the fact was to be seen
 	at     time.Time
-	reason string
 }
 
 const (
@@ -44,48 +45,51 @@ func helmWait(ctx context.Context, helm helmCommand, chart string, wait bool) op
 	cmd.Stderr = &stderr
 	cmd.WaitDelay = time.Second
 	err := cmd.Run()
-	o := opinion{asked: wait, at: time.Now(), said: saidReady}
+	o := opinion{Asked: wait, at: time.Now(), Said: saidReady}
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
-		o.said = ""
+		o.Said = ""
 	case errors.As(err, &exit):
-		o.said, o.reason = saidFailed, strings.TrimSpace(stderr.String())
+		o.Said, o.Reason = saidFailed, strings.TrimSpace(stderr.String())
 	case err != nil:
-		o.said, o.reason = saidFailed, err.Error()
+		o.Said, o.Reason = saidFailed, err.Error()
 	}
 	return o
 }
 
 var resources = map[string]schema.GroupVersionResource{
-	kindDeployment:  {Group: "apps", Version: "v1", Resource: "deployments"},
-	kindStatefulSet: {Group: "apps", Version: "v1", Resource: "statefulsets"},
-	kindDaemonSet:   {Group: "apps", Version: "v1", Resource: "daemonsets"},
-	kindJob:         {Group: "batch", Version: "v1", Resource: "jobs"},
-	kindPod:         {Version: "v1", Resource: "pods"},
+	kindDeployment:            {Group: "apps", Version: "v1", Resource: "deployments"},
+	kindStatefulSet:           {Group: "apps", Version: "v1", Resource: "statefulsets"},
+	kindDaemonSet:             {Group: "apps", Version: "v1", Resource: "daemonsets"},
+	kindReplicaSet:            {Group: "apps", Version: "v1", Resource: "replicasets"},
+	kindReplicationController: {Version: "v1", Resource: "replicationcontrollers"},
+	kindJob:                   {Group: "batch", Version: "v1", Resource: "jobs"},
+	kindCronJob:               {Group: "batch", Version: "v1", Resource: "cronjobs"},
+	kindPod:                   {Version: "v1", Resource: "pods"},
 }
 
 // follow calls judge with each state of an object until it has an opinion.
 func follow(ctx context.Context, client dynamic.Interface, w *workload, namespace string, judge func(*unstructured.Unstructured) opinion) opinion {
 	stream, err := client.Resource(resources[w.kind]).Namespace(namespace).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + w.name})
 	if err != nil {
-		return opinion{asked: true, reason: err.Error()}
+		return opinion{Asked: true, Reason: err.Error()}
 	}
 	defer stream.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return opinion{asked: true}
+			return opinion{Asked: true}
 		case e, open := <-stream.ResultChan():
 			if !open {
-				return opinion{asked: true, reason: "its watch ended"}
+				return opinion{Asked: true, Reason: "its watch ended"}
 			}
 			o, ok := e.Object.(*unstructured.Unstructured)
 			if !ok {
 				continue
 			}
-			if said := judge(o); said.said != "" {
-				said.asked, said.at = true, time.Now()
+			if said := judge(o); said.Said != "" {
+				said.Asked, said.at = true, time.Now()
 				return said
 			}
 		}
@@ -103,9 +107,9 @@ func kubectlStatus(ctx context.Context, client dynamic.Interface, w *workload, n
 		_, done, err := viewer.Status(o, 0)
 		switch {
 		case err != nil:
-			return opinion{said: saidFailed, reason: err.Error()}
+			return opinion{Said: saidFailed, Reason: err.Error()}
 		case done:
-			return opinion{said: saidReady}
+			return opinion{Said: saidReady}
 		}
 		return opinion{}
 	})
@@ -117,26 +121,33 @@ func kstatus(ctx context.Context, client dynamic.Interface, w *workload, namespa
 		result, err := status.Compute(o)
 		switch {
 		case err != nil:
-			return opinion{said: saidFailed, reason: err.Error()}
+			return opinion{Said: saidFailed, Reason: err.Error()}
 		case result.Status == status.FailedStatus:
-			return opinion{said: saidFailed, reason: result.Message}
+			return opinion{Said: saidFailed, Reason: result.Message}
 		case result.Status == status.CurrentStatus:
-			return opinion{said: saidReady}
+			return opinion{Said: saidReady}
 		}
 		return opinion{}
 	})
 }
 
-// text tells an opinion in a cell of the table, beside when the truth was to be
-// seen.
-func (o opinion) text(fact time.Time) string {
+// text tells an opinion in a cell of the table.
+func (o opinion) text() string {
 	switch {
-	case !o.asked:
+	case !o.Asked:
 		return "-"
-	case o.said == "":
+	case o.Said == "":
 		return "said nothing"
-	case o.said == saidReady:
+	case o.Said == saidReady:
 		return saidReady
 	}
-	return fmt.Sprintf("failed, %+.1f s", o.at.Sub(fact).Seconds())
+	return fmt.Sprintf("failed, %+.1f s", o.After.Seconds())
+}
+
+// control tells an opinion on what comes up.
+func (o opinion) control() string {
+	if o.Asked && o.Said == saidFailed {
+		return "**wrong abort**: " + strings.ReplaceAll(fmt.Sprintf("%.80s", o.Reason), "\n", " ")
+	}
+	return o.text()
 }

@@ -154,6 +154,9 @@ func (b *bystander) decidable(f *rollout.Failure, rule rollout.Rule) time.Time {
 	var first, counted time.Time
 	count := 0
 	for _, s := range b.seen {
+		if !isObject(s.container) && s.subject != f.Decisive.Subject {
+			continue // such as a pod that is being replaced
+		}
 		if s.reason == runs && s.container == f.Decisive.Container && rule.Count > 0 && int(s.restarts) >= rule.Count && counted.IsZero() {
 			counted = s.at // its ends were never to be seen by themselves
 		}

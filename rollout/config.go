@@ -21,9 +21,10 @@ type Config struct {
 	Cluster *Cluster
 	// Timeout bounds a verification. Default 5 minutes.
 	Timeout time.Duration
-	// Settle is how long a pod without a readiness probe must have run until it
-	// counts as ready: without one, Kubernetes calls it ready when the process has
-	// been started. Default 5 seconds, none if negative.
+	// Settle is how long a pod must have run without a restart until it counts as
+	// ready, if one of its containers or sidecars has no readiness probe: without one,
+	// Kubernetes calls it ready when the process has been started. Default 5 seconds,
+	// none if negative.
 	Settle time.Duration
 	// Rules override how causes are treated; see [DefaultRule].
 	Rules map[Cause]Rule
@@ -45,6 +46,11 @@ type Config struct {
 	// IngressAddress requires every Ingress to have been given an address. By
 	// default one only has to exist: many controllers never write an address.
 	IngressAddress bool
+	// CronRuns waits for each CronJob that isn't suspended until a run of its current
+	// template has completed, and fails if one fails. It is for schedules shorter than
+	// Timeout. By default a CronJob has to exist and to name the image, and what its
+	// runs do is no part of the rollout: the next one may be days away.
+	CronRuns bool
 	// AllowUnavailable accepts a workload as rolled out while as many of its pods
 	// are missing as its own maxUnavailable permits, but not all of them: one
 	// broken node then doesn't fail a DaemonSet. By default every pod must be ready.
@@ -56,8 +62,9 @@ type Config struct {
 	// container. Default 20 lines and 8 KiB.
 	LogLines int
 	LogBytes int
-	// EvidenceTimeout bounds the collection of logs and events after the verdict.
-	// Default 3 seconds.
+	// EvidenceTimeout bounds the collection of logs and events after the verdict, so
+	// that no slow node holds it up; the evidence says what is missing. Default 750
+	// milliseconds.
 	EvidenceTimeout time.Duration
 	// Redact masks secrets in log lines, events and messages. It is called after
 	// [Redact] and must be safe for concurrent use.
@@ -70,7 +77,7 @@ const (
 	DefaultSettle          = 5 * time.Second
 	DefaultLogLines        = 20
 	DefaultLogBytes        = 8 << 10
-	DefaultEvidenceTimeout = 3 * time.Second
+	DefaultEvidenceTimeout = 750 * time.Millisecond
 
 	defaultQPS   = 50
 	defaultBurst = 100

@@ -4,19 +4,9 @@ import (
 	"fmt"
 	"strconv"
 
-	batchv1 "k8s.io/api/batch/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
-
-// cronJob: it must exist, and its template is held against the image. The jobs
-// that it makes later are not part of the rollout.
-func (in *inspector) cronJob(a *assessment, o metav1.Object) {
-	if c, ok := o.(*batchv1.CronJob); ok {
-		a.template = &c.Spec.JobTemplate.Spec.Template.Spec
-		a.exists()
-	}
-}
 
 // definition: the API server must serve the kind that it defines.
 func (in *inspector) definition(a *assessment, o metav1.Object) {

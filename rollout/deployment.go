@@ -35,7 +35,7 @@ func (in *inspector) deployment(o stages.Object, now time.Time) assessment {
 	}
 	if !known {
 		a.waiting = "its new ReplicaSet does not exist yet"
-		in.refusals(&a, owner, 0)
+		in.refusals(&a, o.Kind, d, nil)
 		return a
 	}
 	in.deploymentRefusals(&a, d)

@@ -41,9 +41,10 @@
 //     when it exists: declare a rule where that is too early.
 //
 // [Config.Readiness] judges a kind by a function instead; package celrule makes one
-// of an expression. A CronJob must name the released image. Everything else,
-// such as a ConfigMap, a PodDisruptionBudget or a HorizontalPodAutoscaler, has to
-// exist, which is looked up once.
+// of an expression. A CronJob must name the released image; what its runs do is no
+// part of the rollout, because the next one may be days away, unless [Config.CronRuns]
+// waits for one. Everything else, such as a ConfigMap, a PodDisruptionBudget or a
+// HorizontalPodAutoscaler, has to exist, which is looked up once.
 //
 // # When it gives up
 //
@@ -57,9 +58,15 @@
 //
 // A [Failure] tells where it lies, down to the field of the manifest, what the
 // program wrote last, and the row of the troubleshooting table that it belongs
-// to: see [AdviceFor]. What can mend itself is given time to, so that a slow
-// start, a crash at the first attempt or a Secret that comes some seconds later
-// never fails a rollout.
+// to: see [AdviceFor]. The field is empty where nobody says it: of a webhook that
+// is down, or a policy whose message names no field of the pod; of a node that is
+// lost, or refuses a pod for its own reasons. What can mend itself is given time to,
+// so that a slow start, a crash at the first attempt or a Secret that comes some
+// seconds later never fails a rollout.
+//
+// Logs and events are collected after the verdict, all at once, for no longer than
+// [Config.EvidenceTimeout]. What a slow node or API server has not delivered by then
+// is said to be missing: a rollback waits for the verdict.
 //
 // The verdict comes from watches; nothing is polled. Looking rests for up to a
 // quarter of a second in a storm of changes, so that a rollout of a thousand pods
@@ -72,13 +79,13 @@
 // # What it may do
 //
 // A [Verifier] changes nothing. It needs the verbs list and watch on pods, on the
-// kinds of workload that the release has, and on the kinds that Config.Readiness
-// names, in its namespaces. Where it also has them on replicasets and events, and
-// get on pods/log, the diagnosis is better; where it has not, the diagnosis says
-// so. Where it may not list and watch another kind that is followed (services,
-// persistentvolumeclaims, cronjobs, custom resources, and in the whole cluster
-// storageclasses, customresourcedefinitions, apiservices), such an object has to
-// exist, for which it needs get, and the verification says that more isn't known.
+// kinds of workload that the release has, on the kinds that Config.Readiness names,
+// and on jobs and cronjobs for Config.CronRuns, in its namespaces. Where it also has
+// them on replicasets and events, and get on pods/log, the diagnosis is better; where
+// it has not, the diagnosis says so. Where it may not list and watch another kind that
+// is followed (services, persistentvolumeclaims, cronjobs, custom resources, and in the
+// whole cluster storageclasses, customresourcedefinitions, apiservices), such an object
+// has to exist, for which it needs get, and the verification says that more isn't known.
 // Objects that only have to exist are read by metadata, so that no Secret's
 // content is ever asked for. [Verifier.RequiredRules] has all this as rules for a
 // Role.

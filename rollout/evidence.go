@@ -2,11 +2,13 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -32,35 +34,73 @@ type witness struct {
 	release  string // its name, for the commands of an advice
 }
 
-// failure builds the failure that the first finding decided. It asks the
-// cluster for logs and events, for no longer than EvidenceTimeout.
+// failure builds the failure that the first finding decided. It asks the cluster
+// for logs and events, about all findings at once and for no longer than
+// EvidenceTimeout.
 func (w witness) failure(ctx context.Context, decisive finding, others []finding) *Failure {
-	ctx, cancel := context.WithTimeout(ctx, w.settings.EvidenceTimeout)
-	defer cancel()
-	w = w.knowing(decisive)
-	e, advice := w.evidence(ctx, decisive, true)
+	accounts, said := []*account{w.account(decisive)}, map[string]bool{decisive.key(): true}
+	for _, o := range others {
+		if len(accounts) > maxOthers {
+			break
+		}
+		if !said[o.key()] {
+			said[o.key()] = true
+			accounts = append(accounts, w.account(o))
+		}
+	}
+	w.ask(ctx, accounts[:min(len(accounts), 1+maxDetailed)])
+	first := accounts[0]
 	f := &Failure{
 		Workload: decisive.released, Cause: decisive.cause, Role: decisive.role, Restarts: decisive.restarts, Signal: signalOf(decisive.exit),
-		Probe: w.probe(decisive.probe), Scheduling: w.scheduling(decisive.scheduling), Decisive: e, Advice: advice,
+		Probe: first.probe(decisive.probe), Scheduling: first.scheduling(decisive.scheduling), Decisive: first.evidence, Advice: first.advice,
 	}
 	f.reconsider()
 	// Without the right to read ReplicaSets the chain ends early.
 	if own, owners := decisive.released.String(), f.Decisive.Owners; decisive.pod != nil && decisive.released.Kind != "Pod" && (len(owners) == 0 || owners[len(owners)-1] != own) {
 		f.Decisive.Owners = append(owners, own)
 	}
-	said := map[string]bool{decisive.key(): true}
-	for _, o := range others {
-		if len(f.Others) == maxOthers {
-			break
-		}
-		if said[o.key()] {
-			continue
-		}
-		said[o.key()] = true
-		other, _ := w.evidence(ctx, o, len(f.Others) < maxDetailed)
-		f.Others = append(f.Others, other)
+	for _, a := range accounts[1:] {
+		f.Others = append(f.Others, a.evidence)
 	}
 	return f
+}
+
+// account is a finding on its way to be evidence, with a witness that knows what is
+// secret in its pod.
+type account struct {
+	witness
+	finding  finding
+	owners   []subject
+	evidence stages.Evidence
+	advice   Advice
+}
+
+// ask fetches logs and events for the accounts, all of them at once: one node that
+// is slow to answer then costs no other's log.
+func (w witness) ask(ctx context.Context, accounts []*account) {
+	ctx, cancel := context.WithTimeout(ctx, w.settings.EvidenceTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, a := range accounts {
+		own, owners := w.world.events.of(a.finding.subject.uid), []*corev1.Event(nil)
+		for _, o := range a.owners {
+			owners = append(owners, w.world.events.of(o.uid)...)
+		}
+		wg.Go(func() { a.evidence.Events = a.events(ctx, a.finding.subject, own, owners) })
+		if a.finding.pod != nil && started(a.finding) {
+			wg.Go(func() { a.evidence.Logs = a.logs(ctx, a.finding) })
+		}
+	}
+	wg.Wait()
+}
+
+// unavailable says what is missing from the evidence, and why.
+func (w witness) unavailable(ctx context.Context, what string, err error) string {
+	why := err.Error()
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		why = fmt.Sprintf("no answer within %s", w.settings.EvidenceTimeout)
+	}
+	return "(" + what + ": " + w.settings.clean.line(why) + ")"
 }
 
 // knowing returns a witness that masks what is secret in the pod of a finding.
@@ -95,8 +135,8 @@ func (w witness) scheduling(s *Scheduling) *Scheduling {
 	return out
 }
 
-// evidence tells a finding, with logs and events if it is to be detailed.
-func (w witness) evidence(ctx context.Context, f finding, detailed bool) (stages.Evidence, Advice) {
+// account tells a finding, so far without logs and events.
+func (w witness) account(f finding) *account {
 	w = w.knowing(f)
 	e := stages.Evidence{
 		Subject: f.subject.String(), Container: f.container, Reason: w.settings.clean.line(f.reason),
@@ -118,14 +158,7 @@ func (w witness) evidence(ctx context.Context, f finding, detailed bool) (stages
 	if len(advice.Commands) > 0 {
 		e.Command = advice.Commands[0]
 	}
-	if !detailed {
-		return e, advice
-	}
-	e.Events = w.events(ctx, append([]subject{f.subject}, chain...))
-	if f.pod != nil && started(f) {
-		e.Logs = w.logs(ctx, f)
-	}
-	return e, advice
+	return &account{witness: w, finding: f, owners: chain, evidence: e, advice: advice}
 }
 
 // manifestKind returns the kind of the object whose manifest a finding's field
@@ -174,10 +207,8 @@ func (w witness) owners(f finding) []subject {
 	var o metav1.Object
 	if f.pod != nil {
 		o = f.pod
-	} else if f.subject.kind == "ReplicaSet" {
-		if rs, ok := object[metav1.Object](w.world, replicaSets.name, f.subject.namespace, f.subject.name); ok {
-			o = rs
-		}
+	} else if f.subject.kind == "ReplicaSet" || f.subject.kind == "Job" {
+		o = w.world.byUID(f.subject.uid)
 	}
 	var chain []subject
 	for o != nil && len(chain) < 4 {
@@ -197,37 +228,32 @@ func started(f finding) bool {
 	return f.container != "" && (f.exit != nil || f.restarts > 0) || f.cause == NotReady
 }
 
-// events returns what the cluster noted about the subjects, oldest first. The
-// subject's own are read again, because a controller writes its events a little
-// later than its verdict.
-func (w witness) events(ctx context.Context, about []subject) []string {
-	if len(about) == 0 {
-		return nil
-	}
-	var all []*corev1.Event
-	list, err := w.cluster.client.CoreV1().Events(about[0].namespace).List(ctx, metav1.ListOptions{
-		FieldSelector: fields.OneTermEqualSelector("involvedObject.uid", string(about[0].uid)).String(), Limit: pageSize,
+// events returns what the cluster noted about a subject and its owners, oldest
+// first. The subject's own are read again, because a controller writes its events a
+// little later than its verdict; seen are those that the watch has brought.
+func (w witness) events(ctx context.Context, about subject, seen, owners []*corev1.Event) []string {
+	var out []string
+	all := slices.Clone(owners)
+	list, err := w.cluster.client.CoreV1().Events(about.namespace).List(ctx, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector("involvedObject.uid", string(about.uid)).String(), Limit: pageSize,
 	})
 	switch {
 	case err == nil:
 		for i := range list.Items {
-			if list.Items[i].InvolvedObject.UID == about[0].uid {
+			if list.Items[i].InvolvedObject.UID == about.uid {
 				all = append(all, &list.Items[i])
 			}
 		}
 	case apierrors.IsForbidden(err):
-		return []string{fmt.Sprintf("(events unavailable: may not list events in namespace %s)", about[0].namespace)}
+		return []string{fmt.Sprintf("(events unavailable: may not list events in namespace %s)", about.namespace)}
 	default:
-		all = append(all, w.world.events.of(about[0].uid)...)
-	}
-	for _, s := range about[1:] {
-		all = append(all, w.world.events.of(s.uid)...)
+		out = append(out, w.unavailable(ctx, "the latest events are missing", err))
+		all = append(all, seen...)
 	}
 	slices.SortStableFunc(all, func(a, b *corev1.Event) int { return eventTime(a).Compare(eventTime(b)) })
 	if extra := len(all) - maxEventsPerObject; extra > 0 {
 		all = all[extra:]
 	}
-	var out []string
 	for _, e := range all {
 		text := fmt.Sprintf("%s %s %s/%s: %s: %s", e.Type, e.InvolvedObject.Kind, e.InvolvedObject.Namespace, e.InvolvedObject.Name, e.Reason, e.Message)
 		if e.Count > 1 {
@@ -258,8 +284,10 @@ func (w witness) logs(ctx context.Context, f finding) []string {
 	switch {
 	case apierrors.IsForbidden(err):
 		return []string{fmt.Sprintf("(logs unavailable: may not get pods/log in namespace %s)", f.pod.Namespace)}
+	case err != nil && text == "":
+		return []string{w.unavailable(ctx, "logs unavailable", err)}
 	case err != nil:
-		return []string{"(logs unavailable: " + w.settings.clean.line(err.Error()) + ")"}
+		return append(w.settings.clean.tail(text, w.settings.LogLines, w.settings.LogBytes), w.unavailable(ctx, "the rest of the log is missing", err))
 	}
 	return w.settings.clean.tail(text, w.settings.LogLines, w.settings.LogBytes)
 }
@@ -269,6 +297,7 @@ func (w witness) log(ctx context.Context, pod *corev1.Pod, container string, pre
 	return readLog(ctx, w.cluster, pod, &corev1.PodLogOptions{Container: container, Previous: previous, TailLines: &lines, LimitBytes: &limit})
 }
 
+// readLog returns what it has got of a log even if it fails.
 func readLog(ctx context.Context, c *Cluster, pod *corev1.Pod, options *corev1.PodLogOptions) (string, error) {
 	stream, err := c.client.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, options).Stream(ctx)
 	if err != nil {
@@ -279,7 +308,7 @@ func readLog(ctx context.Context, c *Cluster, pod *corev1.Pod, options *corev1.P
 		err = closing
 	}
 	if err != nil {
-		return "", fmt.Errorf("read the log of container %s of pod %s/%s: %w", options.Container, pod.Namespace, pod.Name, err)
+		return string(text), fmt.Errorf("read the log of container %s of pod %s/%s: %w", options.Container, pod.Namespace, pod.Name, err)
 	}
 	return string(text), nil
 }

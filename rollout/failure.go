@@ -38,8 +38,11 @@ type Failure struct {
 	Advice Advice `json:"advice"`
 	// Others are what else was wrong at that time, at most nine facts.
 	Others []stages.Evidence `json:"others,omitempty"`
-	// Elapsed is how long the verification had been watching.
+	// Elapsed is how long the verification had been watching when it decided.
 	Elapsed time.Duration `json:"elapsed"`
+	// Collecting is how long the logs and events took after that, see
+	// [Config.EvidenceTimeout].
+	Collecting time.Duration `json:"collecting"`
 }
 
 var _ stages.Evidencer = (*Failure)(nil)

@@ -2,11 +2,11 @@ package rollout
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	quantity "k8s.io/apimachinery/pkg/api/resource"
 )
 
 // templatePaths say where the pod's spec is in the manifest of each kind. In any
@@ -29,6 +29,13 @@ func field(kind string, f finding, spec *corev1.PodSpec) string {
 		return ""
 	}
 	at := podFields{spec}
+	switch f.cause {
+	case AdmissionDenied, PolicyDenied, PodRefused:
+		if path := at.named(f.message); path != "" {
+			return strings.TrimSuffix(prefix, "spec") + path
+		}
+		return ""
+	}
 	if path := at.of(f); path != "" {
 		return prefix + "." + path
 	}
@@ -102,7 +109,9 @@ func (p podFields) of(f finding) string {
 	case DeviceUnprepared:
 		return "resourceClaims"
 	case QuotaExceeded, LimitRange:
-		return p.container(orElse(f.container, p.first())) + ".resources"
+		return p.bounded(f.message)
+	case NodeRefused:
+		return p.refusedByNode(f.reason, f.message)
 	case PodSecurity:
 		return p.securityContext(f.message)
 	case EphemeralStorage:
@@ -231,7 +240,7 @@ func (p podFields) predicate(s *Scheduling) string {
 	worst := slices.MaxFunc(s.Predicates, func(a, b Predicate) int { return a.Nodes - b.Nodes })
 	switch worst.Kind {
 	case PredicateResource:
-		return p.container(p.hungriest(corev1.ResourceName(worst.Resource))) + ".resources.requests." + escaped(worst.Resource)
+		return p.resource("requests."+worst.Resource, "")
 	case PredicateNodeAffinity:
 		if len(p.spec.NodeSelector) > 0 {
 			return "nodeSelector"
@@ -246,7 +255,7 @@ func (p podFields) predicate(s *Scheduling) string {
 	case PredicateTopologySpread:
 		return "topologySpreadConstraints"
 	case PredicateHostPort:
-		return p.container(p.first()) + ".ports"
+		return p.hostPort()
 	case PredicateNodeName:
 		return "nodeName"
 	case PredicateDevice:
@@ -265,30 +274,21 @@ func escaped(name string) string {
 	return name
 }
 
-// hungriest returns the container that requests the most of a resource.
-func (p podFields) hungriest(name corev1.ResourceName) string {
+// hungriest returns the container that has the most of a resource in its "requests"
+// or "limits".
+func (p podFields) hungriest(of string, name corev1.ResourceName) string {
+	has := func(c *corev1.Container) quantity.Quantity {
+		if of == "limits" {
+			return c.Resources.Limits[name]
+		}
+		return c.Resources.Requests[name]
+	}
 	most := p.first()
-	for _, c := range p.spec.Containers {
-		request := c.Resources.Requests[name]
-		if m := containerOf(p.spec, most).Resources.Requests[name]; request.Cmp(m) > 0 {
-			most = c.Name
+	for i := range p.spec.Containers {
+		amount := has(&p.spec.Containers[i])
+		if amount.Cmp(has(containerOf(p.spec, most))) > 0 {
+			most = p.spec.Containers[i].Name
 		}
 	}
 	return most
-}
-
-// securitySetting is how Pod Security words what a container, or the pod, must
-// set, such as: container "app" must set securityContext.runAsNonRoot=true.
-var securitySetting = regexp.MustCompile(`(pod or )?(?:containers?) "([^"]+)"(?:, "[^"]+")* must (?:not )?(?:set|include) (securityContext[.\w]*)`)
-
-// securityContext returns the first setting that Pod Security objects to.
-func (p podFields) securityContext(message string) string {
-	match := securitySetting.FindStringSubmatch(message)
-	switch {
-	case match == nil:
-		return "securityContext"
-	case match[1] != "":
-		return strings.TrimSuffix(match[3], ".")
-	}
-	return p.container(match[2]) + "." + strings.TrimSuffix(match[3], ".")
 }

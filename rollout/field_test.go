@@ -78,7 +78,6 @@ func TestFieldInThePod(t *testing.T) {
 		"affinity.podAntiAffinity": {cause: Unschedulable, scheduling: unplaced("1 node(s) didn't match pod anti-affinity rules.")},
 		"containers[name=app].securityContext.allowPrivilegeEscalation": {cause: PodSecurity, message: `violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false (container "app" must set securityContext.allowPrivilegeEscalation=false), unrestricted capabilities`},
 		"securityContext.runAsNonRoot":                                  {cause: PodSecurity, message: `violates PodSecurity "restricted:latest": runAsNonRoot != true (pod or container "app" must set securityContext.runAsNonRoot=true)`},
-		"containers[name=app].resources":                                {cause: LimitRange},
 		"serviceAccountName":                                            {cause: NoServiceAccount},
 		"":                                                              {cause: Evicted},
 	} {
@@ -88,6 +87,59 @@ func TestFieldInThePod(t *testing.T) {
 		}
 		assert.Equal(t, want, got, "%s: %s", f.cause, f.message)
 	}
+}
+
+// The messages are those of the API server, Pod Security, Kyverno and the kubelet.
+func TestFieldThatARefusalNames(t *testing.T) {
+	const violates = `pods "shop-1" is forbidden: violates PodSecurity "baseline:latest": `
+	pod := "spec.template.spec."
+	for _, test := range []struct {
+		want string
+		f    finding
+	}{
+		{pod + "containers[name=big].resources.requests.cpu", finding{cause: QuotaExceeded, message: `pods "shop-1" is forbidden: exceeded quota: small, requested: cpu=8, used: cpu=1, limited: cpu=2`}},
+		{pod + "containers[name=app].resources.limits.memory", finding{cause: QuotaExceeded, message: "exceeded quota: small, requested: limits.memory=1Gi,requests.cpu=8, used: limits.memory=0, limited: limits.memory=1"}},
+		{pod + "containers[name=big].resources.limits.cpu", finding{cause: QuotaExceeded, message: "failed quota: small: must specify limits.cpu for: big; limits.memory for: app,big"}},
+		{pod + `containers[name=app].resources.requests.["example.com/gpu"]`, finding{cause: QuotaExceeded, message: "exceeded quota: gpus, requested: requests.example.com/gpu=1, used: requests.example.com/gpu=0, limited: requests.example.com/gpu=0"}},
+		{"", finding{cause: QuotaExceeded, message: "exceeded quota: few, requested: count/pods=1, used: count/pods=3, limited: count/pods=3"}},
+		{pod + "containers[name=app].resources.limits.memory", finding{cause: LimitRange, message: "maximum memory usage per Container is 64Mi, but limit is 1Gi"}},
+		{pod + "containers[name=app].resources.limits.memory", finding{cause: LimitRange, message: "maximum memory usage per Container is 64Mi.  No limit is specified"}},
+		{pod + "containers[name=big].resources.requests.cpu", finding{cause: LimitRange, message: "maximum cpu usage per Pod is 2, but request is 8"}},
+		{"", finding{cause: LimitRange, message: "cpu max limit to request ratio per Container is 2, but provided ratio is 4.000000"}},
+		{pod + "hostNetwork", finding{cause: PodSecurity, message: violates + `host namespaces (hostNetwork=true, hostPID=true)`}},
+		{pod + "volumes[name=data]", finding{cause: PodSecurity, message: violates + `hostPath volumes (volume "data"), privileged (container "app" must not set securityContext.privileged=true)`}},
+		{pod + "containers[name=app].ports", finding{cause: PodSecurity, message: violates + `hostPort (container "app" uses hostPort 80)`}},
+		{pod + "initContainers[name=migrate].securityContext.privileged", finding{cause: PodSecurity, message: violates + `privileged (container "migrate" must not set securityContext.privileged=true)`}},
+		{pod + "containers[name=app].securityContext.capabilities.add", finding{cause: PodSecurity, message: violates + `non-default capabilities (container "app" must not include "NET_ADMIN", "SYS_ADMIN" in securityContext.capabilities.add)`}},
+		{pod + "securityContext.runAsUser", finding{cause: PodSecurity, message: violates + `runAsUser=0 (pod must not set runAsUser=0)`}},
+		{pod + "securityContext.runAsUser", finding{cause: PodSecurity, message: violates + `runAsUser=0 (pod and containers "app", "big" must not set runAsUser=0)`}},
+		{pod + "containers[name=big].securityContext.runAsUser", finding{cause: PodSecurity, message: violates + `runAsUser=0 (container "big" must not set runAsUser=0)`}},
+		{pod + "containers[name=app].securityContext.capabilities.drop", finding{cause: PodSecurity, message: violates + `unrestricted capabilities (containers "app", "big" must set securityContext.capabilities.drop=["ALL"])`}},
+		{pod + "containers[name=app].ports", finding{cause: PodSecurity, message: violates + `hostPort (containers "app", "big" use hostPorts 10, 20)`}},
+		{pod + "securityContext.sysctls", finding{cause: PodSecurity, message: violates + `forbidden sysctls (kernel.msgmax)`}},
+
+		{pod + "containers[name=big].image", finding{cause: PodRefused, message: `Pod "shop-1" is invalid: spec.containers[1].image: Required value`}},
+		{pod + "containers[name=app].securityContext.runAsNonRoot", finding{cause: AdmissionDenied, message: `admission webhook "validate.kyverno.svc-fail" denied the request: policy Pod/shop/shop-1 for resource violation: require-run-as-nonroot: rule autogen-x failed at path /spec/containers/0/securityContext/runAsNonRoot/`}},
+		{"spec.template.metadata.labels", finding{cause: PolicyDenied, message: `ValidatingAdmissionPolicy 'team' with binding 'team' denied request: failed expression: 'team' in object.metadata.labels`}},
+		{pod + "containers", finding{cause: PolicyDenied, message: `ValidatingAdmissionPolicy 'tags' with binding 'tags' denied request: failed expression: object.spec.containers.all(c, !c.image.endsWith(':latest'))`}},
+		{pod + "hostNetwork", finding{cause: PolicyDenied, message: `failed expression: !has(object.spec.hostNetwork) || !object.spec.hostNetwork`}},
+		{"", finding{cause: PolicyDenied, message: `ValidatingAdmissionPolicy 'owner' with binding 'owner' denied request: name an owner`}},
+		{"", finding{cause: AdmissionDenied, message: `admission webhook "sidecars.example.com" denied the request: spec.containers[7].image is not allowed`}},
+		{"", finding{cause: AdmissionDenied, message: `admission webhook "x.example.com" denied the request: spec.template.spec.containers[0].image, or the spec.colour`}},
+		{"", finding{cause: WebhookFailed, message: `failed calling webhook "x.example.com": spec.containers[0].image`}},
+
+		{pod + "containers[name=big].resources.requests.cpu", finding{cause: NodeRefused, reason: "OutOfcpu", message: "Node didn't have enough resource: cpu, requested: 8000, used: 950, capacity: 2000"}},
+		{"", finding{cause: NodeRefused, reason: "OutOfpods"}},
+		{pod + `containers[name=app].resources.requests.["example.com/gpu"]`, finding{cause: NodeRefused, reason: "UnexpectedAdmissionError", message: "Allocate failed due to requested number of devices unavailable for example.com/gpu. Requested: 1, Available: 0, which is unexpected"}},
+		{"", finding{cause: NodeRefused, reason: "UnexpectedAdmissionError", message: "Allocate failed due to rpc error"}},
+		{pod + "nodeSelector", finding{cause: NodeRefused, reason: "NodeAffinity"}},
+		{pod + "securityContext.sysctls", finding{cause: NodeRefused, reason: "SysctlForbidden"}},
+		{"", finding{cause: NodeRefused, reason: "TopologyAffinityError", message: "Resources cannot be allocated with Topology locality"}},
+		{"", finding{cause: Unschedulable, scheduling: &Scheduling{Predicates: []Predicate{{Kind: PredicateResource, Nodes: 1, Message: "Too many pods"}}}}},
+	} {
+		assert.Equal(t, test.want, field("Deployment", test.f, furnished()), "%s: %s: %s", test.f.cause, test.f.reason, test.f.message)
+	}
+	assert.Equal(t, "metadata.labels.team", field("Pod", finding{cause: AdmissionDenied, message: "denied: metadata.labels.team is missing"}, furnished()))
 }
 
 func TestFieldOfTheObject(t *testing.T) {

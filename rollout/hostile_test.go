@@ -129,7 +129,7 @@ func TestOtherWorkloadsAreCalledByTheirNames(t *testing.T) {
 			}
 		}
 		require.NotNil(t, quota, "%+v", f.Others)
-		assert.Equal(t, "spec.template.spec.containers[name=app].resources", quota.Field)
+		assert.Equal(t, "spec.template.spec.containers[name=app].resources.requests.cpu", quota.Field)
 		found := AdviceFor(QuotaExceeded).filled(map[string]string{"namespace": ns, "workload": "deployment/blog"})
 		assert.Equal(t, found.Commands[0], quota.Command)
 	})

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -22,11 +23,20 @@ func (in *inspector) job(o stages.Object, now time.Time) assessment {
 			return a.missing()
 		}
 	}
+	in.jobState(&a, job, now)
+	if a.done {
+		in.completed[o] = a
+	}
+	return a
+}
+
+// jobState judges a job that is there.
+func (in *inspector) jobState(a *assessment, job *batchv1.Job, now time.Time) {
 	owner := subjectOf("Job", job)
 	a.template, a.desired, a.ready = &job.Spec.Template.Spec, replicasOf(job.Spec.Completions), int(job.Status.Succeeded)
 	if job.Spec.Suspend != nil && *job.Spec.Suspend {
 		a.fail(Paused, owner, "Suspended", "spec.suspend is true")
-		return a
+		return
 	}
 	for _, c := range job.Status.Conditions {
 		switch {
@@ -34,13 +44,13 @@ func (in *inspector) job(o stages.Object, now time.Time) assessment {
 		case c.Type == batchv1.JobComplete || c.Type == batchv1.JobSuccessCriteriaMet:
 			a.done = true
 		case c.Type == batchv1.JobFailed || c.Type == batchv1.JobFailureTarget:
-			in.jobFailed(&a, owner, c)
-			return a
+			in.jobFailed(a, owner, c)
+			return
 		}
 	}
 	succeeded, all := a.ready, ownedBy[*corev1.Pod](in.world, pods.name, job.UID)
-	in.refusals(&a, owner, len(all))
-	in.revision(&a, all, false, now)
+	in.refusals(a, owner.kind, job, all)
+	in.revision(a, all, false, now)
 	a.ready = succeeded
 	if a.done && a.proven == 0 {
 		// Its pods may be gone already; then the pinned template has to do.
@@ -48,19 +58,17 @@ func (in *inspector) job(o stages.Object, now time.Time) assessment {
 			a.proven = 1
 		}
 	}
-	if a.done {
-		in.completed[o] = a
-	}
-	return a
 }
 
-func completed(job *batchv1.Job) bool {
-	for _, c := range job.Status.Conditions {
-		if c.Type == batchv1.JobComplete && c.Status == corev1.ConditionTrue {
-			return true
-		}
-	}
-	return false
+func completed(job *batchv1.Job) bool { return hasCondition(job, batchv1.JobComplete) }
+
+// isOver reports whether a job has ended, one way or the other.
+func isOver(job *batchv1.Job) bool { return completed(job) || hasCondition(job, batchv1.JobFailed) }
+
+func hasCondition(job *batchv1.Job, t batchv1.JobConditionType) bool {
+	return slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
+		return c.Type == t && c.Status == corev1.ConditionTrue
+	})
 }
 
 // jobFailed points at the job's last failed pod, which says why.

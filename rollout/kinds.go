@@ -135,6 +135,9 @@ func (s settings) kindOf(o stages.Object) (kind, bool) {
 	if id == "networking.k8s.io/Ingress" && s.IngressAddress {
 		return kind{needs: []resource{ingresses, events}, judge: (*inspector).ingress}, true
 	}
+	if id == "batch/CronJob" && s.CronRuns {
+		return kind{needs: []resource{pods, events, required(cronJobs), jobs}, self: 2, assess: (*inspector).cronRuns}, true
+	}
 	if k, known := kinds[id]; known {
 		return k, true
 	}

@@ -2,9 +2,11 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -52,7 +54,8 @@ type inspector struct {
 	spare  bool // as many pods may be missing as the workload itself allows
 	// ready remembers when a pod was first seen ready, by pod and restarts.
 	ready map[readyKey]time.Time
-	// history are the pods that had failed before the first look.
+	// history are the pods that had failed, and the jobs that had ended, before the
+	// first look.
 	history map[types.UID]bool
 	// unwells remembers when a liveness probe was first seen to fail, by pod and
 	// restarts.
@@ -120,8 +123,8 @@ func (in *inspector) inspect(pod *corev1.Pod, crashes bool, now time.Time) look 
 	return l
 }
 
-// remember notes which pods had failed, and which containers had been restarted,
-// before the first look: that says nothing about this rollout. It goes by all pods
+// remember notes which pods had failed, which jobs had ended and which containers had
+// been restarted before the first look: that says nothing about this rollout. It goes by all pods
 // there are, for whose they are may only be seen later.
 func (in *inspector) remember() {
 	for _, m := range in.world.feedsOf(pods.name) {
@@ -138,6 +141,15 @@ func (in *inspector) remember() {
 			}
 			if pod.Status.Phase == corev1.PodFailed && metav1.GetControllerOf(pod) != nil {
 				in.history[pod.UID] = true
+			}
+		}
+		m.mu.RUnlock()
+	}
+	for _, m := range in.world.feedsOf(jobs.name) {
+		m.mu.RLock()
+		for _, o := range m.objects {
+			if job, ok := o.(*batchv1.Job); ok && isOver(job) {
+				in.history[job.UID] = true
 			}
 		}
 		m.mu.RUnlock()
@@ -202,7 +214,7 @@ func (in *inspector) settled(pod *corev1.Pod, now time.Time) time.Time {
 	}
 	key := readyKey{pod: string(pod.UID)}
 	started := time.Time{}
-	for _, s := range pod.Status.ContainerStatuses {
+	for _, s := range allStatuses(pod) { // sidecars are among the init containers
 		key.restarts += s.RestartCount
 		if s.State.Running != nil && s.State.Running.StartedAt.After(started) {
 			started = s.State.Running.StartedAt.Time
@@ -223,13 +235,15 @@ func (in *inspector) settled(pod *corev1.Pod, now time.Time) time.Time {
 	return time.Time{}
 }
 
+// probed reports whether all that keeps running in a pod has a readiness probe.
 func probed(pod *corev1.Pod) bool {
-	for _, c := range pod.Spec.Containers {
-		if c.ReadinessProbe == nil {
-			return false
-		}
-	}
-	return len(pod.Spec.Containers) > 0
+	unprobed := func(c corev1.Container) bool { return c.ReadinessProbe == nil }
+	return len(pod.Spec.Containers) > 0 && !slices.ContainsFunc(pod.Spec.Containers, unprobed) &&
+		!slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return isSidecar(c) && unprobed(c) })
+}
+
+func isSidecar(c corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
 // images compares what the containers run with the image released.
@@ -277,7 +291,7 @@ func roleOf(pod *corev1.Pod, i int, name string) string {
 		return "container"
 	}
 	for _, c := range pod.Spec.InitContainers {
-		if c.Name == name && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+		if c.Name == name && isSidecar(c) {
 			return "sidecar"
 		}
 	}

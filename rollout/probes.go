@@ -96,21 +96,17 @@ func (in *inspector) lastProbe(pod *corev1.Pod, container string, t *corev1.Cont
 
 // unwell returns until when a pod that is ready is not to be believed, or zero
 // for now: a liveness probe fails, and it takes a few more failures until the
-// kubelet ends the container. That is waited for once in each of its runs, so
-// that a probe that only fails now and then holds nothing up for good.
+// kubelet ends the container; or an event says that a container has failed. That is
+// waited for once in each of its runs, so that a probe that only fails now and then
+// holds nothing up for good.
 func (in *inspector) unwell(pod *corev1.Pod, now time.Time) time.Time {
 	var until time.Time
-	for _, s := range pod.Status.ContainerStatuses {
-		c := containerOf(&pod.Spec, s.Name)
-		if c == nil || c.LivenessProbe == nil || s.State.Running == nil {
+	for _, s := range allStatuses(pod) {
+		if s.State.Running == nil {
 			continue
 		}
-		e := in.eventAbout(pod, s.Name, &corev1.ContainerStateTerminated{StartedAt: s.State.Running.StartedAt}, "Unhealthy")
-		if e == nil || !strings.HasPrefix(e.Message, "Liveness ") {
-			continue
-		}
-		patience := time.Duration(max(c.LivenessProbe.PeriodSeconds, 1)*max(c.LivenessProbe.FailureThreshold, 1))*time.Second + killDelay
-		if now.Sub(eventTime(e)) > patience+time.Minute { // whatever the nodes' clocks say
+		doubted := max(in.doubtedByProbe(pod, s, now), in.doubtedByEvent(pod, s))
+		if doubted == 0 {
 			continue
 		}
 		key := readyKey{pod: string(pod.UID) + "/" + s.Name, restarts: s.RestartCount}
@@ -119,12 +115,44 @@ func (in *inspector) unwell(pod *corev1.Pod, now time.Time) time.Time {
 			first = now
 			in.unwells[key] = now
 		}
-		if end := first.Add(patience); end.After(now) {
+		if end := first.Add(doubted); end.After(now) {
 			until = later(until, end)
 		}
 	}
 	return until
 }
+
+// doubtedByProbe returns for how long a running container is in doubt because its
+// liveness probe has failed.
+func (in *inspector) doubtedByProbe(pod *corev1.Pod, s corev1.ContainerStatus, now time.Time) time.Duration {
+	c := containerOf(&pod.Spec, s.Name)
+	if c == nil || c.LivenessProbe == nil {
+		return 0
+	}
+	e := in.eventAbout(pod, s.Name, &corev1.ContainerStateTerminated{StartedAt: s.State.Running.StartedAt}, "Unhealthy")
+	if e == nil || !strings.HasPrefix(e.Message, "Liveness ") {
+		return 0
+	}
+	patience := time.Duration(max(c.LivenessProbe.PeriodSeconds, 1)*max(c.LivenessProbe.FailureThreshold, 1))*time.Second + killDelay
+	if now.Sub(eventTime(e)) > patience+time.Minute { // whatever the nodes' clocks say
+		return 0
+	}
+	return patience
+}
+
+// doubtedByEvent returns for how long a container is in doubt that its kubelet, by an
+// event, has said to have failed since the start that it reports: under load, a pod's
+// status comes seconds later than the events about it.
+func (in *inspector) doubtedByEvent(pod *corev1.Pod, s corev1.ContainerStatus) time.Duration {
+	e := in.eventAbout(pod, s.Name, nil, "BackOff")
+	if e == nil || !strings.Contains(e.Message, "restarting failed container") || !eventTime(e).After(s.State.Running.StartedAt.Time) {
+		return 0
+	}
+	return statusDelay
+}
+
+// statusDelay is how long a kubelet may take to report what it has told by an event.
+const statusDelay = 30 * time.Second
 
 // killDelay is how long it may take from the last failure of a probe until the
 // container's restart is to be seen.

@@ -310,10 +310,11 @@ func (f finding) weight() int {
 }
 
 func (s *session) fail(ctx context.Context, decisive finding, others []finding) error {
+	decided := time.Now()
 	w := witness{cluster: s.cluster, world: s.world, settings: s.settings}
 	_, w.release, _ = strings.Cut(s.subject, "/")
 	f := w.failure(ctx, decisive, others)
-	f.Release, f.Elapsed = s.subject, time.Since(s.began)
+	f.Release, f.Elapsed, f.Collecting = s.subject, decided.Sub(s.began), time.Since(decided)
 	return stages.Permanent(f)
 }
 

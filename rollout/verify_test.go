@@ -308,6 +308,61 @@ func TestSettleCatchesACrashThatReadinessHides(t *testing.T) {
 	})
 }
 
+func TestAnEventIsSoonerThanTheStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, old, updated, _, newPod := upgrade()
+		l := newLab(t, complete(d), old, updated, newPod)
+		r := l.start(t.Context(), release(t))
+		time.Sleep(time.Minute) // the event before is about an earlier run
+		before := about(newPod, "app", "BackOff", "Back-off restarting failed container app in pod shop-2-x")
+		time.Sleep(time.Second)
+		well := as(newPod, ready(pinnedTo(digestA)))
+		time.Sleep(time.Second)
+		failed := about(newPod, "app", "BackOff", "Back-off restarting failed container app in pod shop-2-x again")
+		l.put(before, failed, well)
+		require.False(t, r.over(), "the status is behind")
+		l.put(as(newPod, crashed(1, "Error", 1)))
+		assert.Equal(t, Crash, r.failure(t).Cause)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		d, old, updated, _, newPod := upgrade()
+		before := about(newPod, "app", "BackOff", "Back-off restarting failed container app in pod shop-2-x")
+		time.Sleep(time.Second)
+		r := newLab(t, complete(d), old, updated, before, as(newPod, ready(pinnedTo(digestA)))).start(t.Context(), release(t))
+		require.True(t, r.over(), "it was restarted since")
+		require.NoError(t, r.err)
+	})
+}
+
+// A sidecar that was restarted has to prove itself anew, as any container.
+func TestSettleWaitsForSidecars(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, old, updated, _, _ := upgrade()
+		proxy := corev1.Container{Name: "proxy", Image: "proxy:1", RestartPolicy: new(corev1.ContainerRestartPolicyAlways)}
+		for _, template := range []*corev1.PodTemplateSpec{&d.Spec.Template, &updated.Spec.Template} {
+			template.Spec.InitContainers = []corev1.Container{proxy}
+		}
+		pod := podOf(updated, "ReplicaSet", "shop-2-x", d.Spec.Template)
+		sidecar := func(restarts int32) func(*corev1.Pod) {
+			return func(p *corev1.Pod) {
+				ready(pinnedTo(digestA))(p)
+				p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "proxy", RestartCount: restarts,
+					State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}}}}
+			}
+		}
+		l := newLab(t, complete(d), old, updated, as(pod, sidecar(0)))
+		r := l.start(t.Context(), release(t))
+		time.Sleep(DefaultSettle - time.Second)
+		require.False(t, r.over(), "only the program has a readiness probe")
+		l.put(as(pod, sidecar(1)))
+		time.Sleep(DefaultSettle - time.Second)
+		require.False(t, r.over(), "the sidecar was restarted meanwhile")
+		<-r.done
+		require.NoError(t, r.err)
+		assert.Equal(t, 2*DefaultSettle-time.Second, r.elapsed)
+	})
+}
+
 func TestSettleEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, old, updated, _, _ := upgrade()

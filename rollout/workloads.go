@@ -55,17 +55,22 @@ func (a *assessment) postpone(causes ...Cause) {
 }
 
 // refusals reports pods that the API server refused to create for owner, which
-// has some of them. Events of an earlier revision are not counted.
-func (in *inspector) refusals(a *assessment, owner subject, have int) {
-	if have >= max(a.desired, 1) {
+// has some of them. A refusal is over once a pod has been created since. Events of an
+// earlier revision are not counted; an owner that was never changed has had none.
+func (in *inspector) refusals(a *assessment, kind string, owner metav1.Object, have []*corev1.Pod) {
+	if len(have) >= max(a.desired, 1) {
 		return
 	}
-	e := in.world.events.last(owner.uid, "FailedCreate")
-	if e == nil || !in.world.events.isFresh(e) {
+	e := in.world.events.last(owner.GetUID(), "FailedCreate")
+	if e == nil || owner.GetGeneration() != 1 && !in.world.events.isFresh(e) {
+		return
+	}
+	at := eventTime(e).Truncate(time.Second) // which is all that a pod tells
+	if slices.ContainsFunc(have, func(p *corev1.Pod) bool { return !p.CreationTimestamp.Time.Before(at) }) {
 		return
 	}
 	cause, _ := classify(refusalPatterns, e.Reason, e.Message)
-	a.fail(cause, owner, e.Reason, e.Message)
+	a.fail(cause, subjectOf(kind, owner), e.Reason, e.Message)
 }
 
 func sooner(a, b time.Time) time.Time {
@@ -151,7 +156,7 @@ func (in *inspector) statefulSet(o stages.Object, now time.Time) assessment {
 	if set.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType && leftAlone(all, current) {
 		a.fail(ManualUpdate, owner, "OnDelete", "pods of the previous revision stay until somebody deletes them")
 	}
-	in.refusals(&a, owner, len(current))
+	in.refusals(&a, o.Kind, set, current)
 	in.revision(&a, current, leaving(all), now)
 	spare := 0
 	if r := set.Spec.UpdateStrategy.RollingUpdate; r != nil {
@@ -215,7 +220,7 @@ func (in *inspector) daemonSet(o stages.Object, now time.Time) assessment {
 	if set.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType && leftAlone(all, current) {
 		a.fail(ManualUpdate, owner, "OnDelete", "pods of the previous revision stay until somebody deletes them")
 	}
-	in.refusals(&a, owner, len(current))
+	in.refusals(&a, o.Kind, set, current)
 	in.revision(&a, current, leaving(all), now)
 	spare := 0
 	if r := set.Spec.UpdateStrategy.RollingUpdate; r != nil {
@@ -251,7 +256,7 @@ func (in *inspector) replicaSet(o stages.Object, now time.Time) assessment {
 	if a.waiting = unobserved(set.Generation, set.Status.ObservedGeneration); a.waiting != "" {
 		return a
 	}
-	in.replicas(&a, subjectOf(o.Kind, set), set.Status.Replicas, set.Status.AvailableReplicas, now)
+	in.replicas(&a, set, set.Status.Replicas, set.Status.AvailableReplicas, now)
 	return a
 }
 
@@ -268,13 +273,13 @@ func (in *inspector) replicationController(o stages.Object, now time.Time) asses
 	if a.waiting = unobserved(c.Generation, c.Status.ObservedGeneration); a.waiting != "" {
 		return a
 	}
-	in.replicas(&a, subjectOf(o.Kind, c), c.Status.Replicas, c.Status.AvailableReplicas, now)
+	in.replicas(&a, c, c.Status.Replicas, c.Status.AvailableReplicas, now)
 	return a
 }
 
-func (in *inspector) replicas(a *assessment, owner subject, there, available int32, now time.Time) {
-	all := ownedBy[*corev1.Pod](in.world, pods.name, owner.uid)
-	in.refusals(a, owner, len(all))
+func (in *inspector) replicas(a *assessment, owner metav1.Object, there, available int32, now time.Time) {
+	all := ownedBy[*corev1.Pod](in.world, pods.name, owner.GetUID())
+	in.refusals(a, a.object.Kind, owner, all)
 	in.revision(a, all, leaving(all), now)
 	a.done = a.ready >= a.desired && int(there) <= a.desired && int(available) >= a.desired
 	if !a.done {

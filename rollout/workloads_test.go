@@ -41,23 +41,6 @@ func TestStatefulSetCountsItsUpdateRevision(t *testing.T) {
 	})
 }
 
-func TestStatefulSetReportsRefusedPods(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		set := &appsv1.StatefulSet{
-			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "shop", UID: "set"},
-			Spec:       appsv1.StatefulSetSpec{Template: podTemplate(pinnedTo(digestA))},
-		}
-		l := newLab(t, set, event(set, "StatefulSet", "FailedCreate", "exceeded quota, long ago"))
-		r := l.start(t.Context(), release(t, stages.Object{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "shop"}))
-		time.Sleep(time.Minute)
-		require.False(t, r.over(), "an event from before decides nothing")
-		l.put(event(set, "StatefulSet", "FailedCreate", "exceeded quota: compute"))
-		f := r.failure(t)
-		assert.Equal(t, QuotaExceeded, f.Cause)
-		assert.Equal(t, "StatefulSet shop/shop", f.Decisive.Subject)
-	})
-}
-
 func TestDaemonSetCountsItsTemplateGeneration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := &appsv1.DaemonSet{
