@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -53,36 +54,41 @@ func TestWeightHasOneOwner(t *testing.T) {
 	next, err := w.builder(t, repository).Build(ctx, source("1.1.0"))
 	require.NoError(t, err)
 
+	// apply has a tool set the host, and a time-out in the list that has the weights
+	// unless it is empty.
+	type apply func(ctx context.Context, api dynamic.ResourceInterface, namespace, host, timeout string) error
+	serverSide := func(ctx context.Context, _ dynamic.ResourceInterface, namespace, host, timeout string) error {
+		return w.routes(ctx, namespace, helmx.Apply{Mode: helmx.ServerSide, Conflicts: map[string]helmx.ConflictPolicy{traffic.FieldManager: helmx.Yield}},
+			helmx.Set("host="+host), helmx.Set("timeout="+timeout))
+	}
+	clientSide := func(ctx context.Context, _ dynamic.ResourceInterface, namespace, host, timeout string) error {
+		return w.routes(ctx, namespace, helmx.Apply{}, helmx.Set("host="+host), helmx.Set("timeout="+timeout))
+	}
 	for name, tool := range map[string]struct {
-		// apply has the tool set the host, and a time-out beside the weights if it isn't
-		// empty.
-		apply func(ctx context.Context, api dynamic.ResourceInterface, namespace, host, timeout string) error
-		// refused is what becomes of a time-out in the middle, which is in one list with
-		// the weights.
-		refused func(error) bool
+		apply apply
+		// meddle is what the tool does in the middle of a canary to set the host.
+		meddle apply
 	}{
 		"a tool that applies what is in Git": {
 			apply: func(ctx context.Context, api dynamic.ResourceInterface, _, host, timeout string) error {
 				return applyRoute(ctx, api, host, timeout)
 			},
-			refused: apierrors.IsConflict,
+			meddle: func(ctx context.Context, api dynamic.ResourceInterface, _, host, _ string) error {
+				err := applyRoute(ctx, api, host, "")
+				if !apierrors.IsConflict(err) || !strings.Contains(err.Error(), traffic.FieldManager) {
+					return fmt.Errorf("no conflict with the weights' owner: %w", err)
+				}
+				// Such tools can be told to leave out what that one owns.
+				return applyObject(ctx, api, `{spec: {hosts: [`+host+`]}}`)
+			},
 		},
 		"helmx, server-side": {
-			apply: func(ctx context.Context, _ dynamic.ResourceInterface, namespace, host, timeout string) error {
-				return w.routes(ctx, namespace, helmx.Apply{Mode: helmx.ServerSide, Conflicts: map[string]helmx.ConflictPolicy{traffic.FieldManager: helmx.Yield}},
-					helmx.Set("host="+host), helmx.Set("timeout="+timeout))
+			apply: serverSide,
+			meddle: func(ctx context.Context, api dynamic.ResourceInterface, namespace, host, _ string) error {
+				return serverSide(ctx, api, namespace, host, "3s") // It yields all of the list.
 			},
-			refused: func(err error) bool { return err == nil }, // It yields.
 		},
-		"helm": {
-			apply: func(ctx context.Context, _ dynamic.ResourceInterface, namespace, host, timeout string) error {
-				if timeout == "3s" {
-					return nil // Client-side, there is nothing that could refuse it.
-				}
-				return w.routes(ctx, namespace, helmx.Apply{}, helmx.Set("host="+host), helmx.Set("timeout="+timeout))
-			},
-			refused: func(err error) bool { return err == nil },
-		},
+		"helm": {apply: clientSide, meddle: clientSide},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ns := w.namespace(t)
@@ -108,13 +114,7 @@ func TestWeightHasOneOwner(t *testing.T) {
 				}
 				meddled = true
 				assert.Equal(t, []string{traffic.FieldManager}, ownersOf(t, route(), "f:spec", "f:http"))
-				if name == "a tool that applies what is in Git" {
-					// It leaves out what another manager owns, as such tools can be told to.
-					assert.NoError(t, applyObject(ctx, api, `{spec: {hosts: [two.example]}}`))
-				} else {
-					assert.NoError(t, tool.apply(ctx, api, ns, "two.example", ""))
-				}
-				assert.True(t, tool.refused(tool.apply(ctx, api, ns, "two.example", "3s")), "a change beside the weights")
+				assert.NoError(t, tool.meddle(ctx, api, ns, "two.example", ""))
 				hosts, _, err := unstructured.NestedStringSlice(route().Object, "spec", "hosts")
 				assert.NoError(t, err)
 				assert.Equal(t, []string{"two.example"}, hosts, "the rest is applied")

@@ -170,13 +170,15 @@ func (r *Replicas) Shift(ctx context.Context, from, to int) error {
 			return err
 		}
 	}
-	if canary < has {
+	switch {
+	case canary < has:
 		if err := r.replaceable(w.servingStable, stable); err != nil {
 			return err
 		}
-		return r.scale(ctx, w.canary, canary, canary)
-	}
-	if stable < w.stable.count() {
+		if err := r.scale(ctx, w.canary, canary, canary); err != nil {
+			return err
+		}
+	case stable < w.stable.count():
 		if w.servingCanary < canary {
 			return fmt.Errorf("%w: %d of %d pods of %s are ready to take the traffic yet", errUnsettled, w.servingCanary, canary, r.config.Canary)
 		}

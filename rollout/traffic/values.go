@@ -53,10 +53,10 @@ func (v Values) Shift(ctx context.Context, from, to int) error {
 	if err := checkWeight(to); err != nil {
 		return err
 	}
-	taken := from == Any && to == 0
+	back := from == Any && to == 0
 	now, err := v.Route.Observe(ctx)
 	switch {
-	case err != nil && !taken:
+	case err != nil && !back:
 		return err
 	case err != nil:
 	case now.Canary == to && !now.Uneven:
@@ -67,7 +67,7 @@ func (v Values) Shift(ctx context.Context, from, to int) error {
 		}
 	}
 	err = v.Deploy(ctx, to)
-	if !taken {
+	if !back {
 		return err
 	}
 	if err != nil {
