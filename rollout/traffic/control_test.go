@@ -103,9 +103,10 @@ func TestOneRunOneDelivery(t *testing.T) {
 		p := &process{cluster: c}
 		canary := p.canaryOf(parts{steps: twoSteps(p.gate(stages.Pass))})
 		errs := make(chan error)
+		req := request(t, newImage, "run-1")
 		for range 2 {
 			go func() {
-				_, err := canary.Deploy(t.Context(), request(t, newImage, "run-1"))
+				_, err := canary.Deploy(t.Context(), req)
 				errs <- err
 			}()
 		}
