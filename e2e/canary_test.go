@@ -2,20 +2,16 @@ package e2e_test
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairlead-dev/fairlead/e2e/labtest"
 	"github.com/fairlead-dev/fairlead/e2e/load"
 	"github.com/fairlead-dev/fairlead/helmx"
 	"github.com/fairlead-dev/fairlead/pipeline"
-	"github.com/fairlead-dev/fairlead/rollout"
 	"github.com/fairlead-dev/fairlead/rollout/metric"
 	"github.com/fairlead-dev/fairlead/rollout/metric/prometheus"
 	"github.com/fairlead-dev/fairlead/rollout/sequential"
@@ -24,8 +20,6 @@ import (
 )
 
 const (
-	beside = release + "-beside"
-
 	// What is tolerated of a release, and what a bad one is built with.
 	toleratedRate    = 0.05
 	toleratedLatency = 100 * time.Millisecond
@@ -104,24 +98,13 @@ func timed(t *testing.T, gate stages.Gate[stages.Release], guests *load.Generato
 
 // canaryDelivery is the sample service's pipeline with a canary, which half of the
 // requests go to until the gates are sure of it.
-func (w *world) canaryDelivery(t *testing.T, namespace string, gates ...stages.Gate[stages.Release]) pipeline.Config {
+func (w *world) canaryDelivery(t *testing.T, namespace string, gates ...stages.Gate[stages.Release]) (pipeline.Config, *traffic.Canary) {
 	t.Helper()
-	// A canary has no pods before its first step.
-	ready, err := rollout.New(rollout.Config{REST: w.rest, Timeout: rolloutTimeout, AllowUnused: true})
+	parts, err := canaryParts(w.rest, namespace, helmx.LockConfig{})
 	require.NoError(t, err)
-	router, err := traffic.NewReplicas(traffic.ReplicasConfig{
-		REST: w.rest, Namespace: namespace, Service: release, Stable: release, Canary: beside,
-	})
-	require.NoError(t, err)
-	state, err := traffic.NewConfigMap(traffic.ConfigMapConfig{REST: w.rest, Namespace: namespace, Release: release})
-	require.NoError(t, err)
-	canary, err := traffic.NewCanary(traffic.CanaryConfig{
-		Stable:    w.shopDeployer(t, namespace, release, public, helmx.Set("service.shared=true")),
-		Canary:    w.shopDeployer(t, namespace, beside, helmx.Set("replicaCount=0"), helmx.Set("service.canary=true")),
-		Verifiers: []stages.Verifier{ready}, Router: router, State: state,
-		Steps:    []traffic.Step{{Weight: 50, Gates: gates}},
-		Interval: time.Second, GateTimeout: gateTimeout + 10*time.Second,
-	})
+	parts.Steps = []traffic.Step{{Weight: 50, Gates: gates}}
+	parts.Interval, parts.GateTimeout, parts.Drain = time.Second, gateTimeout+10*time.Second, 0
+	canary, err := traffic.NewCanary(parts)
 	require.NoError(t, err)
 	cfg := w.delivery(t, namespace)
 	cfg.Deployer = canary
@@ -130,7 +113,7 @@ func (w *world) canaryDelivery(t *testing.T, namespace string, gates ...stages.G
 			t.Logf("deploy %s", e.Message)
 		}
 	}))
-	return cfg
+	return cfg, canary
 }
 
 // TestMetricsDecideOnCanaries delivers three canaries under load, which Prometheus
@@ -139,9 +122,10 @@ func TestMetricsDecideOnCanaries(t *testing.T) {
 	w := newWorld(t)
 	w.prometheus(t)
 	ns := w.namespace(t)
-	_, err := run(t, w.canaryDelivery(t, ns), source("1.0.0"))
+	cfg, _ := w.canaryDelivery(t, ns)
+	first, err := run(t, cfg, source("1.0.0"))
 	require.NoError(t, err, "the first install needs no canary")
-	stable := "1.0.0"
+	stable, serves := "1.0.0", first.Image
 
 	for _, c := range []struct {
 		version, flaw string
@@ -153,7 +137,7 @@ func TestMetricsDecideOnCanaries(t *testing.T) {
 	} {
 		ok := t.Run(c.version+" "+c.flaw, func(t *testing.T) {
 			guests := w.crowd(t, ns)
-			cfg := w.canaryDelivery(t, ns,
+			cfg, canary := w.canaryDelivery(t, ns,
 				timed(t, w.errorGate(t, release), guests, c.version), timed(t, w.latencyGate(t), guests, c.version))
 			src := source(c.version)
 			if c.flaw != "" {
@@ -164,11 +148,14 @@ func TestMetricsDecideOnCanaries(t *testing.T) {
 			t.Logf("MEASURED delivery: %s in %.1f s", result.Outcome, time.Since(began).Seconds())
 			if c.caughtBy == "" {
 				require.NoError(t, err)
-				stable = c.version
+				stable, serves = c.version, result.Image
 			} else {
-				requireCaughtBy(t, err, c.caughtBy)
+				aborted := requireAborted(t, err)
+				require.NotEmpty(t, aborted.Decisions)
+				assert.Equal(t, c.caughtBy, aborted.Decisions[0].Gate)
+				assert.Equal(t, stages.Fail, aborted.Decisions[0].Verdict)
 			}
-			w.requireOnlyStable(t, ns, stable)
+			w.requireNoCanary(t, canary, ns, stable, serves)
 			report := requireUnharmed(t, guests, c.version)
 			assert.NotZero(t, report.Versions[c.version].Served+report.Versions[c.version].Failed, "the canary had traffic")
 			if c.flaw != failing {
@@ -179,32 +166,6 @@ func TestMetricsDecideOnCanaries(t *testing.T) {
 			return
 		}
 	}
-}
-
-// requireCaughtBy checks that a canary was aborted because of a gate, completely.
-func requireCaughtBy(t *testing.T, err error, gate string) {
-	t.Helper()
-	aborted, ok := errors.AsType[*traffic.AbortError](err)
-	require.True(t, ok, "%v", err)
-	require.ErrorIs(t, err, stages.ErrGateRefused)
-	require.NotEmpty(t, aborted.Decisions)
-	assert.Equal(t, gate, aborted.Decisions[0].Gate)
-	assert.Equal(t, stages.Fail, aborted.Decisions[0].Verdict)
-	assert.Empty(t, aborted.Left)
-	assert.Zero(t, aborted.Traffic.Canary)
-	t.Log(err)
-}
-
-// requireOnlyStable checks that the version serves, and that no canary is left.
-func (w *world) requireOnlyStable(t *testing.T, namespace, version string) {
-	t.Helper()
-	ctx := labtest.Context(t)
-	w.requirePage(t, namespace, version)
-	_, err := w.kube.AppsV1().Deployments(namespace).Get(ctx, beside, metav1.GetOptions{})
-	assert.True(t, apierrors.IsNotFound(err), "the canary's deployment: %v", err)
-	records, err := w.kube.CoreV1().Secrets(namespace).List(ctx, metav1.ListOptions{LabelSelector: "owner=helm,name=" + beside})
-	require.NoError(t, err)
-	assert.Empty(t, records.Items, "the canary's release")
 }
 
 // TestMetricGateRollsBack has a plain delivery's release gate look at what

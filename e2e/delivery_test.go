@@ -45,14 +45,14 @@ func TestDelivery(t *testing.T) {
 			w.requireRunning(t, ns, result.Image)
 		}},
 		{"upgrade", func(t *testing.T) {
-			guest := w.visit(t, ns)
+			guests := w.census(t, ns)
 			result, err := run(t, cfg, source("1.1.0"))
 			require.NoError(t, err)
 			assert.Equal(t, 2, result.Release.Revision)
 			assert.Equal(t, 1, result.Release.Previous)
 			require.Len(t, result.Plan.Changes, 1, "only the deployment's image changes")
 			assert.Contains(t, result.Plan.Changes[0].Diff, result.Image.Digest().String())
-			guest.requireUnharmed(t)
+			guests.requireUnharmed(t)
 			w.requirePage(t, ns, "1.1.0")
 			good = result
 		}},
@@ -124,7 +124,7 @@ func TestDelivery(t *testing.T) {
 			w.requireRunning(t, ns, good.Image)
 		}},
 		{"cancel while the new pods start", func(t *testing.T) {
-			guest := w.visit(t, ns)
+			guests := w.census(t, ns)
 			ctx, cancel := context.WithCancel(labtest.Context(t))
 			defer cancel()
 			cfg := cfg
@@ -137,7 +137,7 @@ func TestDelivery(t *testing.T) {
 			require.ErrorIs(t, err, context.Canceled)
 			require.ErrorIs(t, err, stages.ErrRolledBack)
 			assert.Equal(t, pipeline.OutcomeRolledBack, result.Outcome)
-			guest.requireUnharmed(t)
+			guests.requireUnharmed(t)
 			w.requirePage(t, ns, "1.6.0")
 			w.requireRunning(t, ns, good.Image)
 		}},
@@ -157,7 +157,7 @@ func (w *world) requireCaught(t *testing.T, cfg pipeline.Config, before *pipelin
 	ns := before.Release.Namespace
 	serving, err := w.page(t.Context(), ns)
 	require.NoError(t, err)
-	guest := w.visit(t, ns)
+	guests := w.census(t, ns)
 	var decided atomic.Pointer[time.Time]
 	cfg.Observers = append(cfg.Observers, pipeline.ObserverFunc(func(e pipeline.Event) {
 		if e.Stage == pipeline.StageVerify && e.Kind == pipeline.KindStageFailed {
@@ -181,7 +181,7 @@ func (w *world) requireCaught(t *testing.T, cfg pipeline.Config, before *pipelin
 	assert.NotEmpty(t, e.Remedy)
 	assert.Contains(t, e.Message+join(e.Logs)+join(e.Events), detail, "the evidence must hold the cause")
 
-	guest.requireUnharmed(t)
+	guests.requireUnharmed(t)
 	var diagnosis *rollout.Failure
 	require.ErrorAs(t, err, &diagnosis)
 	assert.NotEqual(t, rollout.TimedOut, diagnosis.Cause)

@@ -47,9 +47,21 @@ func (v victim) pipeline(observers ...pipeline.Observer) (*pipeline.Pipeline, er
 	if err != nil {
 		return nil, err
 	}
-	return pipeline.New(pipeline.Config{
-		Name:    v.Namespace,
-		Builder: stages.BuilderFunc(func(context.Context, stages.Source) (stages.Image, error) { return v.Image, nil }),
+	cfg := journalled(v.Namespace, v.Journal, v.Image, deployer)
+	cfg.Verifiers = []stages.Verifier{stages.VerifierFunc(func(ctx context.Context, _ stages.Release) (stages.Verification, error) {
+		<-ctx.Done()
+		return stages.Verification{}, context.Cause(ctx)
+	})}
+	cfg.Observers = observers
+	return pipeline.New(cfg)
+}
+
+// journalled is a pipeline with a journal on disk that delivers what is built
+// already, past gates that let everything pass.
+func journalled(name, journal string, img stages.Image, deployer stages.Deployer) pipeline.Config {
+	return pipeline.Config{
+		Name:    name,
+		Builder: stages.BuilderFunc(func(context.Context, stages.Source) (stages.Image, error) { return img, nil }),
 		Scanner: &stagestest.Scanner{},
 		ScanGates: []stages.Gate[stages.Report]{stages.GateFunc[stages.Report](
 			func(context.Context, stages.Report) (stages.Decision, error) {
@@ -57,13 +69,8 @@ func (v victim) pipeline(observers ...pipeline.Observer) (*pipeline.Pipeline, er
 			})},
 		Signer:   &stagestest.Signer{},
 		Deployer: deployer,
-		Verifiers: []stages.Verifier{stages.VerifierFunc(func(ctx context.Context, _ stages.Release) (stages.Verification, error) {
-			<-ctx.Done()
-			return stages.Verification{}, context.Cause(ctx)
-		})},
-		Journal:   pipeline.FileJournal(v.Journal),
-		Observers: observers,
-	})
+		Journal:  pipeline.FileJournal(journal),
+	}
 }
 
 func beVictim(spec string) error {

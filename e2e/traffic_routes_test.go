@@ -33,11 +33,13 @@ type crdSource struct {
 }
 
 var (
-	gatewayCRDs = crdSource{"sigs.k8s.io/gateway-api@v1.6.3", "h1:lKpJa5bGlraC/QeACvCpsHLdmO6y0iKfzVl6gzaFEYc=", "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"}
-	istioCRDs   = crdSource{"istio.io/api@v1.32.0", "h1:37mJvg9I0biYZAEQF+MATs4FNeCpXEIVO3LFpVb6iNM=", "kubernetes/customresourcedefinitions.gen.yaml"}
+	httpRouteCRD = crdSource{"sigs.k8s.io/gateway-api@v1.6.3", "h1:lKpJa5bGlraC/QeACvCpsHLdmO6y0iKfzVl6gzaFEYc=", "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"}
+	grpcRouteCRD = crdSource{httpRouteCRD.module, httpRouteCRD.sum, "config/crd/standard/gateway.networking.k8s.io_grpcroutes.yaml"}
+	istioCRDs    = crdSource{"istio.io/api@v1.32.0", "h1:37mJvg9I0biYZAEQF+MATs4FNeCpXEIVO3LFpVb6iNM=", "kubernetes/customresourcedefinitions.gen.yaml"}
 
 	crds            = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 	httpRoutes      = schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"}
+	grpcRoutes      = schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "grpcroutes"}
 	virtualServices = schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"}
 )
 
@@ -151,7 +153,7 @@ func mustJSON(v any) []byte {
 func TestRoutersOnTheRealAPIServer(t *testing.T) {
 	w := newWorld(t)
 	t.Run("HTTPRoute", func(t *testing.T) {
-		client := w.define(t, gatewayCRDs, "httproutes.gateway.networking.k8s.io")
+		client := w.define(t, httpRouteCRD, "httproutes.gateway.networking.k8s.io")
 		traffictest.TestRouter(t, func(t *testing.T) traffictest.RouterHarness {
 			ns := w.namespace(t)
 			api := client.Resource(httpRoutes).Namespace(ns)
@@ -159,6 +161,21 @@ func TestRoutersOnTheRealAPIServer(t *testing.T) {
 				{matches: [{path: {type: PathPrefix, value: /api}}], backendRefs: [{name: shop, port: 80}, {name: shop-canary, port: 80, weight: 0}]},
 				{backendRefs: [{name: shop-canary, port: 80, weight: 0}, {name: shop, port: 80, weight: 100}]}]}}`)
 			r, err := traffic.NewHTTPRoute(traffic.HTTPRouteConfig{REST: w.rest, Namespace: ns, Name: release, Stable: release, Canary: canaryRelease})
+			require.NoError(t, err)
+			return traffictest.RouterHarness{Router: r,
+				Foreign: func(ctx context.Context, weight int) error { return reweigh(ctx, api, "rules", "backendRefs", weight) },
+				Settle:  func(ctx context.Context) error { return accept(ctx, api) }}
+		})
+	})
+	t.Run("GRPCRoute", func(t *testing.T) {
+		client := w.define(t, grpcRouteCRD, "grpcroutes.gateway.networking.k8s.io")
+		traffictest.TestRouter(t, func(t *testing.T) traffictest.RouterHarness {
+			ns := w.namespace(t)
+			api := client.Resource(grpcRoutes).Namespace(ns)
+			create(t, api, `{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: shop}, spec: {parentRefs: [{name: gateway}], rules: [
+				{matches: [{method: {service: shop.Orders}}], backendRefs: [{name: shop, port: 80}, {name: shop-canary, port: 80, weight: 0}]},
+				{backendRefs: [{name: shop-canary, port: 80, weight: 0}, {name: shop, port: 80, weight: 100}]}]}}`)
+			r, err := traffic.NewGRPCRoute(traffic.GRPCRouteConfig{REST: w.rest, Namespace: ns, Name: release, Stable: release, Canary: canaryRelease})
 			require.NoError(t, err)
 			return traffictest.RouterHarness{Router: r,
 				Foreign: func(ctx context.Context, weight int) error { return reweigh(ctx, api, "rules", "backendRefs", weight) },

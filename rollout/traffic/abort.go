@@ -166,11 +166,11 @@ func (c *Canary) clear(ctx context.Context, run string) (bool, error) {
 	if err != nil || record == nil || record.Run == run || c.cfg.Resume && record.untouched() {
 		return false, err
 	}
-	unlock, err := c.locker.Lock(ctx, record.Run)
+	done, err := c.take(ctx, record.Run)
 	if err != nil {
 		return false, err
 	}
-	defer giveBack(ctx, unlock)
+	defer done()
 	f, err := c.adopt(ctx)
 	if err != nil || f == nil {
 		return false, err
@@ -234,8 +234,8 @@ func (c *Canary) ground(ctx context.Context, run string) (*AbortError, error) {
 	if f == nil {
 		// A record may have been deleted by hand.
 		split, err := c.cfg.Router.Observe(ctx)
-		if route, ok := errors.AsType[*RouteError](err); ok && route.Missing {
-			return nil, nil
+		if _, odd := errors.AsType[*RouteError](err); odd {
+			err = nil // What could not be divided is nobody's canary, unless something gets to it.
 		}
 		if err != nil || split.Canary == 0 {
 			return nil, err

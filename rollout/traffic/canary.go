@@ -17,8 +17,9 @@ import (
 
 // Canary deploys an image beside the stable release first, gives it traffic step
 // by step, and then promotes it or aborts. It is a [stages.Deployer] in the place
-// of the stable release's own. It is safe for concurrent use; canaries of the
-// same release exclude each other by the lock of the stable release.
+// of the stable release's own. It is safe for concurrent use: canaries of the same
+// release exclude each other by the lock of the stable release, and so do two calls
+// for the same run.
 type Canary struct {
 	cfg CanaryConfig
 	// The abilities of the two deployers.
@@ -30,6 +31,7 @@ type Canary struct {
 
 	mu    sync.Mutex
 	holds map[string]*hold
+	busy  map[string]bool // the runs that an operation is under way for
 }
 
 // teller is a deployer that tells what it has deployed.
@@ -55,7 +57,7 @@ var (
 // NewCanary returns a canary, without asking the cluster anything yet. Its error
 // matches [stages.ErrInvalid].
 func NewCanary(config CanaryConfig) (*Canary, error) {
-	c := &Canary{holds: map[string]*hold{}}
+	c := &Canary{holds: map[string]*hold{}, busy: map[string]bool{}}
 	c.planner, _ = config.Stable.(stages.Planner)
 	c.restorer, _ = config.Stable.(stages.Compensator)
 	c.locker, _ = config.Stable.(stages.Locker)
@@ -226,22 +228,44 @@ func (c *Canary) Lock(ctx context.Context, run string) (stages.Unlock, error) {
 	}, nil
 }
 
-// locked makes sure that the run has the lock. What it takes, done gives back.
-func (c *Canary) locked(ctx context.Context, run string) (h *hold, done func(), _ error) {
+// enter begins an operation of a run, which has one at a time: two would share one
+// lock, and one record. Its error matches [stages.ErrLocked].
+func (c *Canary) enter(run string) (leave func(), _ error) {
 	c.mu.Lock()
-	h = c.holds[run]
-	c.mu.Unlock()
-	if h != nil {
-		return h, func() {}, nil
+	defer c.mu.Unlock()
+	if c.busy[run] {
+		return nil, fmt.Errorf("%w: run %s is at work on the canary already", stages.ErrLocked, run)
 	}
-	unlock, err := c.Lock(ctx, run)
+	c.busy[run] = true
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.busy, run)
+	}, nil
+}
+
+// locked makes sure that the run has the lock, and nothing else under way. What it
+// takes, done gives back.
+func (c *Canary) locked(ctx context.Context, run string) (h *hold, done func(), _ error) {
+	leave, err := c.enter(run)
 	if err != nil {
 		return nil, nil, err
 	}
+	if h = c.held(run); h != nil {
+		return h, leave, nil
+	}
+	unlock, err := c.Lock(ctx, run)
+	if err != nil {
+		leave()
+		return nil, nil, err
+	}
+	return c.held(run), func() { giveBack(ctx, unlock); leave() }, nil
+}
+
+func (c *Canary) held(run string) *hold {
 	c.mu.Lock()
-	h = c.holds[run]
-	c.mu.Unlock()
-	return h, func() { giveBack(ctx, unlock) }, nil
+	defer c.mu.Unlock()
+	return c.holds[run]
 }
 
 // giveBack gives a lock back that expires by itself otherwise.

@@ -30,6 +30,7 @@ type cluster struct {
 	t      *testing.T
 	stable stagestest.Deployer
 	router traffictest.Router
+	rig    *rig // what divides the traffic instead, if it is set
 	state  traffictest.State
 
 	mu       sync.Mutex
@@ -51,6 +52,22 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
+// divider is what divides the traffic.
+func (c *cluster) divider() traffic.Router {
+	if c.rig != nil {
+		return c.rig
+	}
+	return &c.router
+}
+
+// weight is the canary's.
+func (c *cluster) weight() int {
+	if c.rig != nil {
+		return c.rig.weight()
+	}
+	return c.router.Weight()
+}
+
 // requireCalm checks that the stable release runs img, with all traffic, and that
 // there is no canary.
 func (c *cluster) requireCalm(img stages.Image) {
@@ -58,7 +75,7 @@ func (c *cluster) requireCalm(img stages.Image) {
 	current, err := c.stable.State(c.t.Context())
 	require.NoError(c.t, err)
 	require.Equal(c.t, img.String(), current, "what the stable release runs")
-	require.Zero(c.t, c.router.Weight(), "the canary's weight")
+	require.Zero(c.t, c.weight(), "the canary's weight")
 	require.True(c.t, c.canary.IsZero(), "the canary must be gone")
 	record, _, err := c.state.Load(c.t.Context())
 	require.NoError(c.t, err)
@@ -279,10 +296,11 @@ func (d canaryDeployer) Deploy(ctx context.Context, req stages.DeployRequest) (s
 	return rel, d.p.call(ctx, "deploy canary", func() error {
 		d.p.mu.Lock()
 		defer d.p.mu.Unlock()
-		if d.p.router.Weight() > 0 {
+		if d.p.weight() > 0 {
 			assert.Equal(d.p.t, d.p.canary, rel.Image, "a canary that has traffic is replaced by another")
 		}
-		d.p.canary, d.p.verified = rel.Image, d.p.router.Weight() > 0
+		d.p.canary, d.p.verified = rel.Image, d.p.weight() > 0
+		d.p.rig.canary(true)
 		return nil
 	})
 }
@@ -291,8 +309,9 @@ func (d canaryDeployer) Uninstall(ctx context.Context, _ string) (stages.Removal
 	return stages.Removal{}, d.p.call(ctx, "uninstall canary", func() error {
 		d.p.mu.Lock()
 		defer d.p.mu.Unlock()
-		assert.Zero(d.p.t, d.p.router.Weight(), "the canary is removed while it has traffic")
+		assert.Zero(d.p.t, d.p.weight(), "the canary is removed while it has traffic")
 		d.p.canary, d.p.verified = stages.Image{}, false
+		d.p.rig.canary(false)
 		return nil
 	})
 }
@@ -301,7 +320,7 @@ func (d canaryDeployer) Uninstall(ctx context.Context, _ string) (stages.Removal
 type processRouter struct{ p *process }
 
 func (r processRouter) Nearest(ctx context.Context, weight int) (nearest int, err error) {
-	err = r.p.call(ctx, "nearest", func() error { nearest, err = r.p.router.Nearest(ctx, weight); return err })
+	err = r.p.call(ctx, "nearest", func() error { nearest, err = r.p.divider().Nearest(ctx, weight); return err })
 	return nearest, err
 }
 
@@ -309,16 +328,16 @@ func (r processRouter) Shift(ctx context.Context, from, to int) error {
 	return r.p.call(ctx, fmt.Sprintf("shift to %d", to), func() error {
 		r.p.mu.Lock()
 		defer r.p.mu.Unlock()
-		if to > 0 && r.p.router.Weight() != to {
+		if to > 0 && r.p.weight() != to {
 			assert.True(r.p.t, r.p.verified, "a canary that was not verified gets traffic")
 			assert.False(r.p.t, r.p.breached, "a canary gets more traffic after a breach")
 		}
-		return r.p.router.Shift(ctx, from, to)
+		return r.p.divider().Shift(ctx, from, to)
 	})
 }
 
 func (r processRouter) Observe(ctx context.Context) (split traffic.Split, err error) {
-	err = r.p.call(ctx, "observe", func() error { split, err = r.p.router.Observe(ctx); return err })
+	err = r.p.call(ctx, "observe", func() error { split, err = r.p.divider().Observe(ctx); return err })
 	return split, err
 }
 

@@ -25,7 +25,7 @@ func (c *Canary) Status(ctx context.Context) (Status, error) {
 	}
 	split, err := c.cfg.Router.Observe(ctx)
 	if err != nil {
-		return Status{Record: record}, fmt.Errorf("status of the canary: %w", err)
+		return Status{Record: record, Traffic: split}, fmt.Errorf("status of the canary: %w", err)
 	}
 	return Status{Record: record, Traffic: split}, nil
 }
@@ -36,7 +36,8 @@ func (c *Canary) Status(ctx context.Context) (Status, error) {
 // the stable release and the canary is gone. Where that process lives, it is asked
 // to abort at its next look, or when it has promoted the canary, which it takes
 // back then; the error matches [stages.ErrLocked], and [ErrPromoted] too if it is too
-// late, because the canary was promoted and verified. Without a canary it returns an error matching [ErrNoCanary].
+// late, because the canary was promoted and verified. Without a canary it returns an
+// error matching [ErrNoCanary].
 func (c *Canary) Abort(ctx context.Context, reason string) error {
 	record, _, err := c.cfg.State.Load(ctx)
 	switch {
@@ -45,7 +46,7 @@ func (c *Canary) Abort(ctx context.Context, reason string) error {
 	case record == nil:
 		return fmt.Errorf("abort the canary: %w", ErrNoCanary)
 	}
-	unlock, err := c.locker.Lock(ctx, record.Run)
+	done, err := c.take(ctx, record.Run)
 	if errors.Is(err, stages.ErrLocked) {
 		if record.promoted() {
 			return fmt.Errorf("abort the canary: %w", errors.Join(err, ErrPromoted))
@@ -58,12 +59,26 @@ func (c *Canary) Abort(ctx context.Context, reason string) error {
 	if err != nil {
 		return fmt.Errorf("abort the canary: %w", err)
 	}
-	defer giveBack(ctx, unlock)
+	defer done()
 	f, err := c.adopt(ctx)
 	if err != nil || f == nil {
 		return err
 	}
 	return f.clearUp(ctx)
+}
+
+// take locks the stable release for a run that is to have nothing else under way.
+func (c *Canary) take(ctx context.Context, run string) (done func(), _ error) {
+	leave, err := c.enter(run)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := c.locker.Lock(ctx, run)
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return func() { giveBack(ctx, unlock); leave() }, nil
 }
 
 // askToAbort leaves word in the record, if the canary still is of run.
@@ -93,11 +108,11 @@ func (c *Canary) Promote(ctx context.Context, req stages.DeployRequest) (stages.
 	if err := req.Clearance.Check(); err != nil {
 		return stages.Release{}, fmt.Errorf("promote the canary: %w", err)
 	}
-	unlock, err := c.locker.Lock(ctx, req.Run)
+	done, err := c.take(ctx, req.Run)
 	if err != nil {
 		return stages.Release{}, fmt.Errorf("promote the canary: %w", err)
 	}
-	defer giveBack(ctx, unlock)
+	defer done()
 	f, err := c.adopt(ctx)
 	switch {
 	case err != nil:

@@ -95,6 +95,52 @@ func TestAbortOfOneThatLives(t *testing.T) {
 	})
 }
 
+// TestOneRunOneDelivery has two deliveries of the same run keep apart, and others of
+// one process.
+func TestOneRunOneDelivery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		p := &process{cluster: c}
+		canary := p.canaryOf(parts{steps: twoSteps(p.gate(stages.Pass))})
+		errs := make(chan error)
+		req := request(t, newImage, "run-1")
+		for range 2 {
+			go func() {
+				_, err := canary.Deploy(t.Context(), req)
+				errs <- err
+			}()
+		}
+		err := <-errs
+		require.ErrorIs(t, err, stages.ErrLocked, "the second is refused at once")
+		require.ErrorContains(t, err, "run run-1 is at work on the canary already")
+		cp, err := canary.Checkpoint(t.Context(), stages.CheckpointRequest{Run: "run-1", Image: newImage})
+		require.NoError(t, err)
+		_, err = canary.Restore(t.Context(), "run-1", cp)
+		require.ErrorIs(t, err, stages.ErrLocked)
+		_, err = canary.Promote(t.Context(), request(t, newImage, "run-1"))
+		require.ErrorIs(t, err, stages.ErrLocked)
+		require.NoError(t, <-errs)
+		c.requireCalm(newImage)
+		require.NoError(t, canary.Close())
+		_, err = canary.Deploy(t.Context(), request(t, otherImage, "run-1"))
+		require.NoError(t, err, "one after the other they may")
+		c.requireCalm(otherImage)
+	})
+}
+
+// TestAbortFromTheSameProcess leaves word, as that of another one does.
+func TestAbortFromTheSameProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		p := &process{cluster: c}
+		canary := p.canaryOf(parts{steps: twoSteps(p.gate(stages.Pass))})
+		time.AfterFunc(25*time.Second, func() { assert.ErrorIs(t, canary.Abort(t.Context(), "the shop is on fire"), stages.ErrLocked) })
+		_, err := p.deliver(t.Context(), canary, "run-1", newImage)
+		require.ErrorIs(t, err, traffic.ErrAbortAsked)
+		c.requireCalm(oldImage)
+	})
+}
+
 // TestTakenOver has a process stop as soon as the canary is somebody else's.
 func TestTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -48,15 +48,34 @@
 // # Routers
 //
 // [Replicas] needs nothing but a Service, [Selector] switches one over for
-// blue/green, [HTTPRoute], [VirtualService] and [NGINX] set the weights of what is
-// there already, and [RouterFuncs] is for everything else, such as a release whose
-// values have the weight in them. A router touches only the fields that hold the
-// weights, as the field manager "fairlead-traffic", and never over what somebody
-// else has put there, save to send all traffic to the stable release at the end.
+// blue/green, [HTTPRoute], [GRPCRoute], [VirtualService] and [NGINX] set the weights
+// of what is there already, [Values] releases a chart whose values have the weight in
+// them, and [RouterFuncs] is for everything else. A router touches only the fields
+// that hold the weights, and never over what somebody else has put there, save to
+// send all traffic to the stable release at the end. For that it mends whatever was
+// made of the objects meanwhile: weights of 0 and 0, a rule that names the canary
+// alone, an annotation that picks requests.
 //
-// Where the stable release's chart has the weights in it, its upgrade may send all
-// traffic to the stable release a little earlier than the promotion would have.
-// With helmx's server-side apply, allow it to take fields over from that manager.
+// # Who owns the weights
+//
+// As long as the canary has traffic, the fields that hold the weights are those of
+// the field manager "fairlead-traffic", as their managedFields show: a tool that
+// applies the object without force is told so by a conflict, instead of taking the
+// canary's traffic away or giving it more. Once all traffic is back the fields are
+// given up, and belong again to whoever sets them next.
+//
+// Lists of rules have one owner as a whole, so that the conflict is about the rules,
+// weights and all. Tell the tool to leave to that manager what it owns: helmx by
+// Apply.Conflicts with Yield; Argo CD by ignoreDifferences.managedFieldsManagers and
+// RespectIgnoreDifferences. A client-side upgrade by helm changes nothing of a custom
+// resource whose manifest has not changed; it does set back what the chart says of an
+// Ingress's annotation or of replicas, and so may a tool that forces its own. The
+// canary is aborted then, because nobody can tell any more what its gates have seen.
+//
+// Where the stable release's own chart has the weights in it, let helmx overwrite
+// that manager instead: the upgrade that promotes the canary then brings the chart's
+// new rules, and sends all traffic to the stable release a little earlier than the
+// promotion would have.
 //
 // # What each may need
 //

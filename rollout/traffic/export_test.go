@@ -5,6 +5,7 @@ var (
 	ReplicasOn       = newReplicas
 	SelectorOn       = newSelector
 	HTTPRouteOn      = newHTTPRoute
+	GRPCRouteOn      = newGRPCRoute
 	VirtualServiceOn = newVirtualService
 	NGINXOn          = newNGINX
 	ConfigMapOn      = newConfigMap

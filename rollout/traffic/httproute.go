@@ -1,13 +1,10 @@
 package traffic
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
@@ -19,14 +16,14 @@ import (
 type HTTPRouteConfig struct {
 	// REST is how to reach the cluster, required. It is copied.
 	REST *rest.Config
-	// Namespace and Name are those of the HTTPRoute (gateway.networking.k8s.io/v1),
+	// Namespace and Name are those of the route (gateway.networking.k8s.io/v1),
 	// required.
 	Namespace, Name string
 	// Stable and Canary are the names of the Services that its backendRefs name,
 	// required.
 	Stable, Canary string
-	// AllowOthers accepts other HTTPRoutes of the namespace that send to the stable
-	// Service: their requests never reach the canary.
+	// AllowOthers accepts other routes of the kind in the namespace that send to the
+	// stable Service: their requests never reach the canary.
 	AllowOthers bool
 }
 
@@ -37,14 +34,23 @@ type HTTPRouteConfig struct {
 //
 // A split has settled when every parent (Gateway) has accepted the route as it is
 // and resolved its references. Until a controller says so, nothing has.
-type HTTPRoute struct {
-	config HTTPRouteConfig
-	routes kind
-}
+type HTTPRoute struct{ weightedRoute }
 
-var _ Router = (*HTTPRoute)(nil)
+// GRPCRouteConfig configures a [GRPCRoute], field by field as [HTTPRouteConfig]
+// does an [HTTPRoute].
+type GRPCRouteConfig HTTPRouteConfig
 
-var httpRouteKind = schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "HTTPRoute"}
+// GRPCRoute is a [Router] that sets the weights of a Gateway API GRPCRoute. All
+// that is true of an [HTTPRoute] is true of it; it needs its verbs on grpcroutes.
+type GRPCRoute struct{ weightedRoute }
+
+var (
+	_ Router = (*HTTPRoute)(nil)
+	_ Router = (*GRPCRoute)(nil)
+
+	httpRouteKind = schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "HTTPRoute"}
+	grpcRouteKind = schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "GRPCRoute"}
+)
 
 // NewHTTPRoute returns a router, without asking the cluster anything yet. Its
 // error matches [stages.ErrInvalid].
@@ -57,89 +63,75 @@ func NewHTTPRoute(config HTTPRouteConfig) (*HTTPRoute, error) {
 }
 
 func newHTTPRoute(client dynamic.Interface, config HTTPRouteConfig) (*HTTPRoute, error) {
+	route, err := newGatewayRoute(client, httpRouteKind, "httproutes", config)
+	if err != nil {
+		return nil, err
+	}
+	return &HTTPRoute{route}, nil
+}
+
+// NewGRPCRoute returns a router, without asking the cluster anything yet. Its
+// error matches [stages.ErrInvalid].
+func NewGRPCRoute(config GRPCRouteConfig) (*GRPCRoute, error) {
+	client, err := dynamicClient(config.REST)
+	if err != nil {
+		return nil, fmt.Errorf("GRPCRoute router: %w", err)
+	}
+	return newGRPCRoute(client, config)
+}
+
+func newGRPCRoute(client dynamic.Interface, config GRPCRouteConfig) (*GRPCRoute, error) {
+	route, err := newGatewayRoute(client, grpcRouteKind, "grpcroutes", HTTPRouteConfig(config))
+	if err != nil {
+		return nil, err
+	}
+	return &GRPCRoute{route}, nil
+}
+
+func newGatewayRoute(client dynamic.Interface, gvk schema.GroupVersionKind, resource string, config HTTPRouteConfig) (weightedRoute, error) {
 	if config.Namespace == "" || config.Name == "" || config.Stable == "" || config.Canary == "" || config.Stable == config.Canary {
-		return nil, fmt.Errorf("HTTPRoute router: %w: Namespace, Name, Stable and Canary are required, the latter two different", stages.ErrInvalid)
+		return weightedRoute{}, fmt.Errorf("%s router: %w: Namespace, Name, Stable and Canary are required, the latter two different", gvk.Kind, stages.ErrInvalid)
 	}
-	return &HTTPRoute{config: config, routes: newKind(client, config.Namespace, httpRouteKind, "httproutes")}, nil
+	return weightedRoute{
+		routes: newKind(client, config.Namespace, gvk, resource), name: config.Name, allowOthers: config.AllowOthers,
+		dialect: gateway{config.Namespace, config.Stable, config.Canary},
+	}, nil
 }
 
-// Nearest returns weight itself, if the route can be divided.
-func (r *HTTPRoute) Nearest(ctx context.Context, weight int) (int, error) {
-	if err := checkWeight(weight); err != nil {
-		return 0, err
-	}
-	_, pairs, err := r.read(ctx)
-	if err == nil {
-		err = r.checkDivided(pairs)
-	}
-	if err != nil {
-		return 0, err
-	}
-	return weight, r.checkOthers(ctx)
+// gateway is the dialect of the Gateway API's routes that divide requests.
+type gateway struct{ namespace, stableService, canaryService string }
+
+func (g gateway) stable() string { return "Service " + g.stableService }
+
+func (g gateway) remedy() string {
+	return fmt.Sprintf("give it the backendRefs %s and %s and no other", g.stableService, g.canaryService)
 }
 
-// Shift sets the weights.
-func (r *HTTPRoute) Shift(ctx context.Context, from, to int) error {
-	if err := checkWeight(to); err != nil {
-		return err
-	}
-	o, pairs, err := r.read(ctx)
+func (g gateway) rules(o *unstructured.Unstructured) (routeRules, error) {
+	spec, err := decodeSpec[struct {
+		Rules []struct {
+			BackendRefs []backendRef `json:"backendRefs"`
+		} `json:"rules"`
+	}](o)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := pairs.check(from, to); err != nil {
-		return err
-	}
-	if pairs.share() == to && pairs.even() {
-		return nil
-	}
-	if to > 0 {
-		if err := r.checkDivided(pairs); err != nil {
-			return err
+	var out routeRules
+	for i, r := range spec.Rules {
+		found := routeRule{name: fmt.Sprintf("rule %d", i), path: []any{"spec", "rules", i, "backendRefs"}}
+		for _, ref := range r.BackendRefs {
+			b := backend{side: g.side(ref), weight: 1}
+			if ref.Weight != nil {
+				b.weight = *ref.Weight
+			}
+			found.backends = append(found.backends, b)
 		}
+		out = append(out, found)
 	}
-	return r.routes.patch(ctx, o, pairs.patch("rules", "backendRefs", to))
+	return out, nil
 }
 
-// checkDivided refuses rules that can't give the canary a share.
-func (r *HTTPRoute) checkDivided(pairs pairs) error {
-	if rule, problem := pairs.undivided(); problem != "" {
-		return r.odd(fmt.Sprintf("rule %d %s", rule, problem), r.remedy())
-	}
-	return nil
-}
-
-func (r *HTTPRoute) remedy() string {
-	return fmt.Sprintf("give it the backendRefs %s and %s and no other", r.config.Stable, r.config.Canary)
-}
-
-// Observe reads the weights, and what the gateways' controllers say of the route.
-func (r *HTTPRoute) Observe(ctx context.Context) (Split, error) {
-	o, pairs, err := r.read(ctx)
-	if err != nil {
-		return Split{}, err
-	}
-	s := r.split(o, pairs)
-	if s.Canary > 0 {
-		err = r.checkDivided(pairs)
-	}
-	return s, err
-}
-
-func (r *HTTPRoute) split(o *unstructured.Unstructured, pairs pairs) Split {
-	s := Split{Canary: pairs.share(), Uneven: !pairs.even(), Settled: true, Detail: r.routes.object(r.config.Name).String() + ": " + pairs.String()}
-	switch problem := unaccepted(o); {
-	case s.Uneven:
-		s.Settled = false
-		s.Detail += "; the rules differ"
-	case problem != "":
-		s.Settled = false
-		s.Detail += "; " + problem
-	}
-	return s
-}
-
-// backendRef is what is read of a backendRef.
+// backendRef is what is read of one.
 type backendRef struct {
 	Group     string `json:"group"`
 	Kind      string `json:"kind"`
@@ -148,84 +140,25 @@ type backendRef struct {
 	Weight    *int64 `json:"weight"`
 }
 
-type httpRouteSpec struct {
-	Rules []struct {
-		BackendRefs []backendRef `json:"backendRefs"`
-	} `json:"rules"`
+func (g gateway) side(b backendRef) side {
+	service := b.Group == "" && (b.Kind == "" || b.Kind == "Service") && (b.Namespace == "" || b.Namespace == g.namespace)
+	switch {
+	case service && b.Name == g.stableService:
+		return ofStable
+	case service && b.Name == g.canaryService:
+		return ofCanary
+	}
+	return ofOthers
 }
 
-func (r *HTTPRoute) isService(b backendRef, name string) bool {
-	return b.Group == "" && (b.Kind == "" || b.Kind == "Service") && (b.Namespace == "" || b.Namespace == r.config.Namespace) && b.Name == name
+func (g gateway) others(*unstructured.Unstructured) string { return "" }
+
+func (g gateway) toStable(path []any) []operation {
+	return []operation{{Op: "replace", Path: pointer(append(path, "name")...), Value: g.stableService}}
 }
 
-// read returns the route, and where in it the weights are.
-func (r *HTTPRoute) read(ctx context.Context) (*unstructured.Unstructured, pairs, error) {
-	o, err := r.routes.get(ctx, r.config.Name)
-	if err != nil {
-		return nil, nil, err
-	}
-	spec, err := decodeSpec[httpRouteSpec](o)
-	if err != nil {
-		return nil, nil, r.odd(err.Error(), "")
-	}
-	var found pairs
-	for i, rule := range spec.Rules {
-		p := pair{rule: i}
-		for j, b := range rule.BackendRefs {
-			weight := int64(1)
-			if b.Weight != nil {
-				weight = *b.Weight
-			}
-			p.add(j, weight, r.isService(b, r.config.Stable), r.isService(b, r.config.Canary))
-		}
-		if !p.concerned() {
-			continue
-		}
-		if problem := p.problem(); problem != "" {
-			return nil, nil, r.odd(fmt.Sprintf("rule %d %s", i, problem), r.remedy())
-		}
-		found = append(found, p)
-	}
-	if len(found) == 0 {
-		return nil, nil, r.odd("no rule sends to Service "+r.config.Stable, "name the Service that the route sends to")
-	}
-	return o, found, nil
-}
-
-func (r *HTTPRoute) odd(problem, remedy string) error {
-	return &RouteError{Object: r.routes.object(r.config.Name), Problem: problem, Remedy: remedy}
-}
-
-// checkOthers refuses a second route to the stable Service, of whose requests the
-// canary would get none.
-func (r *HTTPRoute) checkOthers(ctx context.Context) error {
-	if r.config.AllowOthers {
-		return nil
-	}
-	all, err := r.routes.list(ctx)
-	if err != nil {
-		return err
-	}
-	for i := range all {
-		o := &all[i]
-		spec, err := decodeSpec[httpRouteSpec](o)
-		if o.GetName() == r.config.Name || err != nil {
-			continue
-		}
-		for _, rule := range spec.Rules {
-			for _, b := range rule.BackendRefs {
-				if r.isService(b, r.config.Stable) || r.isService(b, r.config.Canary) {
-					return r.odd(fmt.Sprintf("HTTPRoute %s sends to Service %s as well", o.GetName(), b.Name),
-						"join the two, or set AllowOthers if its requests are not the canary's")
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// unaccepted says what keeps a route from having taken effect.
-func unaccepted(o *unstructured.Unstructured) string {
+// unsettled goes by what the gateways' controllers say.
+func (g gateway) unsettled(o *unstructured.Unstructured) string {
 	var status struct {
 		Status struct {
 			Parents []struct {
@@ -261,24 +194,4 @@ func unaccepted(o *unstructured.Unstructured) string {
 		}
 	}
 	return ""
-}
-
-// decodeSpec reads what is wanted of an object's spec.
-func decodeSpec[T any](o *unstructured.Unstructured) (T, error) {
-	var out struct {
-		Spec T `json:"spec"`
-	}
-	if err := convert(o.Object, &out); err != nil {
-		return out.Spec, fmt.Errorf("its spec can't be read: %w", err)
-	}
-	return out.Spec, nil
-}
-
-// convert goes by way of JSON, which is stricter than the converter of runtime.
-func convert(from map[string]any, to any) error {
-	data, err := json.Marshal(runtime.DeepCopyJSON(from))
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(data, to)
 }

@@ -91,7 +91,8 @@ func (r *NGINX) Nearest(ctx context.Context, weight int) (int, error) {
 }
 
 // Shift sets the weight, and makes or deletes the second Ingress where the chart
-// has none.
+// has none. To take all traffic from the canary, whatever it was, it also mends a
+// second Ingress that somebody else has changed.
 func (r *NGINX) Shift(ctx context.Context, from, to int) error {
 	if err := checkWeight(to); err != nil {
 		return err
@@ -100,42 +101,59 @@ func (r *NGINX) Shift(ctx context.Context, from, to int) error {
 	if err != nil {
 		return err
 	}
-	canary := in.canary
-	made := canary != nil && canary.Labels[labelManaged] == managedBy
-	if to > 0 || !made { // One that is deleted may be as it likes.
-		err = r.check(canary)
+	now, err := r.weight(in.canary)
+	if err == nil {
+		err = r.check(in.canary)
 	}
-	if to > 0 && err == nil {
+	if err == nil && to > 0 {
 		err = r.checkRoutes(in)
 	}
-	if err != nil {
-		return err
-	}
-	now, err := r.weight(canary)
-	if err != nil && from != Any { // An abort sets any weight right.
+	if err != nil && (to > 0 || from != Any) { // An abort sets any second Ingress right.
 		return err
 	}
 	if err := expect(from, to, Split{Canary: now}); err != nil {
 		return err
 	}
+	canary := in.canary
 	switch {
 	case canary == nil && to == 0:
 		return nil
 	case canary == nil:
 		_, err = r.api.Create(ctx, r.second(in.stable, to), metav1.CreateOptions{FieldManager: FieldManager})
 		return orCause(ctx, explain(err, "make", r.object(r.config.CanaryIngress)))
-	case made && to == 0:
+	case to == 0 && canary.Labels[labelManaged] == managedBy:
 		err = r.api.Delete(ctx, canary.Name, metav1.DeleteOptions{Preconditions: metav1.NewUIDPreconditions(string(canary.UID))})
 		if apierrors.IsNotFound(err) {
 			return nil
 		}
 		return orCause(ctx, explain(err, "delete", r.object(canary.Name)))
-	case now == to && err == nil:
-		return nil
 	}
-	patch := []operation{{Op: "add", Path: pointer("metadata", "annotations", nginxWeight), Value: strconv.Itoa(to)}}
-	if _, ok := canary.Annotations[nginxWeightTotal]; ok {
-		patch = append(patch, operation{Op: "remove", Path: pointer("metadata", "annotations", nginxWeightTotal)})
+	return r.annotate(ctx, canary, to)
+}
+
+// annotate gives a second Ingress the weight, and takes from it what else would
+// send requests there.
+func (r *NGINX) annotate(ctx context.Context, canary *networkingv1.Ingress, weight int) error {
+	var patch []operation
+	if canary.Annotations == nil {
+		patch = append(patch, operation{Op: "add", Path: pointer("metadata", "annotations"), Value: map[string]string{}})
+	}
+	set := func(key, value string) {
+		patch = append(patch, operation{Op: "add", Path: pointer("metadata", "annotations", key), Value: value})
+	}
+	if canary.Annotations[nginxCanary] != "true" {
+		set(nginxCanary, "true")
+	}
+	if value := strconv.Itoa(weight); orZero(canary.Annotations[nginxWeight]) != value {
+		set(nginxWeight, value)
+	}
+	for key := range canary.Annotations {
+		if key == nginxWeightTotal || picks(key) {
+			patch = append(patch, operation{Op: "remove", Path: pointer("metadata", "annotations", key)})
+		}
+	}
+	if len(patch) == 0 {
+		return nil
 	}
 	data, err := jsonPatch(canary, patch)
 	if err == nil {
@@ -151,21 +169,18 @@ func (r *NGINX) Observe(ctx context.Context) (Split, error) {
 		return Split{}, err
 	}
 	canary := in.canary
-	if err := r.check(canary); err != nil {
-		return Split{}, err
+	s := Split{Settled: canary == nil || canary.DeletionTimestamp == nil, Detail: r.object(r.config.CanaryIngress).String() + " doesn't exist"}
+	s.Canary, err = r.weight(canary)
+	if canary != nil {
+		s.Detail = fmt.Sprintf("%s has weight %d", r.object(r.config.CanaryIngress), s.Canary)
 	}
-	weight, err := r.weight(canary)
-	if err == nil && weight > 0 {
+	if err == nil {
+		err = r.check(canary)
+	}
+	if err == nil && s.Canary > 0 {
 		err = r.checkRoutes(in)
 	}
-	if err != nil {
-		return Split{}, err
-	}
-	detail := r.object(r.config.CanaryIngress).String() + " doesn't exist"
-	if canary != nil {
-		detail = fmt.Sprintf("%s has weight %d", r.object(r.config.CanaryIngress), weight)
-	}
-	return Split{Canary: weight, Settled: canary == nil || canary.DeletionTimestamp == nil, Detail: detail}, nil
+	return s, err
 }
 
 // second is a copy of the stable Ingress for the canary's Service.
@@ -245,7 +260,7 @@ type ingresses struct {
 	rivals         []*networkingv1.Ingress
 }
 
-// read returns the Ingresses; no second one if there is none.
+// read returns those Ingresses that there are.
 func (r *NGINX) read(ctx context.Context) (in ingresses, _ error) {
 	all, err := r.api.List(ctx, metav1.ListOptions{})
 	if err := orCause(ctx, explain(err, "list", r.object("*"))); err != nil {
@@ -261,14 +276,6 @@ func (r *NGINX) read(ctx context.Context) (in ingresses, _ error) {
 			in.rivals = append(in.rivals, o)
 		}
 	}
-	switch {
-	case in.stable == nil:
-		return in, &RouteError{Object: r.object(r.config.Ingress), Problem: "doesn't exist", Missing: true}
-	case in.stable.Annotations[nginxCanary] == "true":
-		return in, r.odd(in.stable.Name, "is a canary itself", "name the stable release's Ingress")
-	case len(routesOf(in.stable, r.config.Stable)) == 0:
-		return in, r.odd(in.stable.Name, "no rule sends to Service "+r.config.Stable, "name the Service that it sends to")
-	}
 	return in, nil
 }
 
@@ -281,17 +288,28 @@ func (r *NGINX) check(canary *networkingv1.Ingress) error {
 		return r.odd(canary.Name, "is no canary", "annotate it with "+nginxCanary+`: "true"`)
 	}
 	for key := range canary.Annotations {
-		if strings.HasPrefix(key, nginxCanary+"-by-") {
+		if picks(key) {
 			return r.odd(canary.Name, "picks requests by "+key, "remove the annotation: the weight would not count for them")
 		}
 	}
 	return nil
 }
 
+// picks reports that an annotation sends requests to a canary past its weight.
+func picks(annotation string) bool { return strings.HasPrefix(annotation, nginxCanary+"-by-") }
+
 // checkRoutes refuses Ingresses that don't share the same hosts and paths. As long
 // as the canary has no weight that makes no difference, and an upgrade may well add
 // a path.
 func (r *NGINX) checkRoutes(in ingresses) error {
+	switch {
+	case in.stable == nil:
+		return &RouteError{Object: r.object(r.config.Ingress), Problem: "doesn't exist", Missing: true}
+	case in.stable.Annotations[nginxCanary] == "true":
+		return r.odd(in.stable.Name, "is a canary itself", "name the stable release's Ingress")
+	case len(routesOf(in.stable, r.config.Stable)) == 0:
+		return r.odd(in.stable.Name, "no rule sends to Service "+r.config.Stable, "name the Service that it sends to")
+	}
 	want := routesOf(in.stable, r.config.Stable)
 	for _, rival := range in.rivals {
 		for route := range routesOf(rival, "") {

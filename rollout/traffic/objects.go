@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,7 +20,8 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// FieldManager is what this package's routers write the weights as.
+// FieldManager is what this package's routers write the weights as, and own them by
+// for as long as a canary has traffic.
 const FieldManager = "fairlead-traffic"
 
 const (
@@ -101,13 +103,28 @@ func pointer(elements ...any) string {
 }
 
 // patch writes nothing but these fields, if the object still is the one that was
-// read. Its error is worth another try if somebody was faster.
-func (k kind) patch(ctx context.Context, o *unstructured.Unstructured, operations []operation) error {
+// read, and returns the new one. Its error is worth another try if somebody was
+// faster.
+func (k kind) patch(ctx context.Context, o *unstructured.Unstructured, operations []operation) (*unstructured.Unstructured, error) {
 	data, err := jsonPatch(o, operations)
-	if err == nil {
-		_, err = k.api.Patch(ctx, o.GetName(), types.JSONPatchType, data, metav1.PatchOptions{FieldManager: FieldManager})
+	if err != nil {
+		return nil, fmt.Errorf("patch %s: %w", k.object(o.GetName()), err)
 	}
-	return orCause(ctx, explain(err, "patch", k.object(o.GetName())))
+	patched, err := k.api.Patch(ctx, o.GetName(), types.JSONPatchType, data, metav1.PatchOptions{FieldManager: FieldManager})
+	return patched, orCause(ctx, explain(err, "patch", k.object(o.GetName())))
+}
+
+// disown gives up the fields that were written, once they are again as they were
+// without a canary: whoever applies the object from a chart or a repository would
+// else meet a conflict when it next wants to change one. It is tried and no more,
+// as no request depends on it.
+func (k kind) disown(ctx context.Context, o *unstructured.Unstructured) {
+	managed := o.GetManagedFields()
+	kept := slices.DeleteFunc(slices.Clone(managed), func(m metav1.ManagedFieldsEntry) bool { return m.Manager == FieldManager })
+	if len(kept) == 0 || len(kept) == len(managed) {
+		return
+	}
+	_, _ = k.patch(ctx, o, []operation{{Op: "replace", Path: pointer("metadata", "managedFields"), Value: kept}})
 }
 
 // jsonPatch is one that fails if the object isn't as it was read any more.

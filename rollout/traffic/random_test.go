@@ -91,36 +91,57 @@ func TestKilledAtEveryCall(t *testing.T) {
 		"promotion restored": func(c *cluster, p *process) []traffic.Step { c.doomed = true; return twoSteps(p.gate(stages.Pass)) },
 	} {
 		for next, come := range comeNext {
-			t.Run(outcome+", then "+next, func(t *testing.T) {
-				for n := 1; ; n++ {
-					ended := false
-					for _, after := range []bool{false, true} {
-						synctest.Test(t, func(t *testing.T) {
-							c := newCluster(t)
-							p := &process{cluster: c, fault: dieAt(n, after)}
-							cp, err := p.deliver(t.Context(), p.canaryOf(parts{steps: prepare(c, p)}), "run-1", newImage)
-							if !errors.Is(err, errDead) && p.calls < n {
-								ended = true
-								return
-							}
-							c.died()
-							q := &process{cluster: c}
-							want := come(t, q, twoSteps(q.gate(stages.Pass)), cp)
-							if want.IsZero() {
-								want = c.oldOrNew()
-							}
-							c.requireCalm(want)
-						})
-						if t.Failed() {
-							t.Fatalf("killed at call %d, after it: %t", n, after)
-						}
-					}
-					if ended {
-						require.Greater(t, n, 30, "there are many calls to die at")
-						return
-					}
-				}
+			t.Run(outcome+", then "+next, func(t *testing.T) { killAtEveryCall(t, nil, prepare, come) })
+		}
+	}
+}
+
+// TestKilledAtEveryCallOfEachRouter does so with all that a router leaves half done.
+func TestKilledAtEveryCallOfEachRouter(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a while")
+	}
+	for name, newRig := range rigs {
+		for _, next := range []string{"recover", "abort", "deliver the same, resuming"} {
+			t.Run(name+", then "+next, func(t *testing.T) {
+				killAtEveryCall(t, newRig, func(_ *cluster, p *process) []traffic.Step { return twoSteps(p.gate(stages.Pass)) }, comeNext[next])
 			})
+		}
+	}
+}
+
+func killAtEveryCall(t *testing.T, newRig func(*testing.T) *rig, prepare func(*cluster, *process) []traffic.Step,
+	come func(*testing.T, *process, []traffic.Step, *stages.Checkpoint) stages.Image,
+) {
+	for n := 1; ; n++ {
+		ended := false
+		for _, after := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t)
+				if newRig != nil {
+					c.rig = newRig(t)
+				}
+				p := &process{cluster: c, fault: dieAt(n, after)}
+				cp, err := p.deliver(t.Context(), p.canaryOf(parts{steps: prepare(c, p)}), "run-1", newImage)
+				if !errors.Is(err, errDead) && p.calls < n {
+					ended = true
+					return
+				}
+				c.died()
+				q := &process{cluster: c}
+				want := come(t, q, twoSteps(q.gate(stages.Pass)), cp)
+				if want.IsZero() {
+					want = c.oldOrNew()
+				}
+				c.requireCalm(want)
+			})
+			if t.Failed() {
+				t.Fatalf("killed at call %d, after it: %t", n, after)
+			}
+		}
+		if ended {
+			require.Greater(t, n, 30, "there are many calls to die at")
+			return
 		}
 	}
 }
@@ -128,6 +149,9 @@ func TestKilledAtEveryCall(t *testing.T) {
 // died forgets what only the dead process knew.
 func (c *cluster) died() {
 	c.holder, c.breached, c.sick, c.doomed = nil, false, false, false
+	if c.rig != nil {
+		c.rig.fault = nil
+	}
 }
 
 // oldOrNew is what the stable release runs, which must be one of the two.
@@ -140,25 +164,35 @@ func (c *cluster) oldOrNew() stages.Image {
 	return oldImage
 }
 
-// TestRandomCanaries tries canaries whose calls fail, hang and die at random.
+// TestRandomCanaries tries canaries whose calls fail, hang and die at random, by each
+// router, whose requests fail, too, and whose objects somebody else edits.
 func TestRandomCanaries(t *testing.T) {
+	t.Run("in memory", func(t *testing.T) {
+		outcomes := randomCanaries(t, 3000, nil)
+		for _, outcome := range []string{"promoted", "aborted", "not complete"} {
+			require.Positive(t, outcomes[outcome], outcome)
+		}
+	})
+	for name, newRig := range rigs {
+		t.Run(name, func(t *testing.T) { randomCanaries(t, 200, newRig) })
+	}
+}
+
+func randomCanaries(t *testing.T, runs int, newRig func(*testing.T) *rig) map[string]int {
 	seed := uint64(time.Now().UnixNano())
 	outcomes := map[string]int{}
-	runs := 3000
 	if testing.Short() {
-		runs = 300
+		runs /= 10
 	}
 	for i := range runs {
 		rng := rand.New(rand.NewPCG(seed, uint64(i)))
-		synctest.Test(t, func(t *testing.T) { outcomes[randomCanary(t, rng)]++ })
+		synctest.Test(t, func(t *testing.T) { outcomes[randomCanary(t, rng, newRig)]++ })
 		if t.Failed() {
 			t.Fatalf("seed %d, run %d", seed, i)
 		}
 	}
 	t.Logf("seed %d: %v", seed, outcomes)
-	for _, outcome := range []string{"promoted", "aborted", "not complete"} {
-		require.Positive(t, outcomes[outcome], outcome)
-	}
+	return outcomes
 }
 
 // faults makes some calls fail: the nth of all, and, for good, those of a name.
@@ -185,11 +219,43 @@ func faults(rng *rand.Rand) func(string, int, bool) error {
 	}
 }
 
-func randomCanary(t *testing.T, rng *rand.Rand) string {
+// requestFaults makes single requests of a router fail, and one of them the last of its
+// process.
+func requestFaults(rng *rand.Rand, p *process) func(after bool) error {
+	single := map[int]bool{}
+	for range rng.IntN(4) {
+		single[1+rng.IntN(100)] = true
+	}
+	last := 1 + rng.IntN(400)
+	afterwards := rng.IntN(2) == 0
+	n := 0
+	return func(after bool) error {
+		if !after {
+			n++
+		}
+		switch {
+		case n >= last && (after == afterwards || n > last):
+			p.die()
+			return errDead
+		case single[n] && after == afterwards:
+			return fmt.Errorf("%w: request %d", errInjected, n)
+		}
+		return nil
+	}
+}
+
+func randomCanary(t *testing.T, rng *rand.Rand, newRig func(*testing.T) *rig) string {
 	c := newCluster(t)
 	c.router.Lag = rng.IntN(4)
 	c.sick, c.doomed = rng.IntN(12) == 0, rng.IntN(6) == 0
 	p := &process{cluster: c, fault: faults(rng)}
+	if rng.IntN(4) == 0 {
+		p.fault = dieAt(rng.IntN(80), rng.IntN(2) == 0)
+	}
+	if newRig != nil {
+		c.rig = newRig(t)
+		c.rig.fault = requestFaults(rng, p)
+	}
 	var verdicts []stages.Verdict
 	for range 1 + rng.IntN(8) {
 		verdicts = append(verdicts, []stages.Verdict{stages.Pass, stages.Pass, stages.Pass, stages.Pass, stages.Inconclusive, stages.Fail}[rng.IntN(6)])
@@ -206,10 +272,13 @@ func randomCanary(t *testing.T, rng *rand.Rand) string {
 		timers = append(timers, time.AfterFunc(time.Duration(rng.IntN(60))*time.Second, func() {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			if rng.IntN(2) == 0 && c.router.Weight() > 0 {
-				c.router.Set(rng.IntN(101))
-			} else {
+			switch {
+			case rng.IntN(4) == 0 || c.weight() == 0:
 				c.sick = true
+			case c.rig != nil:
+				c.rig.meddle(rng)
+			default:
+				c.router.Set(rng.IntN(101))
 			}
 		}))
 	}
@@ -243,6 +312,13 @@ func randomCanary(t *testing.T, rng *rand.Rand) string {
 		require.Contains(t, []stages.RestoreOutcome{stages.Restored, stages.Unchanged}, got.Outcome, got.Message)
 		c.requireCalm(oldImage)
 	}
+	if c.rig != nil {
+		// Where the objects are put in order, the next canary goes well.
+		require.NoError(t, c.rig.pristine())
+		_, err := q.deliver(t.Context(), q.canaryOf(parts{steps: twoSteps(q.gate(stages.Pass))}), "run-3", otherImage)
+		require.NoError(t, err)
+		c.requireCalm(otherImage)
+	}
 	return outcome
 }
 
@@ -252,7 +328,7 @@ func (c *cluster) requireConsequence(err error) string {
 		current, err := c.stable.State(c.t.Context())
 		require.NoError(c.t, err)
 		require.Equal(c.t, newImage.String(), current)
-		require.Zero(c.t, c.router.Weight())
+		require.Zero(c.t, c.weight())
 		record, _, err := c.state.Load(c.t.Context())
 		require.NoError(c.t, err)
 		if record != nil { // It could not be cleaned up, which the next run does.

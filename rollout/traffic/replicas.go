@@ -102,6 +102,9 @@ func (r *Replicas) Nearest(ctx context.Context, weight int) (int, error) {
 		return 0, err
 	}
 	w, err := r.read(ctx)
+	if err == nil {
+		err = w.odd
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -142,7 +145,13 @@ func (r *Replicas) Shift(ctx context.Context, from, to int) error {
 	if err != nil {
 		return err
 	}
+	if w.odd != nil && (to > 0 || from != Any) { // The canary of an abort shrinks in any case.
+		return w.odd
+	}
 	full := w.stable.full()
+	if full < 1 { // Nobody knows any more what it was.
+		full = max(1, w.canary.count())
+	}
 	stable, canary := counts(full, to)
 	if err := w.expect(full, from, to); err != nil {
 		return err
@@ -161,17 +170,22 @@ func (r *Replicas) Shift(ctx context.Context, from, to int) error {
 			return err
 		}
 	}
-	if canary < has {
+	switch {
+	case canary < has:
 		if err := r.replaceable(w.servingStable, stable); err != nil {
 			return err
 		}
-		return r.scale(ctx, w.canary, canary, canary)
-	}
-	if stable < w.stable.count() {
+		if err := r.scale(ctx, w.canary, canary, canary); err != nil {
+			return err
+		}
+	case stable < w.stable.count():
 		if w.servingCanary < canary {
 			return fmt.Errorf("%w: %d of %d pods of %s are ready to take the traffic yet", errUnsettled, w.servingCanary, canary, r.config.Canary)
 		}
 		return r.scale(ctx, w.stable, stable, full)
+	}
+	if to == 0 {
+		r.workloads.disown(ctx, w.stable.object)
 	}
 	return nil
 }
@@ -216,8 +230,9 @@ func (r *Replicas) Observe(ctx context.Context) (Split, error) {
 		s.Settled = w.servingCanary == 0 && w.servingStable > 0
 	} else {
 		s.Settled = w.servingCanary == canary && w.servingStable == stable
+		err = w.odd
 	}
-	return s, nil
+	return s, err
 }
 
 // scale sets a workload's replicas, and remembers full if they are fewer.
@@ -233,7 +248,8 @@ func (r *Replicas) scale(ctx context.Context, w *workload, replicas, full int64)
 	case noted:
 		patch = append(patch, operation{Op: "remove", Path: pointer("metadata", "annotations", annotationReplicas)})
 	}
-	return r.workloads.patch(ctx, w.object, patch)
+	_, err := r.workloads.patch(ctx, w.object, patch)
+	return err
 }
 
 // checkAutoscalers refuses a workload that something else scales.

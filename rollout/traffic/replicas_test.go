@@ -3,6 +3,8 @@ package traffic_test
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -55,7 +57,13 @@ func (k *kube) run(ctx context.Context, replicas map[string]int64, selector map[
 	if err != nil {
 		return err
 	}
+	runs := map[string]bool{}
 	for _, pod := range old.Items {
+		at := strings.LastIndex(pod.Name, "-")
+		i, err := strconv.ParseInt(pod.Name[at+1:], 10, 64)
+		if runs[pod.Name] = err == nil && i < replicas[pod.Name[:at]]; runs[pod.Name] {
+			continue
+		}
 		if err := k.typed.CoreV1().Pods(ns).Delete(ctx, pod.Name, metav1.DeleteOptions{}); err != nil {
 			return err
 		}
@@ -65,8 +73,10 @@ func (k *kube) run(ctx context.Context, replicas map[string]int64, selector map[
 		for i := range n {
 			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: fmt.Sprintf("%s-%d", release, i), Labels: podLabels(release)},
 				Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}}
-			if _, err := k.typed.CoreV1().Pods(ns).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
-				return err
+			if !runs[pod.Name] {
+				if _, err := k.typed.CoreV1().Pods(ns).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
+					return err
+				}
 			}
 			if labels.SelectorFromSet(selector).Matches(labels.Set(pod.Labels)) {
 				slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: pod.Name}})

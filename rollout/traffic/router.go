@@ -22,10 +22,13 @@ type Router interface {
 	Nearest(ctx context.Context, weight int) (int, error)
 	// Shift asks the cluster for the weight to, which Nearest returned. Unless from
 	// is [Any], it returns a [*ChangedError] and changes nothing if the weight is
-	// neither from nor to. It can be repeated. What it has asked for may take time;
-	// only Observe tells.
+	// neither from nor to. From Any to 0 it also mends what can't be divided, as an
+	// abort must get all traffic back. It can be repeated. What it has asked for may
+	// take time; only Observe tells.
 	Shift(ctx context.Context, from, to int) error
-	// Observe reads how traffic is divided, from the live objects.
+	// Observe reads how traffic is divided, from the live objects. It returns a
+	// [*RouteError], and what it could read all the same, if the canary gets traffic
+	// by objects that can't be divided.
 	Observe(ctx context.Context) (Split, error)
 }
 

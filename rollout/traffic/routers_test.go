@@ -27,6 +27,7 @@ var (
 	deployments     = schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
 	services        = schema.GroupVersionResource{Version: "v1", Resource: "services"}
 	httpRoutes      = schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"}
+	grpcRoutes      = schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "grpcroutes"}
 	virtualServices = schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"}
 )
 
@@ -39,7 +40,7 @@ type kube struct {
 
 func newKube(objects ...runtime.Object) *kube {
 	kinds := map[schema.GroupVersionResource]string{
-		httpRoutes: "HTTPRouteList", virtualServices: "VirtualServiceList", deployments: "DeploymentList", services: "ServiceList",
+		httpRoutes: "HTTPRouteList", grpcRoutes: "GRPCRouteList", virtualServices: "VirtualServiceList", deployments: "DeploymentList", services: "ServiceList",
 	}
 	return &kube{dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds, objects...), fake.NewClientset()}
 }
@@ -74,9 +75,13 @@ func requireOdd(t *testing.T, err error, problem string) {
 	assert.Contains(t, err.Error(), problem)
 }
 
-const route = `
+var route = gatewayRoute("HTTPRoute")
+
+// gatewayRoute is a route with two rules that are divided.
+func gatewayRoute(kind string) string {
+	return `
 apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
+kind: ` + kind + `
 metadata: {name: shop, resourceVersion: "1", generation: 3}
 spec:
   rules:
@@ -84,6 +89,7 @@ spec:
     - backendRefs: [{name: shop, port: 80, weight: 100}, {name: shop-canary, port: 80, weight: 0}]
     - backendRefs: [{name: shop-canary, kind: Service, port: 80, weight: 0}, {name: shop, port: 80}]
 `
+}
 
 func acceptRoute(o *unstructured.Unstructured) error {
 	var conditions []any
@@ -130,6 +136,22 @@ func TestHTTPRouteConforms(t *testing.T) {
 	})
 }
 
+func TestGRPCRouteConforms(t *testing.T) {
+	traffictest.TestRouter(t, func(t *testing.T) traffictest.RouterHarness {
+		k := newKube(parse(t, gatewayRoute("GRPCRoute")))
+		r, err := traffic.GRPCRouteOn(k.dynamic, traffic.GRPCRouteConfig{Namespace: ns, Name: "shop", Stable: "shop", Canary: "shop-canary"})
+		require.NoError(t, err)
+		return traffictest.RouterHarness{Router: r,
+			Settle: func(ctx context.Context) error { return k.edit(ctx, grpcRoutes, "shop", acceptRoute) },
+			Foreign: func(ctx context.Context, weight int) error {
+				return k.edit(ctx, grpcRoutes, "shop", func(o *unstructured.Unstructured) error {
+					w := int64(weight)
+					return reweigh(o, "rules", "backendRefs", map[[2]int]int64{{1, 0}: 100 - w, {1, 1}: w, {2, 0}: w, {2, 1}: 100 - w})
+				})
+			}}
+	})
+}
+
 func TestHTTPRouteSettlesWhenAccepted(t *testing.T) {
 	k, r := newHTTPRoute(t, route)
 	observe := func() traffic.Split {
@@ -163,7 +185,7 @@ func TestOddHTTPRoutes(t *testing.T) {
 		"weights 0 and 0, of which nobody can tell":   `[{backendRefs: [{name: shop, weight: 0}, {name: shop-canary, weight: 0}]}]`,
 		"no rule sends to Service shop":               `[{backendRefs: [{name: other}]}]`,
 		"its spec can't be read":                      `[{backendRefs: [{name: shop, weight: much}]}]`,
-		"no rule sends to Service shop (name the Ser": `[]`,
+		"no rule sends to Service shop (name what th": `[]`,
 	} {
 		k, r := newHTTPRoute(t, base+"    "+"\n")
 		require.NoError(t, k.edit(t.Context(), httpRoutes, "shop", func(o *unstructured.Unstructured) error {
@@ -224,14 +246,27 @@ func TestVirtualServiceConforms(t *testing.T) {
 	})
 }
 
+func TestValuesConform(t *testing.T) {
+	traffictest.TestRouter(t, func(t *testing.T) traffictest.RouterHarness {
+		k, route := newVirtualService(t, virtual)
+		set := func(ctx context.Context, weight int) error {
+			return k.edit(ctx, virtualServices, "shop", func(o *unstructured.Unstructured) error {
+				w := int64(weight)
+				return reweigh(o, "http", "route", map[[2]int]int64{{1, 0}: 100 - w, {1, 1}: w, {2, 0}: w, {2, 1}: 100 - w})
+			})
+		}
+		return traffictest.RouterHarness{Router: traffic.Values{Route: route, Deploy: set}, Foreign: set}
+	})
+}
+
 func TestOddVirtualServices(t *testing.T) {
 	stable, canary := `{destination: {host: shop, subset: stable}, weight: 100}`, `{destination: {host: shop, subset: canary}}`
 	for problem, spec := range map[string]string{
 		"http[0] sends to the stable release, and not":  `http: [{route: [` + stable + `]}]`,
 		"http[0] sends to other backends, too":          `http: [{route: [` + stable + `, ` + canary + `, {destination: {host: old}, weight: 1}]}]`,
 		"http[0] has the weights 0 and 0":               `http: [{route: [` + canary + `, {destination: {host: shop, subset: stable}}]}]`,
-		"no HTTP route sends to shop, subset stable":    `http: [{route: [{destination: {host: shop}}]}]`,
-		"a TCP or TLS route sends to shop":              `tcp: [{route: [` + stable + `]}]`,
+		"no rule sends to shop, subset stable":          `http: [{route: [{destination: {host: shop}}]}]`,
+		"a TCP or TLS route sends to shop":              `http: [{route: [` + stable + `, ` + canary + `]}], tcp: [{route: [` + stable + `]}]`,
 		"its spec can't be read":                        `http: 7`,
 		"http[1] sends to the stable release, and not ": `http: [{route: [` + stable + `, ` + canary + `]}, {route: [` + stable + `]}]`,
 	} {

@@ -97,25 +97,39 @@ func (r *Selector) Shift(ctx context.Context, from, to int) error {
 		return fmt.Errorf("%w: a Service's selector has no weight %d", stages.ErrInvalid, to)
 	}
 	o, now, err := r.read(ctx)
-	if err != nil {
+	if err != nil && (o == nil || from != Any || to != 0) { // An abort sets any selector right.
 		return err
 	}
-	if err := expect(from, to, Split{Canary: now}); err != nil || now == to {
-		return err
+	if err == nil {
+		if err := expect(from, to, Split{Canary: now}); err != nil {
+			return err
+		}
+		if now == to {
+			r.given(ctx, o, to)
+			return nil
+		}
 	}
 	b, err := readBackends(ctx, r.client, r.config.Namespace, r.config.Service)
 	if err != nil {
 		return err
 	}
 	// Other components of the release may have its label as well.
-	selected, err := r.selected(o, to)
-	if err != nil {
-		return err
-	}
+	selector, selected := r.selected(o, to)
 	if count(b.ready, selected) == 0 {
 		return fmt.Errorf("%w: no pod with %s is ready to take the traffic yet", errUnsettled, selected)
 	}
-	return r.services.patch(ctx, o, []operation{{Op: "replace", Path: pointer("spec", "selector", r.config.Key), Value: r.value(to)}})
+	if o, err = r.services.patch(ctx, o, []operation{{Op: "add", Path: pointer("spec", "selector"), Value: selector}}); err != nil {
+		return err
+	}
+	r.given(ctx, o, to)
+	return nil
+}
+
+// given gives the selector up with the last of the traffic.
+func (r *Selector) given(ctx context.Context, o *unstructured.Unstructured, weight int) {
+	if weight == 0 {
+		r.services.disown(ctx, o)
+	}
 }
 
 // Observe compares the selector with the Service's endpoints.
@@ -147,22 +161,23 @@ func (r *Selector) pods(weight int) labels.Selector {
 }
 
 // selected is the Service's selector as it is at a weight.
-func (r *Selector) selected(service *unstructured.Unstructured, weight int) (labels.Selector, error) {
-	selector, _, err := unstructured.NestedStringMap(service.Object, "spec", "selector")
-	if err != nil {
-		return nil, fmt.Errorf("read the selector of %s: %w", r.services.object(r.config.Service), err)
+func (r *Selector) selected(service *unstructured.Unstructured, weight int) (map[string]string, labels.Selector) {
+	selector, _, _ := unstructured.NestedStringMap(service.Object, "spec", "selector")
+	if selector == nil {
+		selector = map[string]string{}
 	}
 	selector[r.config.Key] = r.value(weight)
-	return labels.SelectorFromSet(selector), nil
+	return selector, labels.SelectorFromSet(selector)
 }
 
+// read returns the Service, even one that selects neither release.
 func (r *Selector) read(ctx context.Context) (o *unstructured.Unstructured, weight int, err error) {
 	if o, err = r.services.get(ctx, r.config.Service); err != nil {
 		return nil, 0, err
 	}
 	selector, _, err := unstructured.NestedStringMap(o.Object, "spec", "selector")
 	if err != nil {
-		return nil, 0, &RouteError{Object: r.services.object(r.config.Service), Problem: "its selector can't be read: " + err.Error()}
+		return o, 0, &RouteError{Object: r.services.object(r.config.Service), Problem: "its selector can't be read: " + err.Error()}
 	}
 	switch selector[r.config.Key] {
 	case r.config.Stable:
@@ -170,7 +185,7 @@ func (r *Selector) read(ctx context.Context) (o *unstructured.Unstructured, weig
 	case r.config.Canary:
 		return o, 100, nil
 	}
-	return nil, 0, &RouteError{Object: r.services.object(r.config.Service),
+	return o, 0, &RouteError{Object: r.services.object(r.config.Service),
 		Problem: fmt.Sprintf("selects %s=%q, which is neither release", r.config.Key, selector[r.config.Key]),
 		Remedy:  fmt.Sprintf("have it select %s or %s", r.config.Stable, r.config.Canary)}
 }

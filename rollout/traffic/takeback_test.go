@@ -43,16 +43,21 @@ func requireTakenBack(t *testing.T, r traffic.Router, problem string) {
 	require.NoError(t, err)
 	assert.Zero(t, split.Canary)
 	assert.False(t, split.Uneven)
-	_, err = r.Nearest(t.Context(), 10)
-	requireOdd(t, err, problem)
-	requireOdd(t, r.Shift(t.Context(), traffic.Any, 10), problem)
 }
 
 // TestOddRoutesGiveTrafficBack has somebody change a route during a canary.
 func TestOddRoutesGiveTrafficBack(t *testing.T) {
 	for problem, change := range map[string]func(other any, backends []any) []any{
 		"sends to the stable release, and not to the canary": func(_ any, backends []any) []any { return backends[:1] },
-		"sends to other backends, too":                       func(other any, backends []any) []any { return append(backends, other) },
+		"sends to the canary, and not to the stable release": func(_ any, backends []any) []any { return backends[1:] },
+		"names a backend twice":                              func(_ any, backends []any) []any { return append(backends, backends[1]) },
+		"has the weights 0 and 0": func(_ any, backends []any) []any {
+			for _, b := range backends {
+				b.(map[string]any)["weight"] = int64(0)
+			}
+			return backends
+		},
+		"sends to other backends, too": func(other any, backends []any) []any { return append(backends, other) },
 	} {
 		k, r := newHTTPRoute(t, route)
 		require.NoError(t, r.Shift(t.Context(), 0, 10))
@@ -108,6 +113,66 @@ func TestSelectorMindsOtherComponents(t *testing.T) {
 	require.ErrorContains(t, r.Shift(t.Context(), 0, 100), "is ready to take the traffic yet")
 }
 
+// TestSelectorGivesTrafficBack has somebody change the Service, which the canary has.
+func TestSelectorGivesTrafficBack(t *testing.T) {
+	for _, selector := range []map[string]string{{"app": "shop", traffic.DefaultSelectorKey: "other"}, {"app": "shop"}, nil} {
+		k := newKube(generic(t, service(selector)))
+		require.NoError(t, k.run(t.Context(), map[string]int64{"shop": 1, "shop-canary": 1}, nil))
+		r, err := traffic.SelectorOn(k.typed, k.dynamic, traffic.SelectorConfig{Namespace: ns, Service: "shop", Stable: "shop", Canary: "shop-canary"})
+		require.NoError(t, err)
+		_, err = r.Observe(t.Context())
+		requireOdd(t, err, "which is neither release")
+		requireOdd(t, r.Shift(t.Context(), traffic.Any, 100), "which is neither release")
+		require.NoError(t, r.Shift(t.Context(), traffic.Any, 0))
+		require.NoError(t, k.run(t.Context(), map[string]int64{"shop": 1, "shop-canary": 1}, podLabels("shop")))
+		split, err := r.Observe(t.Context())
+		require.NoError(t, err)
+		assert.Zero(t, split.Canary)
+		assert.True(t, split.Settled)
+	}
+}
+
+// TestReplicasGiveTrafficBack has somebody scale the stable release to nothing, with
+// a note of what it had and without, or take the canary out of the Service.
+func TestReplicasGiveTrafficBack(t *testing.T) {
+	for _, tt := range []struct {
+		weight   int
+		zero     bool
+		selector map[string]string
+		want     int64
+	}{
+		{weight: 80, zero: true, selector: map[string]string{"app": "shop"}, want: 4},
+		{weight: 50, zero: true, selector: map[string]string{"app": "shop"}, want: 4},
+		{weight: 20, zero: true, selector: map[string]string{"app": "shop"}, want: 1},
+		{weight: 50, selector: podLabels("shop"), want: 4},
+	} {
+		k, r := newReplicas(t, 4, 0)
+		settle := func() {
+			replicas, err := k.replicas(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, k.run(t.Context(), replicas, tt.selector))
+		}
+		for range 10 {
+			_ = r.Shift(t.Context(), 0, tt.weight)
+			require.NoError(t, k.settleReplicas(t.Context()))
+		}
+		if tt.zero {
+			require.NoError(t, k.edit(t.Context(), deployments, "shop", func(o *unstructured.Unstructured) error {
+				return unstructured.SetNestedField(o.Object, int64(0), "spec", "replicas")
+			}))
+		}
+		_, err := k.typed.CoreV1().Services(ns).Update(t.Context(), service(tt.selector), metav1.UpdateOptions{})
+		require.NoError(t, err)
+		for range 10 {
+			settle()
+			_ = r.Shift(t.Context(), traffic.Any, 0)
+		}
+		now, err := k.replicas(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, map[string]int64{"shop": tt.want, "shop-canary": 0}, now)
+	}
+}
+
 // TestReplicasShrinkTheCanaryLast checks that the pods of the stable release are
 // there before the canary's go, and that one that never comes holds up nothing.
 func TestReplicasShrinkTheCanaryLast(t *testing.T) {
@@ -147,15 +212,17 @@ func TestNGINXGivesTrafficBack(t *testing.T) {
 			_, err := client.NetworkingV1().Ingresses(ns).Create(ctx, ingress("rival", "rival", map[string]string{annotation + "canary": "true"}, "/"), metav1.CreateOptions{})
 			return err
 		},
+		"the first Ingress is gone": func(ctx context.Context, client *fake.Clientset) error {
+			return client.NetworkingV1().Ingresses(ns).Delete(ctx, "shop", metav1.DeleteOptions{})
+		},
+		"a header picks requests": func(ctx context.Context, client *fake.Clientset) error {
+			return annotateCanary(ctx, client, "canary-by-header", "x-canary")
+		},
+		"the second Ingress is no canary": func(ctx context.Context, client *fake.Clientset) error {
+			return annotateCanary(ctx, client, "canary", "false")
+		},
 		"the weight is nonsense": func(ctx context.Context, client *fake.Clientset) error {
-			api := client.NetworkingV1().Ingresses(ns)
-			o, err := api.Get(ctx, "shop-canary", metav1.GetOptions{})
-			if err != nil {
-				return err
-			}
-			o.Annotations[annotation+"canary-weight"] = "much"
-			_, err = api.Update(ctx, o, metav1.UpdateOptions{})
-			return err
+			return annotateCanary(ctx, client, "canary-weight", "much")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -173,6 +240,17 @@ func TestNGINXGivesTrafficBack(t *testing.T) {
 			}
 		})
 	}
+}
+
+func annotateCanary(ctx context.Context, client *fake.Clientset, key, value string) error {
+	api := client.NetworkingV1().Ingresses(ns)
+	o, err := api.Get(ctx, "shop-canary", metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	o.Annotations[annotation+key] = value
+	_, err = api.Update(ctx, o, metav1.UpdateOptions{})
+	return err
 }
 
 // TestNGINXMakesACanary checks that nothing of the stable Ingress turns the second

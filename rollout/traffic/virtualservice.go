@@ -1,8 +1,8 @@
 package traffic
 
 import (
-	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -54,10 +54,7 @@ type VirtualServiceConfig struct {
 // is turned on, so a split counts as settled when it is stored and not known to be
 // refused. Proxies follow within a second or two; have [CanaryConfig.Drain] cover
 // that.
-type VirtualService struct {
-	config   VirtualServiceConfig
-	services kind
-}
+type VirtualService struct{ weightedRoute }
 
 var _ Router = (*VirtualService)(nil)
 
@@ -74,81 +71,29 @@ func NewVirtualService(config VirtualServiceConfig) (*VirtualService, error) {
 }
 
 func newVirtualService(client dynamic.Interface, config VirtualServiceConfig) (*VirtualService, error) {
-	r := &VirtualService{config: config, services: newKind(client, config.Namespace, virtualServiceKind, "virtualservices")}
 	if config.Namespace == "" || config.Name == "" || config.Stable.Host == "" || config.Canary.Host == "" {
 		return nil, fmt.Errorf("VirtualService router: %w: Namespace, Name, Stable and Canary are required", stages.ErrInvalid)
 	}
-	if r.same(istioDestination{Host: config.Stable.Host, Subset: config.Stable.Subset}, config.Canary) {
+	dialect := istio{config.Namespace, config.Stable, config.Canary}
+	if dialect.side(istioDestination{Host: config.Canary.Host, Subset: config.Canary.Subset}) == ofStable {
 		return nil, fmt.Errorf("VirtualService router: %w: Stable and Canary are the same destination", stages.ErrInvalid)
 	}
-	return r, nil
+	return &VirtualService{weightedRoute{
+		routes: newKind(client, config.Namespace, virtualServiceKind, "virtualservices"), name: config.Name, allowOthers: config.AllowOthers,
+		dialect: dialect,
+	}}, nil
 }
 
-// Nearest returns weight itself, if the routes can be divided.
-func (r *VirtualService) Nearest(ctx context.Context, weight int) (int, error) {
-	if err := checkWeight(weight); err != nil {
-		return 0, err
-	}
-	_, pairs, err := r.read(ctx)
-	if err == nil {
-		err = r.checkDivided(pairs)
-	}
-	if err != nil {
-		return 0, err
-	}
-	return weight, r.checkOthers(ctx)
+// istio is the dialect of VirtualServices.
+type istio struct {
+	namespace                 string
+	stableDestination, canary Destination
 }
 
-// Shift sets the weights.
-func (r *VirtualService) Shift(ctx context.Context, from, to int) error {
-	if err := checkWeight(to); err != nil {
-		return err
-	}
-	o, pairs, err := r.read(ctx)
-	if err != nil {
-		return err
-	}
-	if err := pairs.check(from, to); err != nil {
-		return err
-	}
-	if pairs.share() == to && pairs.even() {
-		return nil
-	}
-	if to > 0 {
-		if err := r.checkDivided(pairs); err != nil {
-			return err
-		}
-	}
-	return r.services.patch(ctx, o, pairs.patch("http", "route", to))
-}
+func (v istio) stable() string { return v.stableDestination.String() }
 
-// checkDivided refuses routes that can't give the canary a share.
-func (r *VirtualService) checkDivided(pairs pairs) error {
-	if rule, problem := pairs.undivided(); problem != "" {
-		return r.odd(fmt.Sprintf("http[%d] %s", rule, problem), r.remedy())
-	}
-	return nil
-}
-
-func (r *VirtualService) remedy() string {
-	return fmt.Sprintf("give it the destinations %s (weight 100) and %s (weight 0) and no other", r.config.Stable, r.config.Canary)
-}
-
-// Observe reads the weights, and what Istio says of them if it does.
-func (r *VirtualService) Observe(ctx context.Context) (Split, error) {
-	o, pairs, err := r.read(ctx)
-	if err != nil {
-		return Split{}, err
-	}
-	s := Split{Canary: pairs.share(), Uneven: !pairs.even(), Settled: pairs.even(), Detail: r.services.object(r.config.Name).String() + ": " + pairs.String()}
-	if problem := unreconciled(o); problem != "" {
-		s.Settled = false
-		s.Detail += "; " + problem
-	}
-	if s.Canary > 0 {
-		err = r.checkDivided(pairs)
-	}
-	return s, err
+func (v istio) remedy() string {
+	return fmt.Sprintf("give it the destinations %s (weight 100) and %s (weight 0) and no other", v.stableDestination, v.canary)
 }
 
 type istioDestination struct {
@@ -169,93 +114,79 @@ type virtualServiceSpec struct {
 	TCP  []istioRoute `json:"tcp"`
 }
 
-// same compares destinations, whose hosts may be spelled in several ways.
-func (r *VirtualService) same(a istioDestination, b Destination) bool {
-	return a.Subset == b.Subset && r.host(a.Host) == r.host(b.Host)
+func (v istio) rules(o *unstructured.Unstructured) (routeRules, error) {
+	spec, err := decodeSpec[virtualServiceSpec](o)
+	if err != nil {
+		return nil, err
+	}
+	var out routeRules
+	for i, r := range spec.HTTP {
+		out = append(out, v.rule(fmt.Sprintf("http[%d]", i), r, "spec", "http", i, "route"))
+	}
+	return out, nil
 }
 
-func (r *VirtualService) host(name string) string {
+func (v istio) rule(name string, r istioRoute, path ...any) routeRule {
+	out := routeRule{name: name, path: path}
+	for _, to := range r.Route {
+		b := backend{side: v.side(to.Destination), weight: to.Weight}
+		if len(r.Route) == 1 {
+			b.weight = 100 // whatever it says
+		}
+		out.backends = append(out.backends, b)
+	}
+	return out
+}
+
+// side compares destinations, whose hosts may be spelled in several ways.
+func (v istio) side(d istioDestination) side {
+	is := func(of Destination) bool { return d.Subset == of.Subset && v.host(d.Host) == v.host(of.Host) }
+	switch {
+	case is(v.stableDestination):
+		return ofStable
+	case is(v.canary):
+		return ofCanary
+	}
+	return ofOthers
+}
+
+func (v istio) host(name string) string {
 	switch strings.Count(name, ".") {
 	case 0:
-		return name + "." + r.config.Namespace
+		return name + "." + v.namespace
 	default:
 		return strings.TrimSuffix(strings.TrimSuffix(name, ".cluster.local"), ".svc")
 	}
 }
 
-func (r *VirtualService) concerns(routes []istioRoute) bool {
-	for _, route := range routes {
-		for _, to := range route.Route {
-			if r.same(to.Destination, r.config.Stable) || r.same(to.Destination, r.config.Canary) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// read returns the VirtualService, and where in it the weights are.
-func (r *VirtualService) read(ctx context.Context) (*unstructured.Unstructured, pairs, error) {
-	o, err := r.services.get(ctx, r.config.Name)
-	if err != nil {
-		return nil, nil, err
-	}
+// others are connections, which have no HTTP route.
+func (v istio) others(o *unstructured.Unstructured) string {
 	spec, err := decodeSpec[virtualServiceSpec](o)
 	if err != nil {
-		return nil, nil, r.odd(err.Error(), "")
+		return ""
 	}
-	if !r.config.AllowOthers && (r.concerns(spec.TCP) || r.concerns(spec.TLS)) {
-		return nil, nil, r.odd("a TCP or TLS route sends to "+r.config.Stable.String(), "set AllowOthers if its connections are not the canary's")
-	}
-	var found pairs
-	for i, route := range spec.HTTP {
-		p := pair{rule: i}
-		for j, to := range route.Route {
-			p.add(j, to.Weight, r.same(to.Destination, r.config.Stable), r.same(to.Destination, r.config.Canary))
+	for _, r := range slices.Concat(spec.TCP, spec.TLS) {
+		if v.rule("", r).concerned() {
+			return "a TCP or TLS route sends to " + v.stableDestination.String() + " or its canary"
 		}
-		if !p.concerned() {
-			continue
-		}
-		if problem := p.problem(); problem != "" {
-			return nil, nil, r.odd(fmt.Sprintf("http[%d] %s", i, problem), r.remedy())
-		}
-		found = append(found, p)
 	}
-	if len(found) == 0 {
-		return nil, nil, r.odd("no HTTP route sends to "+r.config.Stable.String(), "name the destination that it sends to")
-	}
-	return o, found, nil
+	return ""
 }
 
-func (r *VirtualService) odd(problem, remedy string) error {
-	return &RouteError{Object: r.services.object(r.config.Name), Problem: problem, Remedy: remedy}
+func (v istio) toStable(path []any) []operation {
+	at := func(field string) string { return pointer(slices.Concat(path, []any{"destination", field})...) }
+	patch := []operation{{Op: "replace", Path: at("host"), Value: v.stableDestination.Host}}
+	switch {
+	case v.stableDestination.Subset != "":
+		patch = append(patch, operation{Op: "add", Path: at("subset"), Value: v.stableDestination.Subset})
+	case v.canary.Subset != "":
+		patch = append(patch, operation{Op: "remove", Path: at("subset")})
+	}
+	return patch
 }
 
-// checkOthers refuses a second VirtualService with the stable destination, of
-// whose requests the canary would get none.
-func (r *VirtualService) checkOthers(ctx context.Context) error {
-	if r.config.AllowOthers {
-		return nil
-	}
-	all, err := r.services.list(ctx)
-	if err != nil {
-		return err
-	}
-	for i := range all {
-		spec, err := decodeSpec[virtualServiceSpec](&all[i])
-		if all[i].GetName() == r.config.Name || err != nil {
-			continue
-		}
-		if r.concerns(spec.HTTP) || r.concerns(spec.TCP) || r.concerns(spec.TLS) {
-			return r.odd(fmt.Sprintf("VirtualService %s sends to %s or %s as well", all[i].GetName(), r.config.Stable, r.config.Canary),
-				"join the two, or set AllowOthers if its requests are not the canary's")
-		}
-	}
-	return nil
-}
-
-// unreconciled says what Istio has against an object, if it says anything.
-func unreconciled(o *unstructured.Unstructured) string {
+// unsettled goes by what Istio says, if it says anything.
+func (v istio) unsettled(o *unstructured.Unstructured) string {
 	var status struct {
 		Status struct {
 			Conditions []struct {

@@ -33,7 +33,7 @@ func (w *workload) count() int64 {
 func (w *workload) full() int64 {
 	var full, lowered int64
 	n, err := fmt.Sscanf(w.object.GetAnnotations()[annotationReplicas], "%d/%d", &full, &lowered)
-	if err == nil && n == 2 && lowered == w.replicas && full > 0 {
+	if err == nil && n == 2 && (lowered == w.replicas || w.replicas == 0) && full > 0 {
 		return full
 	}
 	return w.replicas
@@ -43,6 +43,8 @@ func (w *workload) full() int64 {
 type releases struct {
 	stable, canary               *workload
 	servingStable, servingCanary int64
+	// odd is why the canary can't be given a share; it can be taken from it.
+	odd error
 }
 
 // expect refuses numbers of replicas that belong neither to the one nor to the
@@ -68,27 +70,18 @@ func (r *Replicas) read(ctx context.Context) (releases, error) {
 		return releases{}, &RouteError{Object: object, Problem: "doesn't exist", Missing: true}
 	case err != nil:
 		return releases{}, orCause(ctx, explain(err, "read", object))
-	case len(service.Spec.Selector) == 0:
-		return releases{}, &RouteError{Object: object, Problem: "has no selector"}
 	}
-	selector := labels.SelectorFromSet(service.Spec.Selector)
 	var w releases
-	if w.stable, err = r.workload(ctx, r.config.Stable, object, selector); err != nil {
+	if w.stable, err = r.workload(ctx, r.config.Stable); err != nil {
 		return releases{}, err
 	}
-	w.canary, err = r.workload(ctx, r.config.Canary, object, selector)
+	w.canary, err = r.workload(ctx, r.config.Canary)
 	if route, ok := errors.AsType[*RouteError](err); ok && route.Missing {
 		w.canary = nil
 	} else if err != nil {
 		return releases{}, err
 	}
-	switch {
-	case w.stable.full() < 1:
-		return releases{}, &RouteError{Object: r.workloads.object(r.config.Stable), Problem: "has no replicas", Remedy: "scale it up first"}
-	case w.canary != nil && (w.stable.selector.Matches(w.canary.labels) || w.canary.selector.Matches(w.stable.labels)):
-		return releases{}, &RouteError{Object: r.workloads.object(r.config.Canary), Problem: "its pods can't be told from those of " + r.config.Stable,
-			Remedy: "give the two different labels, and both selectors one of those"}
-	}
+	w.odd = r.check(w, object, service.Spec.Selector)
 	b, err := readBackends(ctx, r.client, r.config.Namespace, r.config.Service)
 	if err != nil {
 		return releases{}, err
@@ -100,8 +93,28 @@ func (r *Replicas) read(ctx context.Context) (releases, error) {
 	return w, nil
 }
 
-// workload reads one, whose pods the service must select.
-func (r *Replicas) workload(ctx context.Context, name string, service stages.Object, selected labels.Selector) (*workload, error) {
+// check refuses releases that a Service can't divide its traffic between.
+func (r *Replicas) check(w releases, service stages.Object, selector labels.Set) error {
+	if len(selector) == 0 {
+		return &RouteError{Object: service, Problem: "has no selector"}
+	}
+	for name, workload := range map[string]*workload{r.config.Stable: w.stable, r.config.Canary: w.canary} {
+		if workload != nil && !selector.AsSelector().Matches(workload.labels) {
+			return &RouteError{Object: service, Problem: fmt.Sprintf("selects %s, which the pods of %s are not", selector, name),
+				Remedy: "have its selector name only what both releases' pods have in common"}
+		}
+	}
+	switch {
+	case w.stable.full() < 1:
+		return &RouteError{Object: r.workloads.object(r.config.Stable), Problem: "has no replicas", Remedy: "scale it up first"}
+	case w.canary != nil && (w.stable.selector.Matches(w.canary.labels) || w.canary.selector.Matches(w.stable.labels)):
+		return &RouteError{Object: r.workloads.object(r.config.Canary), Problem: "its pods can't be told from those of " + r.config.Stable,
+			Remedy: "give the two different labels, and both selectors one of those"}
+	}
+	return nil
+}
+
+func (r *Replicas) workload(ctx context.Context, name string) (*workload, error) {
 	o, err := r.workloads.get(ctx, name)
 	if err != nil {
 		return nil, err
@@ -124,10 +137,6 @@ func (r *Replicas) workload(ctx context.Context, name string, service stages.Obj
 	}
 	if w.selector, err = metav1.LabelSelectorAsSelector(spec.Selector); err != nil || w.selector.Empty() {
 		return nil, &RouteError{Object: r.workloads.object(name), Problem: "has no selector that can be read"}
-	}
-	if !selected.Matches(w.labels) {
-		return nil, &RouteError{Object: service, Problem: fmt.Sprintf("selects %s, which the pods of %s are not", selected, name),
-			Remedy: "have its selector name only what both releases' pods have in common"}
 	}
 	return w, nil
 }
