@@ -36,7 +36,10 @@ type HTTPRouteConfig struct {
 // the verbs get, list and patch on httproutes. Weights are exact.
 //
 // A split has settled when every parent (Gateway) has accepted the route as it is
-// and resolved its references. Until a controller says so, nothing has.
+// and resolved its references, save that a canary without weight need not exist.
+// Until a controller says so, nothing has. It may say so a moment before its proxies
+// follow, as Traefik does, which collects changes for two seconds; have
+// [CanaryConfig.Drain] cover that.
 type HTTPRoute struct {
 	config HTTPRouteConfig
 	routes kind
@@ -128,7 +131,7 @@ func (r *HTTPRoute) Observe(ctx context.Context) (Split, error) {
 
 func (r *HTTPRoute) split(o *unstructured.Unstructured, pairs pairs) Split {
 	s := Split{Canary: pairs.share(), Uneven: !pairs.even(), Settled: true, Detail: r.routes.object(r.config.Name).String() + ": " + pairs.String()}
-	switch problem := unaccepted(o); {
+	switch problem := unaccepted(o, s.Canary > 0); {
 	case s.Uneven:
 		s.Settled = false
 		s.Detail += "; the rules differ"
@@ -224,8 +227,9 @@ func (r *HTTPRoute) checkOthers(ctx context.Context) error {
 	return nil
 }
 
-// unaccepted says what keeps a route from having taken effect.
-func unaccepted(o *unstructured.Unstructured) string {
+// unaccepted says what keeps a route from having taken effect. Whether it resolves
+// doesn't matter where it need not: a canary's Service comes and goes with it.
+func unaccepted(o *unstructured.Unstructured, resolved bool) string {
 	var status struct {
 		Status struct {
 			Parents []struct {
@@ -249,7 +253,8 @@ func unaccepted(o *unstructured.Unstructured) string {
 			for _, c := range parent.Conditions {
 				if c.Type == want {
 					reason = c.Reason
-					ok = c.Status == metav1.ConditionTrue && c.ObservedGeneration >= o.GetGeneration()
+					ok = c.ObservedGeneration >= o.GetGeneration() &&
+						(c.Status == metav1.ConditionTrue || want == "ResolvedRefs" && !resolved)
 					if c.ObservedGeneration < o.GetGeneration() {
 						reason = "not observed yet"
 					}
