@@ -63,6 +63,11 @@ e2e: setup ## End-to-end tests on a real kind cluster
 matrix: setup ## Every cell of the fault matrix on a kind cluster, into e2e/MATRIX.md
 	@go test -vet=off -count=1 -timeout 90m -run TestFaultMatrix ./e2e -matrix.all -matrix.update
 
+.PHONY: dataplane
+dataplane: setup ## Requests and canaries through Traefik, on a kind cluster
+	$(call say,canaries behind Traefik (about 7 minutes; the first time about 5 to compile it))
+	@go test -vet=off -count=1 -timeout 60m -run Traefik -v ./e2e -dataplane
+
 .PHONY: bench
 bench: setup ## Benchmarks beside the command-line tools
 	@go test -vet=off -run '^$$' -bench . ./... | grep -v '^ok\|no test files\|^PASS'

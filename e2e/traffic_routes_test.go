@@ -33,15 +33,19 @@ type crdSource struct {
 }
 
 var (
-	httpRouteCRD = crdSource{"sigs.k8s.io/gateway-api@v1.6.3", "h1:lKpJa5bGlraC/QeACvCpsHLdmO6y0iKfzVl6gzaFEYc=", "config/crd/standard/gateway.networking.k8s.io_httproutes.yaml"}
-	grpcRouteCRD = crdSource{httpRouteCRD.module, httpRouteCRD.sum, "config/crd/standard/gateway.networking.k8s.io_grpcroutes.yaml"}
-	istioCRDs    = crdSource{"istio.io/api@v1.32.0", "h1:37mJvg9I0biYZAEQF+MATs4FNeCpXEIVO3LFpVb6iNM=", "kubernetes/customresourcedefinitions.gen.yaml"}
+	istioCRDs = crdSource{"istio.io/api@v1.32.0", "h1:37mJvg9I0biYZAEQF+MATs4FNeCpXEIVO3LFpVb6iNM=", "kubernetes/customresourcedefinitions.gen.yaml"}
 
 	crds            = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 	httpRoutes      = schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"}
 	grpcRoutes      = schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "grpcroutes"}
 	virtualServices = schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "virtualservices"}
 )
+
+// gatewayCRD has the definition of a kind of the Gateway API, by its plural.
+func gatewayCRD(kind string) crdSource {
+	return crdSource{"sigs.k8s.io/gateway-api@v1.6.3", "h1:lKpJa5bGlraC/QeACvCpsHLdmO6y0iKfzVl6gzaFEYc=",
+		"config/crd/standard/gateway.networking.k8s.io_" + kind + ".yaml"}
+}
 
 // read returns the definition of this name.
 func (s crdSource) read(t *testing.T, name string) *unstructured.Unstructured {
@@ -153,7 +157,7 @@ func mustJSON(v any) []byte {
 func TestRoutersOnTheRealAPIServer(t *testing.T) {
 	w := newWorld(t)
 	t.Run("HTTPRoute", func(t *testing.T) {
-		client := w.define(t, httpRouteCRD, "httproutes.gateway.networking.k8s.io")
+		client := w.define(t, gatewayCRD("httproutes"), "httproutes.gateway.networking.k8s.io")
 		traffictest.TestRouter(t, func(t *testing.T) traffictest.RouterHarness {
 			ns := w.namespace(t)
 			api := client.Resource(httpRoutes).Namespace(ns)
@@ -168,7 +172,7 @@ func TestRoutersOnTheRealAPIServer(t *testing.T) {
 		})
 	})
 	t.Run("GRPCRoute", func(t *testing.T) {
-		client := w.define(t, grpcRouteCRD, "grpcroutes.gateway.networking.k8s.io")
+		client := w.define(t, gatewayCRD("grpcroutes"), "grpcroutes.gateway.networking.k8s.io")
 		traffictest.TestRouter(t, func(t *testing.T) traffictest.RouterHarness {
 			ns := w.namespace(t)
 			api := client.Resource(grpcRoutes).Namespace(ns)

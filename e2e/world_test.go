@@ -47,6 +47,7 @@ type world struct {
 	kube   kubernetes.Interface
 	images *registry.Client
 	key    *sign.PrivateKey
+	proxy  string // Traefik's URL, if it runs
 }
 
 var theWorld struct {

@@ -77,7 +77,7 @@ func (l *Lab) Prepare(ctx context.Context) error {
 	if _, err := l.baseImages(ctx); err != nil {
 		return err
 	}
-	if _, err := l.prometheusImage(ctx); err != nil {
+	if _, err := l.serverImage(ctx, prometheus); err != nil {
 		return err
 	}
 	_, err := l.NodeImage(ctx)

@@ -104,7 +104,7 @@ func TestClusterConfigChangesOnlyWhatTheHostNeeds(t *testing.T) {
 
 func TestPublicNames(t *testing.T) {
 	assert.Regexp(t, `^docker\.io/kindest/node@sha256:[0-9a-f]{64}$`, publicNodeImage())
-	assert.Regexp(t, `^docker\.io/prom/prometheus@sha256:[0-9a-f]{64}$`, publicPrometheus)
+	assert.Regexp(t, `^docker\.io/prom/prometheus@sha256:[0-9a-f]{64}$`, prometheus.public)
 	assert.Equal(t, "docker.io/library/golang:1.26-bookworm", publicBaseImages("go1.26.8")[1])
 	assert.Equal(t, "docker.io/library/golang:1.27-bookworm", publicBaseImages("go1.27")[1])
 }

@@ -36,6 +36,8 @@ type Config struct {
 	// URL is what to GET, required: an http URL. Responses say which version they
 	// are of in the header X-Version.
 	URL string
+	// Host is the name that requests ask for, unless it is the URL's own.
+	Host string
 	// Rate is how many requests are sent per second, at most [MaxRate].
 	Rate int
 	// Timeout bounds each request.
@@ -143,6 +145,7 @@ func (g *Generator) get(ctx context.Context) (version string, status int, err er
 	if err != nil {
 		return "", 0, err
 	}
+	request.Host = g.config.Host
 	response, err := g.client.Do(request)
 	if err != nil {
 		return "", 0, err

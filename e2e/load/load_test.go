@@ -50,7 +50,11 @@ func requireEnded(t *testing.T, g *load.Generator, n int) {
 
 func TestEachRequestIsCountedOnce(t *testing.T) {
 	url, sent, connections := answers(t,
-		func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Version", "1.0.0") },
+		func(w http.ResponseWriter, r *http.Request) {
+			if r.Host == "shop.example" {
+				w.Header().Set("X-Version", "1.0.0")
+			}
+		},
 		func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Version", "1.1.0")
 			http.Error(w, "out of order", http.StatusInternalServerError)
@@ -60,7 +64,7 @@ func TestEachRequestIsCountedOnce(t *testing.T) {
 		},
 		func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 	)
-	g := start(t, load.Config{URL: url, Rate: 200})
+	g := start(t, load.Config{URL: url, Host: "shop.example", Rate: 200})
 	requireEnded(t, g, 40)
 	report := g.Stop()
 	t.Log(report)
@@ -70,6 +74,7 @@ func TestEachRequestIsCountedOnce(t *testing.T) {
 	assert.EqualValues(t, n, connections.Load(), "each request has its own connection")
 	assert.InDelta(t, n/4, report.Versions["1.0.0"].Served, 1)
 	assert.Zero(t, report.Versions["1.0.0"].Failed)
+	assert.Greater(t, report.Versions["1.0.0"].Last, report.Versions["1.0.0"].First)
 	assert.InDelta(t, n/4, report.Versions["1.1.0"].Failed, 1)
 	assert.InDelta(t, n/4, report.Lost["HTTP 503"], 1)
 	assert.InDelta(t, n/4, report.Lost["connection closed early"], 1)

@@ -28,8 +28,8 @@ type Report struct {
 type Tally struct {
 	// Served were answered with a status below 500, Failed with another.
 	Served, Failed int
-	// First is when the first of the answers came.
-	First time.Time
+	// First and Last are when the first of the answers came, and the last.
+	First, Last time.Time
 
 	took []time.Duration
 }
@@ -45,8 +45,9 @@ func (r Report) add(version string, status int, took time.Duration, err error) {
 		return
 	}
 	tally := r.Versions[version]
+	tally.Last = time.Now()
 	if tally.First.IsZero() {
-		tally.First = time.Now()
+		tally.First = tally.Last
 	}
 	if status < 500 {
 		tally.Served++

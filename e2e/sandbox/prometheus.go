@@ -1,39 +1,15 @@
 package sandbox
 
 import (
-	"bytes"
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"text/template"
-	"time"
-
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/yaml"
-	"k8s.io/client-go/discovery"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/restmapper"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 const (
-	fieldManager = "fairlead-sandbox"
-
 	prometheusName      = "prometheus"
 	prometheusNamespace = "fairlead-prometheus"
 	prometheusPort      = "9090"
-
-	// prometheusTimeout bounds the wait for Prometheus to answer.
-	prometheusTimeout = 2 * time.Minute
-	// prometheusRetry is how often it is asked meanwhile.
-	prometheusRetry = 250 * time.Millisecond
 )
 
 //go:embed prometheus.yaml
@@ -45,28 +21,12 @@ func (b *Sandbox) RunPrometheus(ctx context.Context) error {
 	if b.Prometheus != "" {
 		return nil
 	}
-	access, err := clientcmd.BuildConfigFromFlags("", b.Kubeconfig)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", b.Kubeconfig, err)
-	}
 	image, err := b.maker.PushPrometheus(ctx, b.Registry)
 	if err != nil {
 		return err
 	}
-	objects, err := prometheusObjects(image)
+	access, err := b.run(ctx, prometheusManifests, image)
 	if err != nil {
-		return fmt.Errorf("read the manifests of Prometheus: %w", err)
-	}
-	writer, err := newWriter(access)
-	if err != nil {
-		return err
-	}
-	b.closeWith(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		return writer.remove(ctx, objects)
-	})
-	if err := writer.apply(ctx, objects); err != nil {
 		return fmt.Errorf("run Prometheus: %w", err)
 	}
 	service, err := serveService(ctx, access, prometheusNamespace, prometheusName, prometheusPort)
@@ -79,128 +39,4 @@ func (b *Sandbox) RunPrometheus(ctx context.Context) error {
 	}
 	b.Prometheus = service.URL
 	return nil
-}
-
-// prometheusObjects are the objects that run the image.
-func prometheusObjects(image string) ([]*unstructured.Unstructured, error) {
-	manifests, err := template.New("prometheus").Parse(prometheusManifests)
-	if err != nil {
-		return nil, err
-	}
-	var text bytes.Buffer
-	if err := manifests.Execute(&text, struct{ Image string }{image}); err != nil {
-		return nil, err
-	}
-	var objects []*unstructured.Unstructured
-	for documents := yaml.NewYAMLOrJSONDecoder(&text, 4096); ; {
-		object := &unstructured.Unstructured{}
-		switch err := documents.Decode(object); {
-		case errors.Is(err, io.EOF):
-			return objects, nil
-		case err != nil:
-			return nil, err
-		}
-		objects = append(objects, object)
-	}
-}
-
-// awaitOK returns once a GET of url is answered with 200.
-func awaitOK(ctx context.Context, url string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, prometheusTimeout, fmt.Errorf("no answer within %s", prometheusTimeout))
-	defer cancel()
-	retry := time.NewTicker(prometheusRetry)
-	defer retry.Stop()
-	for {
-		err := getOK(ctx, url)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w; last: %w", url, context.Cause(ctx), err)
-		case <-retry.C:
-		}
-	}
-}
-
-func getOK(ctx context.Context, url string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
-	if err != nil {
-		return err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return errors.New(response.Status)
-	}
-	return nil
-}
-
-// writer applies and removes objects of any kind.
-type writer struct {
-	client dynamic.Interface
-	mapper meta.RESTMapper
-}
-
-func newWriter(access *rest.Config) (*writer, error) {
-	client, err := dynamic.NewForConfig(access)
-	if err != nil {
-		return nil, err
-	}
-	kinds, err := discovery.NewDiscoveryClientForConfig(access)
-	if err != nil {
-		return nil, err
-	}
-	resources, err := restmapper.GetAPIGroupResources(kinds)
-	if err != nil {
-		return nil, fmt.Errorf("discover the cluster's kinds: %w", err)
-	}
-	return &writer{client, restmapper.NewDiscoveryRESTMapper(resources)}, nil
-}
-
-func (w *writer) apply(ctx context.Context, objects []*unstructured.Unstructured) error {
-	for _, object := range objects {
-		client, err := w.resource(object)
-		if err != nil {
-			return err
-		}
-		_, err = client.Apply(ctx, object.GetName(), object, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
-		if err != nil {
-			return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
-		}
-	}
-	return nil
-}
-
-// remove deletes the objects, those in namespaces of ours with these.
-func (w *writer) remove(ctx context.Context, objects []*unstructured.Unstructured) error {
-	var errs []error
-	for _, object := range objects {
-		if object.GetNamespace() != "" {
-			continue
-		}
-		client, err := w.resource(object)
-		if err == nil {
-			err = client.Delete(ctx, object.GetName(), metav1.DeleteOptions{})
-		}
-		if err != nil && !apierrors.IsNotFound(err) {
-			errs = append(errs, fmt.Errorf("delete %s %s: %w", object.GetKind(), object.GetName(), err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (w *writer) resource(object *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
-	kind := object.GroupVersionKind()
-	mapping, err := w.mapper.RESTMapping(kind.GroupKind(), kind.Version)
-	if err != nil {
-		return nil, err
-	}
-	if namespace := object.GetNamespace(); namespace != "" {
-		return w.client.Resource(mapping.Resource).Namespace(namespace), nil
-	}
-	return w.client.Resource(mapping.Resource), nil
 }

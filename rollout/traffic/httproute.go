@@ -33,7 +33,10 @@ type HTTPRouteConfig struct {
 // the verbs get, list and patch on httproutes. Weights are exact.
 //
 // A split has settled when every parent (Gateway) has accepted the route as it is
-// and resolved its references. Until a controller says so, nothing has.
+// and resolved its references, save that a canary without weight need not exist.
+// Until a controller says so, nothing has. It may say so a moment before its proxies
+// follow, as Traefik does, which collects changes for two seconds; have
+// [CanaryConfig.Drain] cover that.
 type HTTPRoute struct{ weightedRoute }
 
 // GRPCRouteConfig configures a [GRPCRoute], field by field as [HTTPRouteConfig]
@@ -157,8 +160,9 @@ func (g gateway) toStable(path []any) []operation {
 	return []operation{{Op: "replace", Path: pointer(append(path, "name")...), Value: g.stableService}}
 }
 
-// unsettled goes by what the gateways' controllers say.
-func (g gateway) unsettled(o *unstructured.Unstructured) string {
+// unsettled goes by what the gateways' controllers say. Without a canary it doesn't
+// matter whether the route resolves: its Service comes and goes with it.
+func (g gateway) unsettled(o *unstructured.Unstructured, canary bool) string {
 	var status struct {
 		Status struct {
 			Parents []struct {
@@ -182,7 +186,8 @@ func (g gateway) unsettled(o *unstructured.Unstructured) string {
 			for _, c := range parent.Conditions {
 				if c.Type == want {
 					reason = c.Reason
-					ok = c.Status == metav1.ConditionTrue && c.ObservedGeneration >= o.GetGeneration()
+					ok = c.ObservedGeneration >= o.GetGeneration() &&
+						(c.Status == metav1.ConditionTrue || want == "ResolvedRefs" && !canary)
 					if c.ObservedGeneration < o.GetGeneration() {
 						reason = "not observed yet"
 					}

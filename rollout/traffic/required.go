@@ -39,14 +39,8 @@ func (r *Selector) RequiredRules(context.Context, stages.Release) (map[string][]
 
 // RequiredRules returns the rules that an account needs to use the router, by
 // namespace, whatever the release is. It asks the cluster nothing.
-func (r *HTTPRoute) RequiredRules(context.Context, stages.Release) (map[string][]rbacv1.PolicyRule, error) {
-	return weighted(r.routes, r.config.Name, r.config.AllowOthers), nil
-}
-
-// RequiredRules returns the rules that an account needs to use the router, by
-// namespace, whatever the release is. It asks the cluster nothing.
-func (r *VirtualService) RequiredRules(context.Context, stages.Release) (map[string][]rbacv1.PolicyRule, error) {
-	return weighted(r.services, r.config.Name, r.config.AllowOthers), nil
+func (r *weightedRoute) RequiredRules(context.Context, stages.Release) (map[string][]rbacv1.PolicyRule, error) {
+	return weighted(r.routes, r.name, r.allowOthers), nil
 }
 
 // weighted is for an object with weights in it, and for a look at others of its kind.

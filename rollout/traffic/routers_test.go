@@ -173,6 +173,33 @@ func TestHTTPRouteSettlesWhenAccepted(t *testing.T) {
 	assert.Equal(t, 50, observe().Canary)
 }
 
+func TestHTTPRouteWithoutWeightNeedsNoCanary(t *testing.T) {
+	k, r := newHTTPRoute(t, route)
+	missing := func(o *unstructured.Unstructured) error {
+		if err := acceptRoute(o); err != nil {
+			return err
+		}
+		parents, _, err := unstructured.NestedSlice(o.Object, "status", "parents")
+		if err != nil {
+			return err
+		}
+		resolved := parents[0].(map[string]any)["conditions"].([]any)[1].(map[string]any)
+		resolved["status"], resolved["reason"] = "False", "BackendNotFound"
+		return unstructured.SetNestedSlice(o.Object, parents, "status", "parents")
+	}
+	require.NoError(t, k.edit(t.Context(), httpRoutes, "shop", missing))
+	split, err := r.Observe(t.Context())
+	require.NoError(t, err)
+	assert.True(t, split.Settled, split)
+
+	require.NoError(t, r.Shift(t.Context(), 0, 20))
+	require.NoError(t, k.edit(t.Context(), httpRoutes, "shop", missing))
+	split, err = r.Observe(t.Context())
+	require.NoError(t, err)
+	assert.False(t, split.Settled)
+	assert.Contains(t, split.Detail, "not ResolvedRefs (BackendNotFound)")
+}
+
 func TestOddHTTPRoutes(t *testing.T) {
 	base := strings.Split(route, "    - backendRefs: [{name: assets")[0]
 	for problem, rules := range map[string]string{

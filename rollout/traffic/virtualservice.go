@@ -186,7 +186,7 @@ func (v istio) toStable(path []any) []operation {
 }
 
 // unsettled goes by what Istio says, if it says anything.
-func (v istio) unsettled(o *unstructured.Unstructured) string {
+func (v istio) unsettled(o *unstructured.Unstructured, _ bool) string {
 	var status struct {
 		Status struct {
 			Conditions []struct {

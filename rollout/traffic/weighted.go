@@ -25,9 +25,9 @@ type dialect interface {
 	// others says what else an object sends to the stable release or the canary, by
 	// other means than the rules; "" for nothing.
 	others(o *unstructured.Unstructured) string
-	// unsettled says what is known to keep a route from having taken effect; "" for
-	// nothing.
-	unsettled(o *unstructured.Unstructured) string
+	// unsettled says what is known to keep a route, with or without a share for the
+	// canary, from having taken effect; "" for nothing.
+	unsettled(o *unstructured.Unstructured, canary bool) string
 	// toStable is what makes a backend of the canary one of the stable release; path
 	// is the backend's in the object.
 	toStable(path []any) []operation
@@ -89,7 +89,7 @@ func (r *weightedRoute) Observe(ctx context.Context) (Split, error) {
 		return Split{}, err
 	}
 	s := Split{Canary: rules.share(), Uneven: !rules.even(), Settled: true, Detail: r.routes.object(r.name).String() + ": " + rules.String()}
-	if problem := r.dialect.unsettled(o); problem != "" {
+	if problem := r.dialect.unsettled(o, s.Canary > 0); problem != "" {
 		s.Settled = false
 		s.Detail += "; " + problem
 	}
