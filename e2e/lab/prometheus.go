@@ -41,6 +41,26 @@ func (l *Lab) PushPrometheus(ctx context.Context, registry string) (string, erro
 	return pushImage(ctx, registry+"/lab/prometheus:latest", image)
 }
 
+// Prometheus returns the path of the Prometheus server's program, for tests that
+// need no cluster. It is that of the image that PushPrometheus pushes, and runs on
+// Linux only.
+func (l *Lab) Prometheus(ctx context.Context) (program string, err error) {
+	if runtime.GOOS != "linux" {
+		return "", fmt.Errorf("lab: the Prometheus server runs on Linux, not on %s", runtime.GOOS)
+	}
+	err = l.locked(ctx, "prometheus", func() error {
+		image, err := l.prometheusImageLocked(ctx)
+		if err != nil {
+			return err
+		}
+		if program, err = l.entrypoint(image); err != nil {
+			return fmt.Errorf("lab: take Prometheus out of its image: %w", err)
+		}
+		return nil
+	})
+	return program, err
+}
+
 // prometheusImage finds the image in the cache, or pulls it, or makes it.
 func (l *Lab) prometheusImage(ctx context.Context) (image v1.Image, err error) {
 	err = l.locked(ctx, "prometheus", func() error {
