@@ -99,7 +99,10 @@ func TestEveryNonAnswerIsTold(t *testing.T) {
 			t.Parallel()
 			url := server(t, func(w http.ResponseWriter, _ string, r *http.Request) { test.server(w, r) }).URL
 			source := source(t, url, func(c *prometheus.Config) {
-				c.MaxBytes, c.Timeout = 10_000, 200*time.Millisecond
+				c.MaxBytes = 10_000
+				if test.rule == "query-timeout" {
+					c.Timeout = 200 * time.Millisecond
+				}
 				c.BearerToken = func(context.Context) (string, error) { return canary, nil }
 			})
 			gate, err := metric.NewThreshold(metric.ThresholdConfig{
