@@ -26,8 +26,7 @@ const (
 	failing          = "FAIL_RATE=0.2"
 	slow             = "SLOW=300ms"
 
-	// gateTimeout is more than a gate needs after the ten seconds that Prometheus may
-	// take to find new pods.
+	// gateTimeout is more than a gate needs once Prometheus has found the new pods.
 	gateTimeout = time.Minute
 )
 

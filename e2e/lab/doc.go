@@ -1,7 +1,7 @@
 // Package lab gives a test or a demonstration a real place to deliver to: a
 // throwaway Kubernetes cluster of one node (kind, in a container), connected to
 // an image registry on this host, two base images to build samples from, and images
-// of Prometheus and Traefik.
+// of Prometheus, which is there as a program as well, and Traefik.
 //
 // It serves two kinds of machine with the same calls. Where container images
 // can be pulled, kind's own node image and public Debian images are used. Where

@@ -1,9 +1,11 @@
 package lab
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,6 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
@@ -236,4 +239,57 @@ func loadImage(path string) (v1.Image, error) {
 		return nil, fmt.Errorf("%d images instead of one", len(manifest.Manifests))
 	}
 	return store.Image(manifest.Manifests[0].Digest)
+}
+
+// entrypoint is the program that an image runs, which it takes out of the image
+// into the cache.
+func (l *Lab) entrypoint(image v1.Image) (string, error) {
+	digest, err := image.Digest()
+	if err != nil {
+		return "", err
+	}
+	program := filepath.Join(l.cache, "programs", digest.Hex)
+	if fileExists(program) {
+		return program, nil
+	}
+	config, err := image.ConfigFile()
+	if err != nil {
+		return "", err
+	}
+	if len(config.Config.Entrypoint) == 0 {
+		return "", fmt.Errorf("image %s has no entrypoint", digest)
+	}
+	if err := os.MkdirAll(filepath.Dir(program), 0o755); err != nil {
+		return "", err
+	}
+	return program, extractFile(image, strings.TrimPrefix(config.Config.Entrypoint[0], "/"), program)
+}
+
+// extractFile writes a file of an image to path, as a program, whole or not at all.
+func extractFile(image v1.Image, name, path string) error {
+	files := mutate.Extract(image)
+	defer func() { _ = files.Close() }() // it was only read
+	archive := tar.NewReader(files)
+	for {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return fmt.Errorf("the image has no file %s: %w", name, fs.ErrNotExist)
+		}
+		if err != nil {
+			return err
+		}
+		if strings.TrimPrefix(header.Name, "/") == name {
+			break
+		}
+	}
+	partial, err := os.CreateTemp(filepath.Dir(path), ".partial-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(partial.Name()) }() // gone once it was renamed
+	_, err = io.Copy(partial, archive)
+	if err := errors.Join(err, partial.Chmod(0o755), partial.Close()); err != nil {
+		return err
+	}
+	return os.Rename(partial.Name(), path)
 }

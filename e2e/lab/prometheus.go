@@ -2,6 +2,8 @@ package lab
 
 import (
 	"context"
+	"fmt"
+	"runtime"
 	"time"
 )
 
@@ -23,4 +25,24 @@ var prometheus = server{
 // the web interface.
 func (l *Lab) PushPrometheus(ctx context.Context, registry string) (string, error) {
 	return l.push(ctx, registry, prometheus)
+}
+
+// Prometheus returns the path of the Prometheus server's program, for tests that
+// need no cluster. It is that of the image that PushPrometheus pushes, and runs on
+// Linux only.
+func (l *Lab) Prometheus(ctx context.Context) (program string, err error) {
+	if runtime.GOOS != "linux" {
+		return "", fmt.Errorf("lab: the Prometheus server runs on Linux, not on %s", runtime.GOOS)
+	}
+	err = l.locked(ctx, prometheus.name, func() error {
+		image, err := l.serverImageLocked(ctx, prometheus)
+		if err != nil {
+			return err
+		}
+		if program, err = l.entrypoint(image); err != nil {
+			return fmt.Errorf("lab: take Prometheus out of its image: %w", err)
+		}
+		return nil
+	})
+	return program, err
 }

@@ -4,13 +4,18 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"io/fs"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -189,6 +194,35 @@ func TestStoredImageIsCreatedOnce(t *testing.T) {
 	}
 	assert.Equal(t, 1, created)
 	assert.Equal(t, 1, cleaned)
+}
+
+func TestEntrypointIsTakenOutOfAnImage(t *testing.T) {
+	l, err := New(Config{CacheDir: t.TempDir()})
+	require.NoError(t, err)
+	archive := filepath.Join(t.TempDir(), "program.tar")
+	require.NoError(t, writeProgramTar(archive, "bin/program", []byte("#!/bin/sh\necho works\n")))
+	image, err := appendTar(linuxImage(), archive, nil)
+	require.NoError(t, err)
+	for entrypoint, works := range map[string]bool{"/bin/program": true, "/bin/other": false} {
+		image, err := mutate.Config(image, v1.Config{Entrypoint: []string{entrypoint}})
+		require.NoError(t, err)
+		for range 2 {
+			program, err := l.entrypoint(image)
+			if !works {
+				require.ErrorIs(t, err, fs.ErrNotExist)
+				continue
+			}
+			require.NoError(t, err)
+			said, err := exec.Command(program).Output()
+			require.NoError(t, err)
+			assert.Equal(t, "works\n", string(said))
+		}
+	}
+	_, err = l.entrypoint(image)
+	require.ErrorContains(t, err, "no entrypoint")
+	left, err := os.ReadDir(filepath.Join(l.cache, "programs"))
+	require.NoError(t, err)
+	assert.Len(t, left, 1, "what failed leaves nothing")
 }
 
 func TestForwardPassesBothWaysAndStops(t *testing.T) {

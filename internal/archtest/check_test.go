@@ -232,7 +232,7 @@ func checkOwners(g graph, table []row, owners []owner) []string {
 		}
 		for _, imp := range p.Imports {
 			for _, o := range owners {
-				if unit != o.folder && under(imp, o.of) {
+				if !under(unit, []string{o.folder}) && under(imp, o.of) {
 					found = append(found, fmt.Sprintf("%s imports %s, which is for %s alone", folder, imp, o.folder))
 				}
 			}

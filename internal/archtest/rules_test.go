@@ -35,6 +35,7 @@ var imports = []row{
 	{folder: "rollout/metric/metrictest", may: []string{"rollout/metric"}},
 	{folder: "rollout/metric/prometheus", may: []string{"stages", "rollout/metric"}},
 	{folder: "rollout/metric/otlp", may: []string{"stages", "rollout/metric"}},
+	{folder: "rollout/metric/otlp/otlpgrpc", may: []string{"rollout/metric/otlp"}},
 	{folder: "notify", may: []string{"stages", "pipeline"}},
 	{folder: "examples", may: everything},
 	{folder: "e2e", may: everything},
@@ -81,13 +82,14 @@ var budgets = []budget{
 	{folder: "rollout/traffic/traffictest", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp, grpc, cel)},
 	{folder: "rollout/smoke/grpcprobe", never: join(helm, trivy, opa, buildkit, cosign, clouds, prometheus, otlp)},
 	{folder: "rollout/metric", only: []string{}},
-	{folder: "rollout/metric/prometheus", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, otlp)},
-	{folder: "rollout/metric/otlp", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, prometheus)},
+	{folder: "rollout/metric/prometheus", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, otlp, grpc)},
+	{folder: "rollout/metric/otlp", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, prometheus, grpc)},
+	{folder: "rollout/metric/otlp/otlpgrpc", never: join(kubernetes, helm, trivy, opa, buildkit, cosign, clouds, prometheus)},
 }
 
-// owners are the only folders whose production code may name a module, so that
-// none of its types can reach an exported signature of another folder. The
-// programs in examples and e2e are free.
+// owners are the only folders whose production code, with what is below them, may
+// name a module, so that none of its types can reach an exported signature of
+// another folder. The programs in examples and e2e are free.
 var owners = []owner{
 	{of: helm, folder: "helmx"},
 	{of: trivy, folder: "scan/trivy"},

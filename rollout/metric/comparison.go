@@ -21,7 +21,9 @@ type Side struct {
 	// their own; see [ComparisonConfig.FailureLabel] for where they don't.
 	Failures string
 	// Latency asks for histograms of how long requests took, in seconds: the series
-	// of classic buckets, with their label le, or native histograms.
+	// of classic buckets, with their label le, or native or exponential histograms.
+	// Their buckets may differ, and become coarser meanwhile, if they fit in each
+	// other, as those of all exponential histograms do.
 	Latency string
 }
 

@@ -19,20 +19,20 @@ import (
 // restart: all of its new value counts. A series that vanishes keeps what it had
 // counted, and goes on from there if it comes back. A series that appears after
 // the beginning counts from zero, as a new pod or the first failure of an old one.
+//
+// A histogram may change to coarser buckets, as exponential ones do when they run
+// out of room: what it had counted in finer ones is put together.
 type tally struct {
-	began   bool
-	last    map[string]reading
-	buckets map[float64]Bucket // by upper bound
+	began  bool
+	last   map[string]point
+	counts map[bounds]float64
 }
 
-// reading is the value of one series' counters.
-type reading struct {
-	time   time.Time
-	start  time.Time
-	counts map[float64]Bucket
-}
+// bounds are those of a bucket.
+type bounds struct{ lower, upper float64 }
 
-// point is a series with what it counts; a plain counter is one bucket up to +Inf.
+// point is a series with what it counts, in buckets in ascending order; a plain
+// counter is one bucket up to +Inf.
 type point struct {
 	series  string
 	time    time.Time
@@ -43,118 +43,128 @@ type point struct {
 // remember takes in points from before the beginning: of series that are missing
 // when it begins and come back later, with all that they had counted long ago.
 func (t *tally) remember(points []point) {
-	t.last = map[string]reading{}
+	t.last = map[string]point{}
 	for _, p := range points {
-		t.last[p.series] = p.reading()
+		t.last[p.series] = p
 	}
-}
-
-func (p point) reading() reading {
-	r := reading{time: p.time, start: p.start, counts: make(map[float64]Bucket, len(p.buckets))}
-	for _, b := range p.buckets {
-		r.counts[b.Upper] = b
-	}
-	return r
 }
 
 // add takes in one look's points. It returns the series whose buckets changed
-// meanwhile: what they counted since the last look is not known.
+// into ones that don't hold the old ones: what they counted since the last look
+// is not known.
 func (t *tally) add(points []point) (lost []string) {
 	if t.last == nil {
-		t.last = map[string]reading{}
+		t.last = map[string]point{}
 	}
-	if t.buckets == nil {
-		t.buckets = map[float64]Bucket{}
+	if t.counts == nil {
+		t.counts = map[bounds]float64{}
 	}
-	for _, p := range points {
-		now := p.reading()
-		before, known := t.last[p.series]
+	for _, now := range points {
+		before, known := t.last[now.series]
 		if known && now.time.Before(before.time) {
 			continue // from a replica of the source that lags behind: nothing was reset
 		}
-		t.last[p.series] = now
+		t.last[now.series] = now
+		had, fits := within(before.buckets, now.buckets)
 		switch {
 		case !t.began:
-			t.count(now, now) // nothing yet, but the bounds are known
-		case !known || wasReset(before, now):
-			t.count(reading{}, now)
-		case rearranged(before, now):
-			lost = append(lost, p.series)
+			t.count(now.buckets, now.buckets) // nothing yet, but the bounds are known
+		case !known || wasReset(before, now, had):
+			t.count(nil, now.buckets)
+		case !fits:
+			lost = append(lost, now.series)
 		default:
-			t.count(before, now)
+			t.count(before.buckets, now.buckets)
 		}
 	}
 	t.began = t.began || len(points) > 0
 	return lost
 }
 
-func (t *tally) count(before, now reading) {
-	for upper, b := range now.counts {
-		sum := t.buckets[upper]
-		if sum.Upper != b.Upper || sum.Lower < b.Lower {
-			sum.Lower, sum.Upper = b.Lower, b.Upper
-		}
-		sum.Count += b.Count - before.counts[upper].Count
-		t.buckets[upper] = sum
+func (t *tally) count(before, now []Bucket) {
+	had, _ := within(before, now)
+	for i, b := range now {
+		t.counts[bounds{b.Lower, b.Upper}] += b.Count - had[i]
 	}
 }
 
-func wasReset(before, now reading) bool {
+// within returns how much of what was counted before is within each of the buckets
+// now, or false if a bucket that had counted is in none of them.
+func within(before, now []Bucket) ([]float64, bool) {
+	counts := make([]float64, len(now))
+	i := 0
+	for _, b := range before {
+		for i < len(now) && now[i].Upper < b.Upper {
+			i++
+		}
+		switch {
+		case i < len(now) && now[i].Lower <= b.Lower:
+			counts[i] += b.Count
+		case b.Count > 0:
+			return nil, false
+		}
+	}
+	return counts, true
+}
+
+// wasReset tells of a point that counts less than it had before.
+func wasReset(before, now point, had []float64) bool {
 	if !before.start.IsZero() && now.start.After(before.start) {
 		return true
 	}
-	for upper, b := range now.counts {
-		if b.Count < before.counts[upper].Count {
+	for i, count := range had {
+		if now.buckets[i].Count < count {
 			return true
 		}
 	}
-	return total(now) < total(before)
+	return total(now.buckets) < total(before.buckets)
 }
 
-// rearranged tells of a histogram that changed its resolution: a bucket that had
-// counted is gone, although nothing was reset.
-func rearranged(before, now reading) bool {
-	for upper, b := range before.counts {
-		if after, ok := now.counts[upper]; ok && after.Lower != b.Lower || !ok && b.Count > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-func total(r reading) float64 {
-	sum := 0.0
-	for _, b := range r.counts {
-		sum += b.Count
-	}
-	return sum
+func total(buckets []Bucket) float64 {
+	h := Histogram{Buckets: buckets}
+	return h.Total()
 }
 
 // requests returns how much was counted in all.
-func (t *tally) requests() uint64 { return whole(total(reading{counts: t.buckets})) }
+func (t *tally) requests() uint64 {
+	sum := 0.0
+	for _, count := range t.counts {
+		sum += count
+	}
+	return whole(sum)
+}
 
 func whole(f float64) uint64 { return uint64(math.Round(max(0, f))) }
 
-// align returns the two sides' histograms over the bounds of both, or an error
-// if they were measured in different buckets.
+// align returns the two sides' histograms in the finest buckets that those of both
+// fit in, or an error if they were measured in different ones.
+//
+// Which buckets those are depends on what was observed. That makes no false alarm
+// more likely, because whatever is claimed of coarser buckets, there is more
+// evidence for in finer ones.
 func align(canary, baseline *tally) (c, b sequential.Histogram, err error) {
-	all := map[float64]float64{}
-	for _, side := range []*tally{canary, baseline} {
-		for upper, bucket := range side.buckets {
-			if lower, ok := all[upper]; ok && lower != bucket.Lower {
-				return c, b, unusable(ErrUnfit, "the buckets up to %v begin at %v and at %v: only equal buckets can be compared", upper, lower, bucket.Lower)
-			}
-			all[upper] = bucket.Lower
-		}
+	all := slices.AppendSeq(slices.Collect(maps.Keys(canary.counts)), maps.Keys(baseline.counts))
+	slices.SortFunc(all, func(x, y bounds) int {
+		return cmp.Or(cmp.Compare(x.lower, y.lower), cmp.Compare(y.upper, x.upper))
+	})
+	if everything := (bounds{math.Inf(-1), math.Inf(1)}); len(all) > 0 && all[0] == everything && all[len(all)-1] != everything {
+		return c, b, unusable(ErrUnfit, "some histograms have no bounds, others do: only buckets that fit in each other can be compared")
 	}
-	below := math.Inf(-1)
-	for _, upper := range slices.Sorted(maps.Keys(all)) {
-		if all[upper] < below {
-			return c, b, unusable(ErrUnfit, "the bucket up to %v overlaps the one up to %v: only equal buckets can be compared", upper, below)
+	last := bounds{lower: math.Inf(-1), upper: math.Inf(-1)} // what the last bucket covers
+	for i, one := range all {
+		switch {
+		case i > 0 && one == all[i-1]:
+			continue // both sides have it
+		case one.lower >= last.upper:
+			last = one
+			c.UpperBounds, c.Counts = append(c.UpperBounds, one.upper), append(c.Counts, 0)
+			b.UpperBounds, b.Counts = append(b.UpperBounds, one.upper), append(b.Counts, 0)
+		case one.upper > last.upper:
+			return c, b, unusable(ErrUnfit, "the bucket from %v to %v overlaps the one from %v to %v: only buckets that fit in each other can be compared", one.lower, one.upper, last.lower, last.upper)
 		}
-		below = upper
-		c.UpperBounds, c.Counts = append(c.UpperBounds, upper), append(c.Counts, whole(canary.buckets[upper].Count))
-		b.UpperBounds, b.Counts = append(b.UpperBounds, upper), append(b.Counts, whole(baseline.buckets[upper].Count))
+		at := len(c.Counts) - 1
+		c.Counts[at] += whole(canary.counts[one])
+		b.Counts[at] += whole(baseline.counts[one])
 	}
 	return c, b, nil
 }

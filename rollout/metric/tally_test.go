@@ -72,9 +72,18 @@ func TestTallyOfHistogramsThatChangeTheirBuckets(t *testing.T) {
 	var sum tally
 	sum.add(look(Bucket{1, 2, 100}, Bucket{2, 4, 100}))
 	assert.Empty(t, sum.add(look(Bucket{1, 2, 110}, Bucket{2, 4, 100}, Bucket{4, 8, 1})), "a new bucket is no change")
-	assert.Equal(t, []string{"a"}, sum.add(look(Bucket{1, 4, 220}, Bucket{4, 8, 2})), "the resolution was halved")
-	assert.Empty(t, sum.add(look(Bucket{1, 4, 0}, Bucket{4, 8, 3})), "a restart")
-	assert.Equal(t, uint64(14), sum.requests())
+	assert.Equal(t, uint64(11), sum.requests())
+	assert.Empty(t, sum.add(look(Bucket{1, 4, 220}, Bucket{4, 8, 2})), "the resolution was halved")
+	assert.Equal(t, uint64(22), sum.requests())
+	assert.Empty(t, sum.add(look(Bucket{1, 4, 5}, Bucket{4, 8, 3})), "a restart")
+	assert.Equal(t, uint64(30), sum.requests())
+	assert.Empty(t, sum.add(look(Bucket{0, 8, 6})), "a restart with coarser buckets")
+	assert.Equal(t, uint64(36), sum.requests())
+	assert.Equal(t, []string{"a"}, sum.add(look(Bucket{0, 4, 6}, Bucket{4, 8, 6})), "which of them the old ones are in is not known")
+	assert.Equal(t, []string{"a"}, sum.add(look(Bucket{0, 2, 10}, Bucket{2, 8, 10})), "other buckets")
+	assert.Equal(t, uint64(36), sum.requests())
+	assert.Empty(t, sum.add(look(Bucket{0, 2, 11}, Bucket{2, 8, 10})))
+	assert.Equal(t, uint64(37), sum.requests())
 }
 
 func TestHistogramsOfClassicBuckets(t *testing.T) {
@@ -99,23 +108,41 @@ func TestHistogramsOfClassicBuckets(t *testing.T) {
 	}
 }
 
-func TestAlignRefusesOtherBuckets(t *testing.T) {
-	of := func(buckets ...Bucket) *tally {
-		var sum tally
-		sum.add([]point{{series: "a", buckets: buckets}})
-		return &sum
+func tallyOf(looks ...[]Bucket) *tally {
+	sum := tally{began: true} // so that what the first look says counts as well
+	for i, buckets := range looks {
+		sum.add([]point{{series: "a", time: time.Unix(int64(i), 0), buckets: buckets}})
 	}
+	return &sum
+}
+
+func TestAlignFindsTheBucketsThatBothFitIn(t *testing.T) {
 	inf := math.Inf(1)
-	c, b, err := align(of(Bucket{0, 1, 5}, Bucket{4, inf, 0}), of(Bucket{0, 1, 5}, Bucket{1, 4, 0}, Bucket{4, inf, 0}))
-	require.NoError(t, err)
-	assert.Equal(t, []float64{1, 4, inf}, c.UpperBounds)
-	assert.Equal(t, c.UpperBounds, b.UpperBounds)
-	for name, other := range map[string]*tally{
-		"another lower bound": of(Bucket{0.5, 1, 5}),
-		"an overlap":          of(Bucket{0, 2, 5}),
-		"a finer one":         of(Bucket{0, 0.5, 5}),
+	for name, test := range map[string]struct {
+		canary, baseline *tally
+		bounds           []float64
+		c, b             []uint64
+	}{
+		"the same":              {tallyOf([]Bucket{{0, 1, 5}, {1, 2, 3}}), tallyOf([]Bucket{{0, 1, 9}, {1, 2, 1}}), []float64{1, 2}, []uint64{5, 3}, []uint64{9, 1}},
+		"some without requests": {tallyOf([]Bucket{{0, 1, 5}, {4, inf, 1}}), tallyOf([]Bucket{{0, 1, 6}, {1, 4, 2}}), []float64{1, 4, inf}, []uint64{5, 0, 1}, []uint64{6, 2, 0}},
+		"a finer canary":        {tallyOf([]Bucket{{1, 1.5, 5}, {1.5, 2, 3}, {2, 4, 1}}), tallyOf([]Bucket{{1, 2, 9}}), []float64{2, 4}, []uint64{8, 1}, []uint64{9, 0}},
+		"a finer baseline":      {tallyOf([]Bucket{{1, 2, 9}}), tallyOf([]Bucket{{1.5, 2, 3}}), []float64{2}, []uint64{9}, []uint64{3}},
+		"one that got coarser":  {tallyOf([]Bucket{{1, 2, 3}}, []Bucket{{1, 4, 5}}), tallyOf([]Bucket{{2, 3, 9}}), []float64{4}, []uint64{5}, []uint64{9}},
+		"a wider zero bucket":   {tallyOf([]Bucket{{-1, 1, 3}, {1, 2, 1}}), tallyOf([]Bucket{{-.1, .1, 1}, {.5, 1, 2}}), []float64{1, 2}, []uint64{3, 1}, []uint64{3, 0}},
+		"neither has bounds":    {tallyOf([]Bucket{{-inf, inf, 3}}), tallyOf([]Bucket{{-inf, inf, 4}}), []float64{inf}, []uint64{3}, []uint64{4}},
 	} {
-		_, _, err := align(of(Bucket{0, 1, 5}), other)
+		c, b, err := align(test.canary, test.baseline)
+		require.NoError(t, err, name)
+		assert.Equal(t, test.bounds, c.UpperBounds, name)
+		assert.Equal(t, test.bounds, b.UpperBounds, name)
+		assert.Equal(t, test.c, c.Counts, name)
+		assert.Equal(t, test.b, b.Counts, name)
+	}
+	for name, other := range map[string]*tally{
+		"an overlap": tallyOf([]Bucket{{0.5, 2, 5}}),
+		"no bounds":  tallyOf([]Bucket{{-inf, inf, 5}}),
+	} {
+		_, _, err := align(tallyOf([]Bucket{{0, 1, 5}}), other)
 		require.ErrorIs(t, err, ErrUnfit, name)
 	}
 }

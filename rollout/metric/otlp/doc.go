@@ -16,11 +16,18 @@
 //
 // # What it takes
 //
-// OTLP/HTTP in protobuf and in JSON, plain or compressed by gzip, of bounded size.
-// Gauges, sums and histograms with explicit bounds are kept, in cumulative and in
-// delta temporality: deltas are added up. Exponential histograms and summaries
-// are rejected in the answer to the sender, as are points that are late. A point's
-// time is the sender's, but never later than it was received.
+// OTLP/HTTP in protobuf and in JSON, plain or compressed by gzip, of bounded size;
+// OTLP/gRPC by package otlpgrpc below it. Gauges, sums and histograms are kept, in
+// cumulative and in delta temporality: deltas are added up. Summaries are rejected
+// in the answer to the sender, as are points that are late, and those whose
+// temporality is unknown or whose numbers contradict each other. A point's time is
+// the sender's, but never later than it was received.
+//
+// Histograms have explicit bounds or are exponential. Deltas of the latter are
+// added up even if their scales or zero thresholds differ, in the coarser buckets;
+// those of the former only if their bounds are the same: otherwise the series
+// begins anew. A zero is counted in a bucket around it, and a number that is
+// exactly a bound below zero in the bucket beyond it.
 //
 // The attributes of the resource, the scope's name as otel.scope.name and those of
 // the point are the labels of a sample; the narrower one wins. A histogram is one

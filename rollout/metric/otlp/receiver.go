@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,8 +13,9 @@ import (
 	"slices"
 	"time"
 
-	collector "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+	metrics "go.opentelemetry.io/proto/otlp/metrics/v1"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fairlead-dev/fairlead/rollout/metric"
@@ -96,6 +98,17 @@ func (r *Receiver) Query(ctx context.Context, q metric.Query) (metric.Result, er
 	return r.store.answer(selected), nil
 }
 
+// Rejected are points that were not kept although their metric is to be.
+type Rejected struct {
+	Points int64
+	// Reason is for the sender to read.
+	Reason string
+}
+
+// Take takes in metrics that were received in another way than by HTTP, such as
+// by package otlpgrpc.
+func (r *Receiver) Take(received []*metrics.ResourceMetrics) Rejected { return r.store.take(received) }
+
 // The content types of OTLP/HTTP.
 const (
 	protobufType = "application/x-protobuf"
@@ -115,16 +128,12 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "the content type must be "+protobufType+" or "+jsonType, http.StatusUnsupportedMediaType)
 		return
 	}
-	export, status, err := r.read(w, req, contentType)
+	received, status, err := r.read(w, req, contentType)
 	if err != nil {
 		http.Error(w, err.Error(), status)
 		return
 	}
-	reply := &collector.ExportMetricsServiceResponse{}
-	if rejected := r.store.take(export.GetResourceMetrics()); rejected.points > 0 {
-		reply.PartialSuccess = &collector.ExportMetricsPartialSuccess{RejectedDataPoints: rejected.points, ErrorMessage: rejected.why()}
-	}
-	body, err := marshal(reply, contentType)
+	body, err := encode(r.Take(received.GetResourceMetrics()), contentType)
 	if err != nil {
 		http.Error(w, "the answer can't be encoded", http.StatusInternalServerError)
 		return
@@ -133,7 +142,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	_, _ = w.Write(body) // the sender is gone, or isn't: there is nobody else to tell
 }
 
-func (r *Receiver) read(w http.ResponseWriter, req *http.Request, contentType string) (*collector.ExportMetricsServiceRequest, int, error) {
+func (r *Receiver) read(w http.ResponseWriter, req *http.Request, contentType string) (*metrics.MetricsData, int, error) {
 	var body io.Reader = http.MaxBytesReader(w, req.Body, r.config.MaxBytes)
 	switch encoding := req.Header.Get("Content-Encoding"); encoding {
 	case "", "identity":
@@ -154,21 +163,48 @@ func (r *Receiver) read(w http.ResponseWriter, req *http.Request, contentType st
 	if err != nil {
 		return nil, http.StatusBadRequest, errors.New("the body can't be read")
 	}
-	export := &collector.ExportMetricsServiceRequest{}
+	// An ExportMetricsServiceRequest is the same, but its package comes with gRPC.
+	received := &metrics.MetricsData{}
 	if contentType == jsonType {
-		err = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, export)
+		err = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(data, received)
 	} else {
-		err = proto.Unmarshal(data, export)
+		err = proto.Unmarshal(data, received)
 	}
 	if err != nil {
 		return nil, http.StatusBadRequest, errors.New("the body is no ExportMetricsServiceRequest in " + contentType)
 	}
-	return export, http.StatusOK, nil
+	return received, http.StatusOK, nil
 }
 
-func marshal(m proto.Message, contentType string) ([]byte, error) {
+// The fields of ExportMetricsServiceResponse and ExportMetricsPartialSuccess.
+const (
+	fieldPartialSuccess = 1
+	fieldRejectedPoints = 1
+	fieldErrorMessage   = 2
+)
+
+// encode writes an ExportMetricsServiceResponse.
+func encode(rejected Rejected, contentType string) ([]byte, error) {
 	if contentType == jsonType {
-		return protojson.Marshal(m)
+		type partialSuccess struct {
+			RejectedDataPoints int64  `json:"rejectedDataPoints,string"`
+			ErrorMessage       string `json:"errorMessage"`
+		}
+		var response struct {
+			PartialSuccess *partialSuccess `json:"partialSuccess,omitempty"`
+		}
+		if rejected.Points > 0 {
+			response.PartialSuccess = &partialSuccess{RejectedDataPoints: rejected.Points, ErrorMessage: rejected.Reason}
+		}
+		return json.Marshal(response)
 	}
-	return proto.Marshal(m)
+	if rejected.Points == 0 {
+		return nil, nil
+	}
+	partial := protowire.AppendTag(nil, fieldRejectedPoints, protowire.VarintType)
+	partial = protowire.AppendVarint(partial, uint64(rejected.Points))
+	partial = protowire.AppendTag(partial, fieldErrorMessage, protowire.BytesType)
+	partial = protowire.AppendString(partial, rejected.Reason)
+	response := protowire.AppendTag(nil, fieldPartialSuccess, protowire.BytesType)
+	return protowire.AppendBytes(response, partial), nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -110,12 +111,20 @@ func TestReceiverAddsUpDeltas(t *testing.T) {
 
 func TestReceiverRejects(t *testing.T) {
 	for name, test := range map[string]struct{ metric, why string }{
-		"no temporality":         {sum("requests", 0, number("200", 1, 0)), "temporality"},
-		"no temporality either":  {`{"name":"latency","histogram":{"dataPoints":[{}]}}`, "temporality"},
-		"odd buckets":            {`{"name":"latency","histogram":{"aggregationTemporality":2,"dataPoints":[{"bucketCounts":["1"],"explicitBounds":[1,2]}]}}`, "bounds"},
-		"descending buckets":     {`{"name":"latency","histogram":{"aggregationTemporality":2,"dataPoints":[{"bucketCounts":["1","1","1"],"explicitBounds":[2,1]}]}}`, "bounds"},
-		"exponential histograms": {`{"name":"latency","exponentialHistogram":{"aggregationTemporality":2,"dataPoints":[{"count":"1"}]}}`, "exponential"},
-		"summaries":              {`{"name":"latency","summary":{"dataPoints":[{"count":"1"}]}}`, "summaries"},
+		"no temporality":                   {sum("requests", 0, number("200", 1, 0)), "temporality"},
+		"no temporality either":            {`{"name":"latency","histogram":{"dataPoints":[{}]}}`, "temporality"},
+		"odd buckets":                      {`{"name":"latency","histogram":{"aggregationTemporality":2,"dataPoints":[{"bucketCounts":["1"],"explicitBounds":[1,2]}]}}`, "bounds"},
+		"descending buckets":               {`{"name":"latency","histogram":{"aggregationTemporality":2,"dataPoints":[{"bucketCounts":["1","1","1"],"explicitBounds":[2,1]}]}}`, "bounds"},
+		"an odd temporality":               {sum("requests", 3, number("200", 1, 0)), "temporality"},
+		"too many buckets":                 {`{"name":"latency","histogram":{"aggregationTemporality":2,"dataPoints":[{"bucketCounts":["1"` + strings.Repeat(`,"1"`, 1000) + `],"explicitBounds":[` + ascending(1000) + `]}]}}`, "too many"},
+		"exponential without temporality":  {exponential(0, `{}`), "temporality"},
+		"counts that don't add up":         {exponential(2, `{"count":"1"}`), "contradict"},
+		"a scale too low":                  {exponential(2, `{"scale":-11,"count":"1","positive":{"bucketCounts":["1"]}}`), "contradict"},
+		"an endless threshold":             {exponential(2, `{"zeroThreshold":"Infinity","count":"1","zeroCount":"1"}`), "contradict"},
+		"a threshold that is not a number": {exponential(2, `{"zeroThreshold":"NaN","count":"1","zeroCount":"1"}`), "contradict"},
+		"buckets beyond all numbers":       {exponential(2, `{"scale":0,"count":"1","positive":{"offset":1024,"bucketCounts":["1"]}}`), "contradict"},
+		"too many exponential buckets":     {exponential(2, `{"scale":9,"count":"1001","negative":{"bucketCounts":["1"`+strings.Repeat(`,"1"`, 1000)+`]}}`), "too many"},
+		"summaries":                        {`{"name":"latency","summary":{"dataPoints":[{"count":"1"}]}}`, "summaries"},
 	} {
 		r := receiver(t, nil)
 		reply := send(t, r, test.metric)
@@ -124,6 +133,25 @@ func TestReceiverRejects(t *testing.T) {
 		assert.Empty(t, query(t, r, "requests"), name)
 		assert.Empty(t, query(t, r, "latency"), name)
 	}
+}
+
+// ascending are numbers in JSON.
+func ascending(n int) string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = strconv.Itoa(i)
+	}
+	return strings.Join(list, ",")
+}
+
+func TestNestedAttributesAreCut(t *testing.T) {
+	value := `{"stringValue":"x"}`
+	for range 50 {
+		value = `{"arrayValue":{"values":[{"stringValue":"y"},` + value + `]}}`
+	}
+	r := receiver(t, nil)
+	send(t, r, gauge("active", `{"asInt":"1","attributes":[{"key":"deep","value":`+value+`}]}`))
+	assert.Equal(t, strings.Repeat("y,", 8)+"…,…", query(t, r, "active")[0].Labels["deep"])
 }
 
 func TestReceiverForgets(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -32,8 +31,42 @@ type series struct {
 	start    time.Time
 	time     time.Time
 	received time.Time
-	value    float64
-	buckets  []metric.Bucket // in place of value
+	distribution
+}
+
+// distribution is what was observed: a value, explicit buckets or an exponential
+// histogram.
+type distribution struct {
+	value       float64
+	buckets     []metric.Bucket
+	exponential *exponential
+}
+
+// add adds what a delta comes on top of, and reports whether it could: explicit
+// buckets have to be the same.
+func (d *distribution) add(before distribution) bool {
+	switch {
+	case d.exponential != nil && before.exponential != nil:
+		d.exponential.add(before.exponential)
+		return true
+	case (d.exponential != nil) != (before.exponential != nil) || !sameBounds(d.buckets, before.buckets):
+		return false
+	}
+	d.value += before.value
+	for i := range d.buckets {
+		d.buckets[i].Count += before.buckets[i].Count
+	}
+	return true
+}
+
+func (d distribution) histogram() *metric.Histogram {
+	switch {
+	case d.exponential != nil:
+		return &metric.Histogram{Buckets: d.exponential.buckets()}
+	case d.buckets != nil:
+		return &metric.Histogram{Buckets: slices.Clone(d.buckets)}
+	}
+	return nil
 }
 
 // point is what a sender said of a series.
@@ -41,17 +74,16 @@ type point struct {
 	attributes []*common.KeyValue
 	start      time.Time
 	time       time.Time
-	value      float64
-	buckets    []metric.Bucket
 	gone       bool // the sender says that there is no value any more
 	delta      bool
+	distribution
 }
 
 func newStore(config Config) *store {
 	return &store{config: config, series: map[string]map[string]*series{}}
 }
 
-// rejections are the points that were not kept although their metric is.
+// rejections count the points that were not kept although their metric is.
 type rejections struct {
 	points  int64
 	reasons map[string]bool
@@ -65,12 +97,12 @@ func (r *rejections) add(n int, reason string) {
 	r.reasons[reason] = true
 }
 
-func (r *rejections) why() string {
-	return strings.Join(slices.Sorted(maps.Keys(r.reasons)), "; ")
+func (r *rejections) sum() Rejected {
+	return Rejected{Points: r.points, Reason: strings.Join(slices.Sorted(maps.Keys(r.reasons)), "; ")}
 }
 
 // take takes in a request.
-func (s *store) take(all []*metrics.ResourceMetrics) rejections {
+func (s *store) take(all []*metrics.ResourceMetrics) Rejected {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -93,7 +125,7 @@ func (s *store) take(all []*metrics.ResourceMetrics) rejections {
 			}
 		}
 	}
-	return rejected
+	return rejected.sum()
 }
 
 func (s *store) expire(now time.Time) {
@@ -132,13 +164,9 @@ func (s *store) put(name string, labels map[string]string, p point, now time.Tim
 		rejected.add(1, "the series has a later point already")
 		return
 	}
-	one := &series{labels: labels, start: p.start, time: p.time, received: now, value: p.value, buckets: p.buckets}
-	if known != nil && p.delta && sameBounds(known.buckets, one.buckets) {
+	one := &series{labels: labels, start: p.start, time: p.time, received: now, distribution: p.distribution}
+	if known != nil && p.delta && one.add(known.distribution) {
 		one.start = known.start
-		one.value += known.value
-		for i := range one.buckets {
-			one.buckets[i].Count += known.buckets[i].Count
-		}
 	}
 	if known == nil {
 		s.count++
@@ -165,11 +193,9 @@ func (s *store) answer(selected selector) metric.Result {
 		if !selected.matches(one.labels) {
 			continue
 		}
-		sample := metric.Sample{Labels: maps.Clone(one.labels), Time: one.time, Start: one.start, Value: one.value}
-		if one.buckets != nil {
-			sample.Histogram = &metric.Histogram{Buckets: slices.Clone(one.buckets)}
-		}
-		result.Samples = append(result.Samples, sample)
+		result.Samples = append(result.Samples, metric.Sample{
+			Labels: maps.Clone(one.labels), Time: one.time, Start: one.start, Value: one.value, Histogram: one.histogram(),
+		})
 	}
 	if s.overflow > 0 {
 		result.Partial = true
@@ -185,20 +211,30 @@ func pointsOf(m *metrics.Metric, rejected *rejections) []point {
 	case *metrics.Metric_Gauge:
 		return numbers(data.Gauge.GetDataPoints(), false)
 	case *metrics.Metric_Sum:
-		t := data.Sum.GetAggregationTemporality()
-		if t == metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_UNSPECIFIED {
-			rejected.add(len(data.Sum.GetDataPoints()), "a sum doesn't tell its temporality")
-			return nil
+		if delta, ok := isDelta(data.Sum.GetAggregationTemporality()); ok {
+			return numbers(data.Sum.GetDataPoints(), delta)
 		}
-		return numbers(data.Sum.GetDataPoints(), t == metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_DELTA)
+		rejected.add(len(data.Sum.GetDataPoints()), "a sum doesn't tell its temporality")
 	case *metrics.Metric_Histogram:
-		return distributions(data.Histogram, rejected)
+		if delta, ok := isDelta(data.Histogram.GetAggregationTemporality()); ok {
+			return explicit(data.Histogram.GetDataPoints(), delta, rejected)
+		}
+		rejected.add(len(data.Histogram.GetDataPoints()), "a histogram doesn't tell its temporality")
 	case *metrics.Metric_ExponentialHistogram:
-		rejected.add(len(data.ExponentialHistogram.GetDataPoints()), "exponential histograms are not supported, use explicit buckets")
+		if delta, ok := isDelta(data.ExponentialHistogram.GetAggregationTemporality()); ok {
+			return exponentials(data.ExponentialHistogram.GetDataPoints(), delta, rejected)
+		}
+		rejected.add(len(data.ExponentialHistogram.GetDataPoints()), "a histogram doesn't tell its temporality")
 	case *metrics.Metric_Summary:
 		rejected.add(len(data.Summary.GetDataPoints()), "summaries are not supported, use histograms")
 	}
 	return nil
+}
+
+// isDelta returns false for ok if the temporality is neither that nor cumulative.
+func isDelta(t metrics.AggregationTemporality) (delta, ok bool) {
+	delta = t == metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_DELTA
+	return delta, delta || t == metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_CUMULATIVE
 }
 
 func gone(flags uint32) bool {
@@ -214,28 +250,39 @@ func numbers(list []*metrics.NumberDataPoint, delta bool) []point {
 		}
 		out = append(out, point{
 			attributes: p.GetAttributes(), start: nanos(p.GetStartTimeUnixNano()), time: nanos(p.GetTimeUnixNano()),
-			value: value, gone: gone(p.GetFlags()) || p.GetValue() == nil, delta: delta,
+			distribution: distribution{value: value}, gone: gone(p.GetFlags()) || p.GetValue() == nil, delta: delta,
 		})
 	}
 	return out
 }
 
-func distributions(h *metrics.Histogram, rejected *rejections) []point {
-	t := h.GetAggregationTemporality()
-	if t == metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_UNSPECIFIED {
-		rejected.add(len(h.GetDataPoints()), "a histogram doesn't tell its temporality")
-		return nil
-	}
-	out := make([]point, 0, len(h.GetDataPoints()))
-	for _, p := range h.GetDataPoints() {
+func explicit(list []*metrics.HistogramDataPoint, delta bool, rejected *rejections) []point {
+	out := make([]point, 0, len(list))
+	for _, p := range list {
 		buckets, ok := bucketsOf(p)
 		if !ok && !gone(p.GetFlags()) {
-			rejected.add(1, "a histogram's buckets don't fit its bounds")
+			rejected.add(1, "a histogram's buckets don't fit its bounds, or are too many")
 			continue
 		}
 		out = append(out, point{
 			attributes: p.GetAttributes(), start: nanos(p.GetStartTimeUnixNano()), time: nanos(p.GetTimeUnixNano()),
-			buckets: buckets, gone: gone(p.GetFlags()), delta: t == metrics.AggregationTemporality_AGGREGATION_TEMPORALITY_DELTA,
+			distribution: distribution{buckets: buckets}, gone: gone(p.GetFlags()), delta: delta,
+		})
+	}
+	return out
+}
+
+func exponentials(list []*metrics.ExponentialHistogramDataPoint, delta bool, rejected *rejections) []point {
+	out := make([]point, 0, len(list))
+	for _, p := range list {
+		e, ok := exponentialOf(p)
+		if !ok && !gone(p.GetFlags()) {
+			rejected.add(1, "an exponential histogram's numbers contradict each other, or its buckets are too many")
+			continue
+		}
+		out = append(out, point{
+			attributes: p.GetAttributes(), start: nanos(p.GetStartTimeUnixNano()), time: nanos(p.GetTimeUnixNano()),
+			distribution: distribution{exponential: e}, gone: gone(p.GetFlags()), delta: delta,
 		})
 	}
 	return out
@@ -248,7 +295,7 @@ func bucketsOf(p *metrics.HistogramDataPoint) ([]metric.Bucket, bool) {
 	if len(counts) == 0 && len(bounds) == 0 {
 		counts = []uint64{p.GetCount()}
 	}
-	if len(counts) != len(bounds)+1 {
+	if len(counts) != len(bounds)+1 || len(counts) > maxBuckets {
 		return nil, false
 	}
 	lower := math.Inf(-1)
@@ -272,53 +319,4 @@ func nanos(n uint64) time.Time {
 		return time.Time{}
 	}
 	return time.Unix(0, int64(n))
-}
-
-// labelsOf returns a copy of outer with the attributes added.
-func labelsOf(outer map[string]string, attributes []*common.KeyValue) map[string]string {
-	out := make(map[string]string, len(outer)+len(attributes))
-	maps.Copy(out, outer)
-	for _, a := range attributes {
-		out[a.GetKey()] = text(a.GetValue())
-	}
-	return out
-}
-
-// text writes an attribute's value; what is in lists and maps, joined by commas.
-func text(v *common.AnyValue) string {
-	switch v := v.GetValue().(type) {
-	case nil:
-		return ""
-	case *common.AnyValue_StringValue:
-		return v.StringValue
-	case *common.AnyValue_BoolValue:
-		return strconv.FormatBool(v.BoolValue)
-	case *common.AnyValue_IntValue:
-		return strconv.FormatInt(v.IntValue, 10)
-	case *common.AnyValue_DoubleValue:
-		return strconv.FormatFloat(v.DoubleValue, 'g', -1, 64)
-	case *common.AnyValue_BytesValue:
-		return fmt.Sprintf("%x", v.BytesValue)
-	case *common.AnyValue_ArrayValue:
-		list := make([]string, 0, len(v.ArrayValue.GetValues()))
-		for _, one := range v.ArrayValue.GetValues() {
-			list = append(list, text(one))
-		}
-		return strings.Join(list, ",")
-	case *common.AnyValue_KvlistValue:
-		list := make([]string, 0, len(v.KvlistValue.GetValues()))
-		for _, one := range v.KvlistValue.GetValues() {
-			list = append(list, one.GetKey()+"="+text(one.GetValue()))
-		}
-		return strings.Join(list, ",")
-	}
-	return ""
-}
-
-func keyOf(labels map[string]string) string {
-	var b strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(labels)) {
-		b.WriteString(strconv.Quote(name) + strconv.Quote(labels[name]))
-	}
-	return b.String()
 }

@@ -112,7 +112,12 @@ func histogram(h *model.SampleHistogram) *metric.Histogram {
 	}
 	out := &metric.Histogram{}
 	for _, b := range h.Buckets {
-		out.Buckets = append(out.Buckets, metric.Bucket{Lower: float64(b.Lower), Upper: float64(b.Upper), Count: float64(b.Count)})
+		bucket := metric.Bucket{Lower: float64(b.Lower), Upper: float64(b.Upper), Count: float64(b.Count)}
+		if bucket.Lower == 0 && bucket.Upper == 0 {
+			// Of zeros alone. Ours don't hold their lower bound.
+			bucket.Lower, bucket.Upper = -math.SmallestNonzeroFloat64, math.SmallestNonzeroFloat64
+		}
+		out.Buckets = append(out.Buckets, bucket)
 	}
 	return out
 }

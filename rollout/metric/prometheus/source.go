@@ -97,14 +97,28 @@ func (s *Source) query(ctx context.Context, expression string, at time.Time, res
 	if len(warnings) > 0 && !s.config.AcceptPartial {
 		result.Partial = true
 	}
+	var samples []*model.Sample
 	switch v := value.(type) {
+	case nil:
+		return nil, errNoResult
 	case model.Vector:
-		return v, nil
+		samples = v
 	case *model.Scalar:
-		return []*model.Sample{{Value: v.Value, Timestamp: v.Timestamp}}, nil
+		samples = []*model.Sample{{Value: v.Value, Timestamp: v.Timestamp}}
+	default:
+		return nil, &shapeError{value.Type().String()}
 	}
-	return nil, &shapeError{value.Type().String()}
+	for _, one := range samples {
+		if one == nil || one.Timestamp == 0 {
+			return nil, errNoResult
+		}
+	}
+	return samples, nil
 }
+
+// errNoResult is an answer that claims success and holds nothing, or samples
+// without values, which the client reads as zeros.
+var errNoResult = errors.New("the answer lacks its result or the values in it: is the URL Prometheus's own?")
 
 // shapeError is an expression that gives something else than numbers at one time.
 type shapeError struct{ got string }
@@ -162,6 +176,8 @@ func classOf(err error) metric.Class {
 	switch {
 	case limited || errors.Is(err, errTooLarge):
 		return metric.TooManySeries
+	case errors.Is(err, errNoResult):
+		return metric.ServerError
 	case errors.Is(err, context.DeadlineExceeded) || isTimeout(err):
 		return metric.Timeout
 	}
@@ -189,8 +205,8 @@ func statusClass(status int) metric.Class {
 }
 
 func apiClass(e *v1.Error) metric.Class {
-	if e.Type == v1.ErrBadResponse && strings.Contains(e.Msg, "unexpected value type") {
-		return metric.BadExpression // it gives a string, which the client can't read
+	if e.Type == v1.ErrBadResponse && strings.Contains(e.Msg, `unexpected value type "string"`) {
+		return metric.BadExpression // which the client can't read
 	}
 	switch e.Type {
 	case v1.ErrBadData:

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -223,12 +224,13 @@ func TestSamplesHaveTheirOwnTime(t *testing.T) {
 }
 
 func TestNativeHistograms(t *testing.T) {
-	data := `"resultType":"vector","result":[{"metric":{"pod":"0"},"histogram":[` + ago(0) + `,{"count":"7","sum":"9","buckets":[[0,"0.5","1","3"],[0,"2","4","4"]]}]}]`
+	data := `"resultType":"vector","result":[{"metric":{"pod":"0"},"histogram":[` + ago(0) + `,{"count":"9","sum":"9","buckets":[[3,"-0","0","2"],[0,"0.5","1","3"],[0,"2","4","4"]]}]}]`
 	s := source(t, server(t, says(200, success(data))).URL, nil)
 	r, err := s.Query(t.Context(), metric.Query{Expression: "x"})
 	require.NoError(t, err)
 	require.Len(t, r.Samples, 1)
-	assert.Equal(t, &metric.Histogram{Buckets: []metric.Bucket{{Lower: 0.5, Upper: 1, Count: 3}, {Lower: 2, Upper: 4, Count: 4}}}, r.Samples[0].Histogram)
+	const tiny = math.SmallestNonzeroFloat64
+	assert.Equal(t, &metric.Histogram{Buckets: []metric.Bucket{{Lower: -tiny, Upper: tiny, Count: 2}, {Lower: 0.5, Upper: 1, Count: 3}, {Lower: 2, Upper: 4, Count: 4}}}, r.Samples[0].Histogram)
 }
 
 const canary = "c4n4ry"

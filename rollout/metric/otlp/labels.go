@@ -1,0 +1,66 @@
+package otlp
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	common "go.opentelemetry.io/proto/otlp/common/v1"
+)
+
+// labelsOf returns a copy of outer with the attributes added.
+func labelsOf(outer map[string]string, attributes []*common.KeyValue) map[string]string {
+	out := make(map[string]string, len(outer)+len(attributes))
+	maps.Copy(out, outer)
+	for _, a := range attributes {
+		out[a.GetKey()] = text(a.GetValue(), 0)
+	}
+	return out
+}
+
+// maxDepth bounds how deep attributes may be nested: what is deeper is cut.
+const maxDepth = 8
+
+// text writes an attribute's value; what is in lists and maps, joined by commas.
+func text(v *common.AnyValue, depth int) string {
+	if depth > maxDepth {
+		return "…"
+	}
+	switch v := v.GetValue().(type) {
+	case nil:
+		return ""
+	case *common.AnyValue_StringValue:
+		return v.StringValue
+	case *common.AnyValue_BoolValue:
+		return strconv.FormatBool(v.BoolValue)
+	case *common.AnyValue_IntValue:
+		return strconv.FormatInt(v.IntValue, 10)
+	case *common.AnyValue_DoubleValue:
+		return strconv.FormatFloat(v.DoubleValue, 'g', -1, 64)
+	case *common.AnyValue_BytesValue:
+		return fmt.Sprintf("%x", v.BytesValue)
+	case *common.AnyValue_ArrayValue:
+		list := make([]string, 0, len(v.ArrayValue.GetValues()))
+		for _, one := range v.ArrayValue.GetValues() {
+			list = append(list, text(one, depth+1))
+		}
+		return strings.Join(list, ",")
+	case *common.AnyValue_KvlistValue:
+		list := make([]string, 0, len(v.KvlistValue.GetValues()))
+		for _, one := range v.KvlistValue.GetValues() {
+			list = append(list, one.GetKey()+"="+text(one.GetValue(), depth+1))
+		}
+		return strings.Join(list, ",")
+	}
+	return ""
+}
+
+func keyOf(labels map[string]string) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		b.WriteString(strconv.Quote(name) + strconv.Quote(labels[name]))
+	}
+	return b.String()
+}
