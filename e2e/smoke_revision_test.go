@@ -74,12 +74,14 @@ func saying(pods []corev1.Pod, text string, leaving bool) (n int) {
 func TestSmokeAsksTheCurrentRevision(t *testing.T) {
 	w := newWorld(t)
 	ns, img := w.namespace(t), w.answerer(t)
-	two, one, none, ever := int32(2), intstr.FromInt32(1), intstr.FromInt32(0), int32(600)
+	two, one, none := int32(2), intstr.FromInt32(1), intstr.FromInt32(0)
+	const ever = `"minReadySeconds":500` // until a pod that is ready counts
 	apps := w.kube.AppsV1()
 	for kind, tc := range map[string]struct {
 		create func(ctx context.Context, name string, labels *metav1.LabelSelector, pod corev1.PodTemplateSpec) error
 		patch  func(ctx context.Context, name string, patch []byte) error
-		before int // pods that stay while no new one is available
+		hold   string // keeps pods of the revision before
+		before int    // how many of them
 	}{
 		"deployment": {func(ctx context.Context, name string, labels *metav1.LabelSelector, pod corev1.PodTemplateSpec) error {
 			_, err := apps.Deployments(ns).Create(ctx, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: appsv1.DeploymentSpec{
@@ -90,7 +92,7 @@ func TestSmokeAsksTheCurrentRevision(t *testing.T) {
 		}, func(ctx context.Context, name string, patch []byte) error {
 			_, err := apps.Deployments(ns).Patch(ctx, name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 			return err
-		}, 2},
+		}, ever, 2},
 		"daemonset": {func(ctx context.Context, name string, labels *metav1.LabelSelector, pod corev1.PodTemplateSpec) error {
 			_, err := apps.DaemonSets(ns).Create(ctx, &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: appsv1.DaemonSetSpec{
 				Selector: labels, Template: pod,
@@ -100,10 +102,10 @@ func TestSmokeAsksTheCurrentRevision(t *testing.T) {
 		}, func(ctx context.Context, name string, patch []byte) error {
 			_, err := apps.DaemonSets(ns).Patch(ctx, name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 			return err
-		}, 1},
+		}, ever, 1},
 		"statefulset": {func(ctx context.Context, name string, labels *metav1.LabelSelector, pod corev1.PodTemplateSpec) error {
-			pod.Spec.Containers[0].Lifecycle = nil // its name is free when it has ended
-			pod.Spec.TerminationGracePeriodSeconds = new(int64)
+			// The name of a pod is free when that has ended.
+			pod.Spec.Containers[0].Lifecycle, pod.Spec.TerminationGracePeriodSeconds = nil, new(int64)
 			_, err := apps.StatefulSets(ns).Create(ctx, &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: appsv1.StatefulSetSpec{
 				Replicas: &two, Selector: labels, Template: pod, PodManagementPolicy: appsv1.ParallelPodManagement,
 			}}, metav1.CreateOptions{})
@@ -111,7 +113,7 @@ func TestSmokeAsksTheCurrentRevision(t *testing.T) {
 		}, func(ctx context.Context, name string, patch []byte) error {
 			_, err := apps.StatefulSets(ns).Patch(ctx, name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
 			return err
-		}, 1},
+		}, `"updateStrategy":{"rollingUpdate":{"partition":1}}`, 1},
 	} {
 		t.Run(kind, func(t *testing.T) {
 			ctx, name := labtest.Context(t), "motto-"+kind
@@ -131,8 +133,7 @@ func TestSmokeAsksTheCurrentRevision(t *testing.T) {
 			}
 			requireOnly("first")
 
-			// The new pods have to be ready for ever until they count.
-			require.NoError(t, tc.patch(ctx, name, fmt.Appendf(nil, `{"spec":{"minReadySeconds":%d,"template":{"spec":{"containers":[{"name":"answerer","env":[{"name":"MOTTO","value":"second"}]}]}}}}`, ever)))
+			require.NoError(t, tc.patch(ctx, name, fmt.Appendf(nil, `{"spec":{%s,"template":{"spec":{"containers":[{"name":"answerer","env":[{"name":"MOTTO","value":"second"}]}]}}}}`, tc.hold)))
 			w.awaitPods(t, ns, name, func(pods []corev1.Pod) bool {
 				return saying(pods, "second", false) == 1 && saying(pods, "first", false) == tc.before
 			})
