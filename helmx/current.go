@@ -72,28 +72,39 @@ func (d *Deployer) Current(ctx context.Context) (Current, error) {
 	case maker(last) == "":
 		return refuse("it was not made by fairlead, so its image is not known; release it with fairlead once")
 	}
-	origin, problem := originOf(last, history)
-	if problem != "" {
-		return refuse("%s", problem)
-	}
-	n, ok := parseDescription(origin.Info.Description)
-	if !ok || !n.describes(origin) {
-		return refuse("its record does not say which image it runs, or contradicts itself; release it again")
-	}
 	objects, err := parseObjects(last.Manifest, d.cfg.Namespace, s.mapper)
 	if err != nil {
 		return Current{}, fmt.Errorf("read what release %s runs: %w", d.name(), err)
 	}
-	if err := checkPinned(n.image, objects, nil, d.cfg.ImageFields); err != nil {
-		return refuse("its record says %s, which is not what its manifest runs", n.image)
+	n, problem := d.noteOf(last, history, objects)
+	if problem != "" {
+		return refuse("%s", problem)
 	}
-	return Current{
-		Release: stages.Release{
-			Image: n.image, Name: d.cfg.Release, Namespace: d.cfg.Namespace, Revision: last.Version,
-			Objects: ids(objects), Deployed: last.Info.LastDeployed.Time.UTC(),
-		},
-		Run: n.run, Commit: n.commit, Author: n.author, Bypass: n.bypass,
-	}, nil
+	return Current{Release: d.releaseOf(last, objects, n.image), Run: n.run, Commit: n.commit, Author: n.author, Bypass: n.bypass}, nil
+}
+
+// noteOf returns what the records say of what rel, which consists of objects, was
+// built for, or why that isn't to be relied on.
+func (d *Deployer) noteOf(rel *release.Release, history []*release.Release, objects []object) (note, string) {
+	origin, problem := originOf(rel, history)
+	if problem != "" {
+		return note{}, problem
+	}
+	n, ok := parseDescription(origin.Info.Description)
+	if !ok || !n.describes(origin) {
+		return note{}, "its record does not say which image it runs, or contradicts itself; release it again"
+	}
+	if err := checkPinned(n.image, objects, nil, d.cfg.ImageFields); err != nil {
+		return note{}, fmt.Sprintf("its record says %s, which is not what its manifest runs", n.image)
+	}
+	return n, ""
+}
+
+func (d *Deployer) releaseOf(rel *release.Release, objects []object, img stages.Image) stages.Release {
+	return stages.Release{
+		Image: img, Name: d.cfg.Release, Namespace: d.cfg.Namespace, Revision: rel.Version,
+		Objects: ids(objects), Deployed: rel.Info.LastDeployed.Time.UTC(),
+	}
 }
 
 // Deployed returns the release that [Deployer.Current] tells of.

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairlead-dev/fairlead/helmx"
+	"github.com/fairlead-dev/fairlead/stages"
 )
 
 func requireNotDeployed(t *testing.T, d *helmx.Deployer, problem string) {
@@ -50,6 +51,34 @@ func TestCurrentFollowsReleases(t *testing.T) {
 	assert.Equal(t, image("a"), got.Image, "the restored release runs")
 	assert.Equal(t, 3, got.Revision)
 	assert.Equal(t, `run "1", commit "x"`, got.Run)
+}
+
+// A restore tells what it has brought back, the same when it is repeated; without an
+// image where the records don't say it for sure.
+func TestRestoreTellsWhatIsBack(t *testing.T) {
+	for name, helms := range map[string]bool{"ours": false, "made by helm": true} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIServer(t, "shop")
+			d := open(t, digestConfig(a))
+			before := deploy(t, d, "run-1", "a")
+			want := stages.Release{Image: before.Image, Name: "web", Namespace: "shop", Revision: before.Revision + 2, Objects: before.Objects}
+			if helms {
+				helmUpgrade(t, a)
+				want.Image, want.Revision = stages.Image{}, want.Revision+1
+			}
+			cp := checkpoint(t, d, "run-2")
+			deploy(t, d, "run-2", "b")
+			for _, outcome := range []stages.RestoreOutcome{stages.Restored, stages.Unchanged} {
+				restored := restore(t, d, "run-2", cp)
+				require.Equal(t, outcome, restored.Outcome)
+				require.NotNil(t, restored.Release)
+				got := *restored.Release
+				assert.False(t, got.Deployed.IsZero())
+				got.Deployed = want.Deployed
+				assert.Equal(t, want, got)
+			}
+		})
+	}
 }
 
 func TestCurrentRefusesWhatIsNotKnown(t *testing.T) {

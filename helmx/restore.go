@@ -17,7 +17,8 @@ import (
 // was none of, and compares the live objects with it. Revisions that the run
 // itself left pending when it was killed are recovered; a revision that somebody
 // else made since is reported as [stages.Impossible] and left alone. Whether pods
-// come up again is not for Restore to wait for.
+// come up again is not for Restore to wait for: it names the release that it has
+// brought back, for a [stages.RestoreVerifier].
 func (d *Deployer) Restore(ctx context.Context, run string, cp stages.Checkpoint) (stages.Restoration, error) {
 	if run == "" {
 		return stages.Restoration{}, fmt.Errorf("%w: restore release %s: there is no run to undo", stages.ErrInvalid, d.name())
@@ -26,30 +27,31 @@ func (d *Deployer) Restore(ctx context.Context, run string, cp stages.Checkpoint
 	if err != nil {
 		return stages.Restoration{}, err
 	}
-	outcome, message, err := d.restore(ctx, run, st)
+	restored, err := d.restore(ctx, run, st)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
 		return stages.Restoration{}, fmt.Errorf("restore release %s: %w", d.name(), err)
 	}
-	return stages.Restoration{Subject: cp.Subject, Outcome: outcome, Message: message}, nil
+	restored.Subject = cp.Subject
+	return restored, nil
 }
 
-func (d *Deployer) restore(ctx context.Context, run string, st state) (stages.RestoreOutcome, string, error) {
+func (d *Deployer) restore(ctx context.Context, run string, st state) (stages.Restoration, error) {
 	ctx, h, done, err := d.locked(ctx, run)
 	if err != nil {
-		return "", "", err
+		return stages.Restoration{}, err
 	}
 	defer done()
 	s, err := d.session(ctx)
 	if err != nil {
-		return "", "", err
+		return stages.Restoration{}, err
 	}
 	s.hold = h
 	history, err := s.history(d.cfg.Release)
 	if err != nil {
-		return "", "", err
+		return stages.Restoration{}, err
 	}
 	for _, rel := range history {
 		if objects, err := parseObjects(rel.Manifest, s.namespace, nil); err == nil {
@@ -59,27 +61,49 @@ func (d *Deployer) restore(ctx context.Context, run string, st state) (stages.Re
 	todo, why, own := assess(st, history, run)
 	switch todo {
 	case leaveAlone:
-		return stages.Unchanged, why, nil
+		return told(stages.Unchanged, why, nil)
 	case giveUp:
 		err := d.release(s, own, run)
-		return stages.Impossible, why, err
+		return told(stages.Impossible, why, err)
 	case vacate:
-		return d.vacate(s, run, st, stages.Unchanged, why)
+		return told(d.vacate(s, run, st, stages.Unchanged, why))
 	case uninstall:
-		return d.uninstall(s, run, st, own)
+		return told(d.uninstall(s, run, st, own))
 	case inspect:
 		differences, err := s.drift(target(st, history), own)
-		if err != nil || len(differences) == 0 {
-			return stages.Unchanged, why, err
+		if err != nil {
+			return stages.Restoration{}, err
+		}
+		if len(differences) == 0 {
+			rel, err := d.broughtBack(s, history)
+			return stages.Restoration{Outcome: stages.Unchanged, Message: why, Release: rel}, err
 		}
 	case rollBack:
 		if last := newest(history); last.Info.Status == release.StatusUninstalling {
 			if err := s.markFailed(last, fmt.Sprintf("fairlead run %q: interrupted while uninstalling", run)); err != nil {
-				return "", "", err
+				return stages.Restoration{}, err
 			}
 		}
 	}
-	return d.rollBack(s, run, st, target(st, history), own)
+	return d.rollBack(s, run, st, target(st, history), own, history)
+}
+
+// told is a restoration that has brought no release back.
+func told(outcome stages.RestoreOutcome, message string, err error) (stages.Restoration, error) {
+	return stages.Restoration{Outcome: outcome, Message: message}, err
+}
+
+// broughtBack returns the release of the newest revision, which has restored
+// another. It has no image if its records don't tell it.
+func (d *Deployer) broughtBack(s *session, history []*release.Release) (*stages.Release, error) {
+	last := newest(history)
+	objects, err := parseObjects(last.Manifest, d.cfg.Namespace, s.mapper)
+	if err != nil {
+		return nil, err
+	}
+	n, _ := d.noteOf(last, history, objects)
+	rel := d.releaseOf(last, objects, n.image)
+	return &rel, nil
 }
 
 // release takes a revision of the run out of its pending state where nothing more
@@ -91,20 +115,20 @@ func (d *Deployer) release(s *session, own []*release.Release, run string) error
 	return nil
 }
 
-func (d *Deployer) rollBack(s *session, run string, st state, to *release.Release, own []*release.Release) (stages.RestoreOutcome, string, error) {
+func (d *Deployer) rollBack(s *session, run string, st state, to *release.Release, own, history []*release.Release) (stages.Restoration, error) {
 	if err := d.release(s, own, run); err != nil {
-		return "", "", err
+		return stages.Restoration{}, err
 	}
 	older, err := s.adopted(own, to)
 	if err != nil {
-		return "", "", err
+		return stages.Restoration{}, err
 	}
 	spared := s.spare(older)
 	if err := d.removeHooks(s, own, to); err != nil {
-		return "", "", err
+		return stages.Restoration{}, err
 	}
 	if err := s.awaitDeletions(to, d.cfg.Timeout); err != nil {
-		return d.stuck(s, err)
+		return told(d.stuck(s, err))
 	}
 	stages.ReportProgress(s.ctx, stages.Progress{Message: fmt.Sprintf("rolling release %s back to revision %d", d.name(), st.Revision)})
 	record := &recorder{
@@ -121,26 +145,30 @@ func (d *Deployer) rollBack(s *session, run string, st state, to *release.Releas
 		if record.unsettled() {
 			err = d.settle(s.ctx, record.created.Version, run, err)
 		}
-		return d.stuck(s, err)
+		return told(d.stuck(s, err))
 	}
 	stale, err := s.leftovers(own, to)
 	if err == nil {
 		err = s.remove(stale)
 	}
 	if err != nil {
-		return d.stuck(s, err)
+		return told(d.stuck(s, err))
 	}
 	differences, err := d.settled(s, to, own)
 	if err != nil {
-		return "", "", err
+		return stages.Restoration{}, err
 	}
 	revision := record.created.Version
 	if differences = append(spared, differences...); len(differences) > 0 {
 		hide := newVeil(slices.Concat(s.secrets, d.source.secrets()))
-		return stages.Diverged, fmt.Sprintf("revision %d is applied again as revision %d, but the cluster differs:\n  %s",
-			st.Revision, revision, hide.text(strings.Join(differences, "\n  "))), nil
+		return told(stages.Diverged, fmt.Sprintf("revision %d is applied again as revision %d, but the cluster differs:\n  %s",
+			st.Revision, revision, hide.text(strings.Join(differences, "\n  "))), nil)
 	}
-	return stages.Restored, fmt.Sprintf("revision %d is back as revision %d, compared with the live objects", st.Revision, revision), nil
+	rel, err := d.broughtBack(s, append(history, record.created))
+	return stages.Restoration{
+		Outcome: stages.Restored, Release: rel,
+		Message: fmt.Sprintf("revision %d is back as revision %d, compared with the live objects", st.Revision, revision),
+	}, err
 }
 
 // settled waits for what was deleted to be gone, and returns what still differs.

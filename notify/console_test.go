@@ -33,6 +33,7 @@ func TestConsoleGolden(t *testing.T) {
 		"delivered-color": {events: delivered(), options: []ConsoleOption{WithColor(ColorAlways), WithDiffLines(3)}},
 		"blocked":         {events: blocked()},
 		"rolled-back":     {events: rolledBack()},
+		"not-ready":       {events: notReady()},
 		"restore-failed":  {events: restoreFailed()},
 		"recovered":       {events: recovered()},
 		"hostile":         {events: hostile()},
@@ -130,8 +131,23 @@ func rolledBack() []pipeline.Event {
 		failed(pipeline.StageVerify, "shop/shop", "release shop/shop can't run:\ncontainer shop of pod shop/shop-7d9f-x2x crashes", evidence),
 		{Kind: pipeline.KindRestoring, Stage: pipeline.StageDeploy, Subject: "release shop/shop"},
 		restoration(stages.Restored, "rolled back to revision 2"),
+		started(pipeline.StageVerifyRestored, "shop/shop"),
+		done(pipeline.StageVerifyRestored, "shop/shop", 6*time.Second, 1),
 		{Kind: pipeline.KindRunFailed, Stage: pipeline.StageVerify, Subject: "shop/shop", Elapsed: 34 * time.Second, Outcome: pipeline.OutcomeRolledBack,
 			Evidence: evidence, Error: "pipeline shop: verify shop/shop: can't run; rolled back; set DATABASE_URL"},
+	}
+}
+
+func notReady() []pipeline.Event {
+	evidence := []stages.Evidence{{
+		Subject: "pod shop/shop-6c8b-k2k", Container: "shop", Reason: "ErrImagePull", Message: "not found", Remedy: "push the image again",
+	}}
+	return []pipeline.Event{
+		restoration(stages.Restored, "rolled back to revision 2"),
+		started(pipeline.StageVerifyRestored, "shop/shop"),
+		failed(pipeline.StageVerifyRestored, "shop/shop", "release shop/shop can't run", evidence),
+		{Kind: pipeline.KindRunFailed, Stage: pipeline.StageReleaseGate, Subject: "shop/shop", Elapsed: time.Minute, Outcome: pipeline.OutcomeNotReady,
+			Error: "pipeline shop: release-gate shop/shop: gate refused; restored but not ready: release shop/shop restored; bring the restored release up first"},
 	}
 }
 

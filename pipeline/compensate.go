@@ -118,10 +118,11 @@ func known(o stages.RestoreOutcome) bool {
 	}
 }
 
-// close ends a failed run in the journal, unless a restore has to be repeated.
+// close ends a failed run in the journal, unless a restore, or a cancelled look at
+// what it has restored, has to be repeated.
 func (r *run) close(ctx context.Context, outcome Outcome, restorations []Restoration, cause error) {
 	for _, restoration := range restorations {
-		if restoration.Err != nil {
+		if restoration.Err != nil || restoration.NotReady != nil && ctx.Err() != nil {
 			return
 		}
 	}

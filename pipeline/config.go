@@ -40,7 +40,9 @@ type Config struct {
 	// [stages.Compensator].
 	Deployer stages.Deployer
 	// Verifiers prove, in order, that the release runs, and ReleaseGates decide,
-	// in order, whether it may stay.
+	// in order, whether it may stay. After a rollback, those that are a
+	// [stages.RestoreVerifier] prove that what was restored runs; one that is wrapped
+	// as a [stages.VerifierFunc] isn't asked.
 	Verifiers    []stages.Verifier
 	ReleaseGates []stages.Gate[stages.Release]
 
@@ -49,7 +51,8 @@ type Config struct {
 	// OnInconclusive says what an inconclusive release gate means. By default it
 	// stops the run, as an inconclusive scan or plan gate always does.
 	OnInconclusive InconclusivePolicy
-	// RollbackTimeout bounds each restore, by default [DefaultRollbackTimeout].
+	// RollbackTimeout bounds each restore, together with the wait until what it has
+	// restored runs. By default [DefaultRollbackTimeout].
 	RollbackTimeout time.Duration
 
 	// Journal remembers checkpoints, so that [Pipeline.Recover] can restore what
@@ -100,6 +103,7 @@ const (
 	StageVerify          Stage = "verify"
 	StageReleaseGate     Stage = "release-gate"
 	StageCommit          Stage = "commit"
+	StageVerifyRestored  Stage = "verify-restored"
 )
 
 // nth returns the name of the stage at index i of a list.

@@ -14,6 +14,9 @@
 //     checkpoint, which is journalled. When the run fails later, each checkpoint
 //     is restored exactly once, in reverse order, under a context of its own, and
 //     after the evidence was collected. A failed restore doesn't stop the others.
+//   - A release that was restored is waited for until it runs, by each verifier that
+//     is a [stages.RestoreVerifier]. If it doesn't, the run isn't called rolled back
+//     but matches [stages.ErrNotReady], and says why.
 //   - A killed process leaves a journal from which [Pipeline.Recover] finishes
 //     the work. Until then, [Pipeline.Run] refuses to start.
 //   - A cancelled run is stopped: Run returns only when no stage runs any more,

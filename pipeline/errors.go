@@ -132,21 +132,21 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() []error {
 	errs := append(e.classes(), e.Cause)
 	for _, r := range e.Restorations {
-		if r.Err != nil {
-			errs = append(errs, r.Err)
-		}
+		errs = append(errs, r.errs()...)
 	}
 	return append(errs, e.Later...)
 }
 
 func (e *Error) classes() (classes []error) {
 	for _, r := range e.Restorations {
-		if !r.ok() {
+		if !r.ok() || r.NotReady != nil {
 			classes = append(classes, stages.ErrRollbackFailed)
 			break
 		}
 	}
 	switch e.Outcome {
+	case OutcomeNotReady:
+		classes = append(classes, stages.ErrNotReady)
 	case OutcomeRolledBack:
 		classes = append(classes, stages.ErrRolledBack)
 	case OutcomeUnknown:
@@ -162,6 +162,8 @@ func (e *Error) state() string {
 		return "nothing was deployed"
 	case OutcomeRolledBack:
 		return "rolled back: " + e.restorations()
+	case OutcomeNotReady:
+		return "restored but not ready: " + e.restorations()
 	case OutcomeRollbackFailed:
 		return "rollback failed: " + e.restorations()
 	case OutcomeLeft:
@@ -204,11 +206,17 @@ func (e *Error) advice() string {
 		return "mend what stopped the restore and call Recover"
 	case OutcomeRollbackFailed:
 		return "look at what differs and restore it by hand before running again"
-	}
-	for _, ev := range e.Evidence {
-		if ev.Remedy != "" {
-			return ev.Remedy
+	case OutcomeNotReady:
+		const advice = "bring the restored release up first"
+		for _, r := range e.Restorations {
+			if remedy := remedyOf(r.Evidence); remedy != "" {
+				return advice + ": " + remedy
+			}
 		}
+		return advice
+	}
+	if remedy := remedyOf(e.Evidence); remedy != "" {
+		return remedy
 	}
 	switch {
 	case errors.Is(e.Cause, stages.ErrGateRefused):
@@ -222,4 +230,14 @@ func (e *Error) advice() string {
 	default:
 		return "mend the cause and run again"
 	}
+}
+
+// remedyOf returns the first remedy that there is.
+func remedyOf(evidence []stages.Evidence) string {
+	for _, ev := range evidence {
+		if ev.Remedy != "" {
+			return ev.Remedy
+		}
+	}
+	return ""
 }

@@ -45,7 +45,7 @@ func (e *Error) Detail() string {
 		}
 	}
 	for _, ev := range e.Evidence {
-		detailEvidence(line, ev)
+		detailEvidence(line, 1, ev)
 	}
 	if p, ok := errors.AsType[*PanicError](e.Cause); ok {
 		line(1, "stack:")
@@ -57,6 +57,9 @@ func (e *Error) Detail() string {
 		if p, ok := errors.AsType[*PanicError](r.Err); ok {
 			line(3, "%s", p.Stack)
 		}
+		for _, ev := range r.Evidence {
+			detailEvidence(line, 3, ev)
+		}
 	}
 	for _, err := range e.Later {
 		line(1, "also: %v", err)
@@ -65,7 +68,7 @@ func (e *Error) Detail() string {
 	return b.String()
 }
 
-func detailEvidence(line func(int, string, ...any), ev stages.Evidence) {
+func detailEvidence(line func(int, string, ...any), indent int, ev stages.Evidence) {
 	text := ev.Subject
 	if ev.Container != "" {
 		text += ", container " + ev.Container
@@ -77,25 +80,25 @@ func detailEvidence(line func(int, string, ...any), ev stages.Evidence) {
 	if ev.Message != "" {
 		text += ": " + ev.Message
 	}
-	line(1, "evidence: %s", text)
+	line(indent, "evidence: %s", text)
 	if len(ev.Owners) > 0 {
-		line(2, "of %s", strings.Join(ev.Owners, ", of "))
+		line(indent+1, "of %s", strings.Join(ev.Owners, ", of "))
 	}
 	if ev.Field != "" {
-		line(2, "field: %s", ev.Field)
+		line(indent+1, "field: %s", ev.Field)
 	}
 	for _, list := range []struct {
 		name  string
 		lines []string
 	}{{"log", ev.Logs}, {"event", ev.Events}} {
 		for _, l := range list.lines {
-			line(2, "%s: %s", list.name, l)
+			line(indent+1, "%s: %s", list.name, l)
 		}
 	}
 	if ev.Command != "" {
-		line(2, "look closer: %s", ev.Command)
+		line(indent+1, "look closer: %s", ev.Command)
 	}
 	if ev.Remedy != "" {
-		line(2, "remedy: %s", ev.Remedy)
+		line(indent+1, "remedy: %s", ev.Remedy)
 	}
 }

@@ -94,7 +94,21 @@ func (u undo) Restore(ctx context.Context, _ string, cp stages.Checkpoint) (stag
 	if u.name == "deploy" && u.outcome == stages.Restored {
 		u.tracker.set("before")
 	}
-	return stages.Restoration{Outcome: u.outcome}, nil
+	restored := stages.Restoration{Outcome: u.outcome}
+	if u.name == "deploy" {
+		restored.Release = &stages.Release{Image: u.tracker.img, Namespace: "shop", Name: "shop", Revision: 1}
+	}
+	return restored, nil
+}
+
+// trackedReadiness is a verifier that is asked again after a restore.
+type trackedReadiness struct {
+	stages.Verifier
+	tr *tracker
+}
+
+func (v trackedReadiness) VerifyRestored(ctx context.Context, rel stages.Release) (stages.Verification, error) {
+	return stages.Verification{Image: rel.Image, Checks: []stages.Check{{Name: "runs"}}}, v.tr.call(ctx, "verify-restored")
 }
 
 // tracker is a fake that checks, when a stage is called, what had to come before.

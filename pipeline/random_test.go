@@ -50,7 +50,7 @@ func TestRandomRuns(t *testing.T) {
 	t.Logf("seeds from %d: %v", first, seen)
 	if n >= 1000 {
 		for _, o := range []pipeline.Outcome{pipeline.OutcomeReleased, pipeline.OutcomeUntouched, pipeline.OutcomeRolledBack,
-			pipeline.OutcomeRollbackFailed, pipeline.OutcomeLeft, pipeline.OutcomeUnknown} {
+			pipeline.OutcomeNotReady, pipeline.OutcomeRollbackFailed, pipeline.OutcomeLeft, pipeline.OutcomeUnknown} {
 			assert.Positive(t, seen[o], o)
 		}
 	}
@@ -78,6 +78,10 @@ func randomRun(t *testing.T, rng *rand.Rand) pipeline.Outcome {
 		if rng.IntN(12) == 0 {
 			f.on[call] = behaviour(rng, call)
 		}
+	}
+
+	if rng.IntN(3) == 0 {
+		f.on["verify-restored"] = behaviour(rng, "verify-restored")
 	}
 
 	need := []string{"scan", "scan-gate", "scan-gate-2", "sign", "verify-signature"}
@@ -109,6 +113,9 @@ func randomRun(t *testing.T, rng *rand.Rand) pipeline.Outcome {
 		}{trackedSigner{tr}, undoes["sign"]}
 	}
 	c.Verifiers = []stages.Verifier{stages.VerifierFunc(f.Verify)}
+	if rng.IntN(2) == 0 {
+		c.Verifiers = append(c.Verifiers, trackedReadiness{c.Verifiers[0], tr})
+	}
 	if rng.IntN(2) == 0 {
 		c.Verifiers[0] = struct {
 			stages.Verifier
@@ -182,7 +189,9 @@ func checkRun(t *testing.T, tr *tracker, events []pipeline.Event, res *pipeline.
 		case pipeline.KindStageStarted:
 			open[e.Stage]++
 		case pipeline.KindStageFailed:
-			failures = append(failures, e)
+			if e.Stage != "verify-restored-2" { // which comes after the end
+				failures = append(failures, e)
+			}
 			open[e.Stage]--
 		case pipeline.KindStageDone, pipeline.KindStageCancelled:
 			open[e.Stage]--
@@ -206,6 +215,11 @@ func checkRun(t *testing.T, tr *tracker, events []pipeline.Event, res *pipeline.
 	require.Equal(t, checkpoints(t, tr), tr.restored)
 	require.Len(t, res.Restorations, len(tr.restored))
 
+	calls := tr.Calls()
+	if i := slices.Index(calls, "verify-restored"); i >= 0 {
+		require.Equal(t, []string{"verify-restored"}, calls[i:], "everything is restored before anybody waits")
+	}
+
 	// The error names the first cause.
 	var failed *pipeline.Error
 	require.ErrorAs(t, err, &failed)
@@ -223,10 +237,11 @@ func checkRun(t *testing.T, tr *tracker, events []pipeline.Event, res *pipeline.
 
 	// The classes say what became of the cluster.
 	bad := slices.ContainsFunc(res.Restorations, func(r pipeline.Restoration) bool {
-		return r.Err != nil || r.Outcome == stages.Diverged || r.Outcome == stages.Impossible
+		return r.Err != nil || r.NotReady != nil || r.Outcome == stages.Diverged || r.Outcome == stages.Impossible
 	})
 	require.Equal(t, bad, errors.Is(err, stages.ErrRollbackFailed))
 	require.Equal(t, res.Outcome == pipeline.OutcomeRolledBack, errors.Is(err, stages.ErrRolledBack))
+	require.Equal(t, res.Outcome == pipeline.OutcomeNotReady, errors.Is(err, stages.ErrNotReady))
 	require.Equal(t, res.Outcome == pipeline.OutcomeUnknown, errors.Is(err, stages.ErrIndeterminate))
 	if res.Outcome == pipeline.OutcomeUntouched {
 		require.Equal(t, "before", tr.state())

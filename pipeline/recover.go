@@ -36,7 +36,9 @@ type Recovery struct {
 // runs that aren't back where they were: they match [stages.ErrRollbackFailed],
 // if a restore left differences, and [stages.ErrIndeterminate], if a side effect
 // or a restore has an unknown outcome. Runs with a restore whose outcome is
-// unknown stay unfinished.
+// unknown stay unfinished. What was restored is verified as after a failed run, in
+// place of an earlier process that didn't come to it; if it doesn't run, the error
+// matches [stages.ErrNotReady].
 func (p *Pipeline) Recover(ctx context.Context) ([]Recovery, error) {
 	leave, err := p.enter()
 	if err != nil {
@@ -78,13 +80,15 @@ func (p *Pipeline) recoverRun(ctx context.Context, log Log, h *history, undo []u
 		// The lock of the dead is only free once they are seen to be.
 		_ = r.recordFailure(ctx, h.image.String(), h.cause(), p.config.RollbackTimeout)
 	}
-	restorations := r.restore(ctx)
-	outcome := outcomeOf(r.deploy, append(h.restorations, restorations...))
-	r.close(ctx, outcome, restorations, h.cause())
+	// What an earlier recovery has restored may still wait for its verification.
+	all := append(h.restorations, r.restore(ctx)...)
+	r.verifyRestored(ctx, all)
+	outcome, restorations := outcomeOf(r.deploy, all), all[len(h.restorations):]
+	r.close(ctx, outcome, all, h.cause())
 	recovery := Recovery{
 		Run: h.run, Started: h.started, Outcome: outcome, Restorations: restorations, Elapsed: time.Since(r.result.Started),
 	}
-	err := recoveryError(recovery, r.later)
+	err := recoveryError(outcome, all, r.later)
 	end := Event{Kind: KindRecoveryFinished, Elapsed: recovery.Elapsed, Outcome: outcome, Message: string(outcome)}
 	if err != nil {
 		end.Error = err.Error()
@@ -98,18 +102,16 @@ func (p *Pipeline) recoverRun(ctx context.Context, log Log, h *history, undo []u
 var errSilent = errors.New("the process ended without a word; it may have been killed")
 
 // recoveryError is nil if the state before is back.
-func recoveryError(recovery Recovery, later []error) error {
-	e := &Error{Outcome: recovery.Outcome, Restorations: recovery.Restorations}
+func recoveryError(outcome Outcome, restorations []Restoration, later []error) error {
+	e := &Error{Outcome: outcome, Restorations: restorations}
 	errs := later
-	switch recovery.Outcome {
+	switch outcome {
 	case OutcomeRolledBack, OutcomeUntouched:
 	case OutcomeLeft:
 		errs = append(errs, fmt.Errorf("%s; nobody has verified it", e.state()))
 	default:
-		for _, r := range recovery.Restorations {
-			if r.Err != nil {
-				errs = append(errs, r.Err)
-			}
+		for _, r := range restorations {
+			errs = append(errs, r.errs()...)
 		}
 		errs = append([]error{fmt.Errorf("%s; %s", e.state(), e.advice())}, append(e.classes(), errs...)...)
 	}

@@ -64,8 +64,12 @@ const (
 	OutcomeReleased Outcome = "released"
 	// OutcomeUntouched means that nothing was deployed and nothing needed undoing.
 	OutcomeUntouched Outcome = "untouched"
-	// OutcomeRolledBack means that every checkpoint was restored.
+	// OutcomeRolledBack means that every checkpoint was restored, and that what was
+	// restored runs, as far as there was a verifier to look.
 	OutcomeRolledBack Outcome = "rolled-back"
+	// OutcomeNotReady means that every checkpoint was restored, and that what was
+	// restored is not seen to run.
+	OutcomeNotReady Outcome = "restored-not-ready"
 	// OutcomeRollbackFailed means that a restore left differences or was impossible.
 	OutcomeRollbackFailed Outcome = "rollback-failed"
 	// OutcomeLeft means that the release is deployed, that the run failed later, and
@@ -81,8 +85,15 @@ type Restoration struct {
 	// Stage is whose checkpoint it was.
 	Stage Stage `json:"stage"`
 	// Restoration is what the stage did. Where Err is set, its outcome is empty
-	// and its message says why.
+	// and its message says why. The message also says what came of verifying it.
 	stages.Restoration
+	// Verifications prove that the release which was restored runs. There are none
+	// where there is no such release, or no [stages.RestoreVerifier].
+	Verifications []stages.Verification `json:"verifications,omitempty"`
+	// NotReady says why that release is not seen to run, and Evidence what was
+	// observed.
+	NotReady error             `json:"-"`
+	Evidence []stages.Evidence `json:"evidence,omitempty"`
 	// Elapsed is how long it took, in nanoseconds.
 	Elapsed time.Duration `json:"elapsed"`
 	// Err says why the outcome is not known.
@@ -92,6 +103,16 @@ type Restoration struct {
 // ok reports whether the state before is back.
 func (r Restoration) ok() bool {
 	return r.Err == nil && (r.Outcome == stages.Restored || r.Outcome == stages.Unchanged)
+}
+
+// errs returns why the state before is not back, or not known to be.
+func (r Restoration) errs() (errs []error) {
+	for _, err := range []error{r.Err, r.NotReady} {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
 }
 
 // uncompensated is a deployment that nothing can undo.
@@ -111,6 +132,11 @@ func outcomeOf(deploy uncompensated, restorations []Restoration) Outcome {
 	}
 	if deploy == deployDone {
 		outcome = OutcomeLeft
+	}
+	for _, r := range restorations {
+		if r.NotReady != nil {
+			outcome = OutcomeNotReady
+		}
 	}
 	for _, r := range restorations {
 		if !r.ok() {

@@ -130,6 +130,7 @@ func (r *run) execute(ctx context.Context) error {
 		r.later = append(r.later, err)
 	}
 	e.Restorations = r.restore(ctx)
+	r.verifyRestored(ctx, e.Restorations)
 	e.Outcome = outcomeOf(r.deploy, e.Restorations)
 	r.close(ctx, e.Outcome, e.Restorations, e.Cause)
 	r.giveBack(ctx)
@@ -332,11 +333,7 @@ func (r *run) verify(ctx context.Context, rel stages.Release) error {
 		s := step{name: StageVerify.nth(i), subject: subject, policy: r.config.Retries.Verify}
 		call := func(ctx context.Context) (stages.Verification, error) {
 			proof, err := v.Verify(ctx, rel)
-			err = about(err, "verification", proof.Image, rel.Image)
-			if err == nil && len(proof.Checks) == 0 {
-				err = stages.Permanent(fmt.Errorf("%w: the verifier checked nothing", stages.ErrInconclusive))
-			}
-			return proof, err
+			return proof, proven(proof, err, rel)
 		}
 		var proof stages.Verification
 		var err error
@@ -355,6 +352,15 @@ func (r *run) verify(ctx context.Context, rel stages.Release) error {
 		s.tolerate = func(err error) bool { return errors.Is(err, stages.ErrInconclusive) }
 	}
 	return decideAll(ctx, r, s, r.config.ReleaseGates, rel)
+}
+
+// proven adds to the error of a verifier that proved nothing about rel.
+func proven(proof stages.Verification, err error, rel stages.Release) error {
+	err = about(err, "verification", proof.Image, rel.Image)
+	if err == nil && len(proof.Checks) == 0 {
+		err = stages.Permanent(fmt.Errorf("%w: the verifier checked nothing", stages.ErrInconclusive))
+	}
+	return err
 }
 
 // commit makes the release final: no recovery takes it back afterwards.

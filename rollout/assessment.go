@@ -28,6 +28,8 @@ type assessment struct { //nolint:recvcheck // filled in place, then read as a v
 	// that the runtime reported one of them by.
 	proven  int
 	renamed stages.Digest
+	// lingering counts the pods that have been replaced and still run.
+	lingering int
 	// template is what new pods are made of; nil while unknown.
 	template *corev1.PodSpec
 }
@@ -103,6 +105,9 @@ func (a assessment) check(img stages.Image, elapsed time.Duration) stages.Check 
 		c.Message += fmt.Sprintf(", running %s (pinned; the runtime calls the same content %s)", img.Digest().Short(), a.renamed.Short())
 	case a.proven > 0:
 		c.Message += ", running " + img.Digest().Short()
+	}
+	if a.lingering > 0 {
+		c.Message += fmt.Sprintf("; pods that were replaced and take long to end: %d", a.lingering)
 	}
 	return c
 }

@@ -89,6 +89,8 @@ type settings struct {
 	rules     ruleBook
 	readiness map[string]ReadinessCheck // by API group and kind
 	clean     cleaner
+	// drain waits, at the end, for pods that have been replaced to be gone.
+	drain bool
 }
 
 func (c Config) complete() (settings, error) {

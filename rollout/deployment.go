@@ -39,7 +39,7 @@ func (in *inspector) deployment(o stages.Object, now time.Time) assessment {
 		return a
 	}
 	in.deploymentRefusals(&a, d)
-	in.revision(&a, current, leaving(all), now)
+	in.revision(&a, current, all, now)
 	s := d.Status
 	spare := 0
 	if r := d.Spec.Strategy.RollingUpdate; r != nil {

@@ -76,6 +76,10 @@
 // is judged as it was before the release. While the API server is out of reach nothing is decided, and if it still is at the timeout the outcome is
 // [stages.ErrIndeterminate].
 //
+// [Verifier.VerifyRestored] does the same after a rollback, for the release that is
+// back: only then may that be called done. It also waits, for a while, until the pods
+// of the release that failed have ended, so that they answer nobody any more.
+//
 // # What it may do
 //
 // A [Verifier] changes nothing. It needs the verbs list and watch on pods, on the

@@ -126,6 +126,10 @@ type run struct {
 
 // start verifies rel beside the test, and returns when the verifier waits.
 func (l *lab) start(ctx context.Context, rel stages.Release) *run {
+	return l.begin(ctx, rel, (*Verifier).Verify)
+}
+
+func (l *lab) begin(ctx context.Context, rel stages.Release, verify func(*Verifier, context.Context, stages.Release) (stages.Verification, error)) *run {
 	r := &run{done: make(chan struct{})}
 	ctx = stages.WithProgress(ctx, func(p stages.Progress) {
 		r.mu.Lock()
@@ -136,7 +140,7 @@ func (l *lab) start(ctx context.Context, rel stages.Release) *run {
 	began := time.Now()
 	go func() {
 		defer close(r.done)
-		r.result, r.err = v.Verify(ctx, rel)
+		r.result, r.err = verify(v, ctx, rel)
 		r.elapsed = time.Since(began)
 	}()
 	synctest.Wait()

@@ -50,9 +50,9 @@ func (in *inspector) jobState(a *assessment, job *batchv1.Job, now time.Time) {
 	}
 	succeeded, all := a.ready, ownedBy[*corev1.Pod](in.world, pods.name, job.UID)
 	in.refusals(a, owner.kind, job, all)
-	in.revision(a, all, false, now)
+	in.revision(a, all, nil, now)
 	a.ready = succeeded
-	if a.done && a.proven == 0 {
+	if a.done && a.proven == 0 && !in.image.IsZero() {
 		// Its pods may be gone already; then the pinned template has to do.
 		if _, wrong := uses(in.image, *a.template); wrong == nil && pins(in.image, *a.template) {
 			a.proven = 1

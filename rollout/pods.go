@@ -52,6 +52,7 @@ type inspector struct {
 	settle time.Duration
 	toEnd  bool // a bare pod is done when it has succeeded
 	spare  bool // as many pods may be missing as the workload itself allows
+	drain  bool // pods that have been replaced are counted as long as they run
 	// ready remembers when a pod was first seen ready, by pod and restarts.
 	ready map[readyKey]time.Time
 	// history are the pods that had failed, and the jobs that had ended, before the
@@ -71,7 +72,7 @@ type inspector struct {
 
 func newInspector(w *world, img stages.Image, s settings) *inspector {
 	return &inspector{
-		world: w, image: img, strict: s.StrictImageID, settle: s.Settle, toEnd: s.Completion, spare: s.AllowUnavailable,
+		world: w, image: img, strict: s.StrictImageID, settle: s.Settle, toEnd: s.Completion, spare: s.AllowUnavailable, drain: s.drain,
 		ready: map[readyKey]time.Time{}, history: map[types.UID]bool{}, unwells: map[readyKey]time.Time{},
 		restarts: map[containerKey]int32{}, failures: map[string]map[types.UID]bool{}, completed: map[stages.Object]assessment{},
 	}

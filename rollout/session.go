@@ -41,10 +41,13 @@ type session struct {
 	told      map[stages.Object]string    // last progress by workload
 	doneSince map[stages.Object]time.Time // by workload
 	last      []assessment
-	planned   []*target
-	found     objectsFound
-	seeking   int // how many searches for objects have not ended
-	wg        sync.WaitGroup
+	// drainUntil is how long pods that have been replaced are waited for; zero until
+	// nothing else is.
+	drainUntil time.Time
+	planned    []*target
+	found      objectsFound
+	seeking    int // how many searches for objects have not ended
+	wg         sync.WaitGroup
 	// answers are what the goroutines beside the watches send: resolved,
 	// refreshed or objectsResult.
 	answers chan any
@@ -229,6 +232,11 @@ func (s *session) look(ctx context.Context) (done bool, next time.Time, err erro
 		next = sooner(next, a.recheck)
 		findings = append(findings, a.found()...)
 	}
+	if done && s.settings.drain {
+		if until := s.draining(now); !until.IsZero() {
+			done, next = false, until
+		}
+	}
 	terminal, recheck := s.patience.judge(s.looks, findings, now)
 	if len(terminal) > 0 {
 		// What a container says tells more than what its workload says about it.
@@ -236,6 +244,30 @@ func (s *session) look(ctx context.Context) (done bool, next time.Time, err erro
 		return false, next, s.fail(ctx, terminal[0], append(terminal[1:], findings...))
 	}
 	return done, sooner(next, recheck), nil
+}
+
+// drainTime bounds the wait for pods that have been replaced and don't end: the
+// grace period that a pod has by default, and a little more.
+const drainTime = 35 * time.Second
+
+// draining returns until when to wait for pods that have been replaced, or zero if
+// there is none or it was long enough.
+func (s *session) draining(now time.Time) time.Time {
+	left := 0
+	for _, a := range s.last {
+		left += a.lingering
+	}
+	if left == 0 {
+		return time.Time{}
+	}
+	if s.drainUntil.IsZero() {
+		s.drainUntil = now.Add(drainTime)
+		s.progress("", fmt.Sprintf("waiting for %d pods that were replaced to end", left))
+	}
+	if now.Before(s.drainUntil) {
+		return s.drainUntil
+	}
+	return time.Time{}
 }
 
 func (f finding) rank() int {

@@ -19,8 +19,9 @@ type Verifier struct {
 }
 
 var (
-	_ stages.Verifier = (*Verifier)(nil)
-	_ stages.Closer   = (*Verifier)(nil)
+	_ stages.Verifier        = (*Verifier)(nil)
+	_ stages.RestoreVerifier = (*Verifier)(nil)
+	_ stages.Closer          = (*Verifier)(nil)
 )
 
 // New returns a verifier for the cluster that config names, without asking it
@@ -46,25 +47,48 @@ func New(config Config) (*Verifier, error) {
 // may not watch; an error matching [stages.ErrIndeterminate] if the cluster is
 // out of reach at the timeout; [context.Cause] if ctx is done before.
 func (v *Verifier) Verify(ctx context.Context, rel stages.Release) (stages.Verification, error) {
+	if rel.Image.IsZero() {
+		return stages.Verification{}, fmt.Errorf("verify release %s/%s: %w: it names no image", rel.Namespace, rel.Name, stages.ErrInvalid)
+	}
+	return v.verify(ctx, rel, v.settings, "verify release")
+}
+
+// VerifyRestored is Verify for a release that was brought back: it may name no
+// image, and then any will do. When the release runs, it also waits until the pods
+// that it replaces have ended, for up to the grace period that a pod has by default,
+// so that none of them answers any more. Where ctx has a deadline, the timeout comes
+// before it, in time for the evidence.
+func (v *Verifier) VerifyRestored(ctx context.Context, rel stages.Release) (stages.Verification, error) {
+	settings := v.settings
+	settings.drain = true
+	settings.AllowUnused = settings.AllowUnused || rel.Image.IsZero()
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		settings.Timeout = max(min(settings.Timeout, left-min(settings.EvidenceTimeout, left/4)), 1)
+	}
+	return v.verify(ctx, rel, settings, "verify the restored release")
+}
+
+func (v *Verifier) verify(ctx context.Context, rel stages.Release, settings settings, verb string) (stages.Verification, error) {
 	subject := rel.Namespace + "/" + rel.Name
 	if err := validate(rel); err != nil {
-		return stages.Verification{}, fmt.Errorf("verify release %s: %w", subject, err)
+		return stages.Verification{}, fmt.Errorf("%s %s: %w", verb, subject, err)
 	}
 	if ctx.Err() != nil {
-		return stages.Verification{}, fmt.Errorf("verify release %s: %w", subject, context.Cause(ctx))
+		return stages.Verification{}, fmt.Errorf("%s %s: %w", verb, subject, context.Cause(ctx))
 	}
-	targets, others, workloads := v.settings.split(rel)
+	targets, others, workloads := settings.split(rel)
 	s := session{
-		cluster: v.cluster, settings: v.settings, verb: "verify release", subject: subject, image: rel.Image, targets: targets, namespace: rel.Namespace,
+		cluster: v.cluster, settings: settings, verb: verb, subject: subject, image: rel.Image, targets: targets, namespace: rel.Namespace,
 		others: func(ctx context.Context) (objectsFound, error) { return v.find(ctx, rel.Namespace, others) },
 		progress: func(id, message string) {
 			stages.ReportProgress(ctx, stages.Progress{ID: id, Message: message})
 		},
 	}
-	if v.settings.Completion && len(targets) == 1 && targets[0].Kind == "Pod" {
+	if settings.Completion && len(targets) == 1 && targets[0].Kind == "Pod" {
 		s.only = targets[0].Name
 	}
-	if workloads == 0 && !v.settings.AllowUnused {
+	if workloads == 0 && !settings.AllowUnused {
 		return stages.Verification{}, stages.Permanent(unusedFailure(subject, rel.Image))
 	}
 	began := time.Now()
@@ -89,7 +113,7 @@ func (v *Verifier) Verify(ctx context.Context, rel stages.Release) (stages.Verif
 			continue
 		}
 		c := a.check(rel.Image, result.elapsed[a.object])
-		c.Message = v.settings.clean.line(c.Message) // what a controller says of a custom resource is in it
+		c.Message = settings.clean.line(c.Message) // what a controller says of a custom resource is in it
 		verification.Checks = append(verification.Checks, c)
 	}
 	if c, found := result.objects.check(time.Since(began)); found {
@@ -108,8 +132,6 @@ func (v *Verifier) Close() error {
 
 func validate(rel stages.Release) error {
 	switch {
-	case rel.Image.IsZero():
-		return fmt.Errorf("%w: the release names no image", stages.ErrInvalid)
 	case rel.Name == "" || rel.Namespace == "":
 		return fmt.Errorf("%w: the release needs a name and a namespace", stages.ErrInvalid)
 	case len(rel.Objects) == 0:

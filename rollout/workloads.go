@@ -14,9 +14,13 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// revision looks at the pods of the revision being rolled out, of which want
-// are needed; terminating says that pods of another revision are still leaving.
-func (in *inspector) revision(a *assessment, revisionPods []*corev1.Pod, terminating bool, now time.Time) {
+// revision looks at the pods of the revision being rolled out; all has those of
+// other revisions, too, where there can be any.
+func (in *inspector) revision(a *assessment, revisionPods, all []*corev1.Pod, now time.Time) {
+	terminating := leaving(all)
+	if in.drain {
+		a.lingering = lingering(a.object.Kind, revisionPods, all)
+	}
 	for _, pod := range revisionPods {
 		if pod.DeletionTimestamp != nil {
 			terminating = true
@@ -103,6 +107,21 @@ func leaving(all []*corev1.Pod) bool {
 	return false
 }
 
+// lingering counts the pods that still run although they have been replaced, or are
+// about to be: of the objects of one kind, some may be told later than others.
+func lingering(kind string, current, all []*corev1.Pod) (n int) {
+	for _, p := range all {
+		if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
+			continue
+		}
+		// A StatefulSet may keep pods of another revision for good.
+		if p.DeletionTimestamp != nil || kind != "StatefulSet" && !slices.Contains(current, p) {
+			n++
+		}
+	}
+	return n
+}
+
 // subject is what a finding is about.
 type subject struct {
 	kind, namespace, name string
@@ -157,7 +176,7 @@ func (in *inspector) statefulSet(o stages.Object, now time.Time) assessment {
 		a.fail(ManualUpdate, owner, "OnDelete", "pods of the previous revision stay until somebody deletes them")
 	}
 	in.refusals(&a, o.Kind, set, current)
-	in.revision(&a, current, leaving(all), now)
+	in.revision(&a, current, all, now)
 	spare := 0
 	if r := set.Spec.UpdateStrategy.RollingUpdate; r != nil {
 		spare = in.mayLack(r.MaxUnavailable, a.desired)
@@ -221,7 +240,7 @@ func (in *inspector) daemonSet(o stages.Object, now time.Time) assessment {
 		a.fail(ManualUpdate, owner, "OnDelete", "pods of the previous revision stay until somebody deletes them")
 	}
 	in.refusals(&a, o.Kind, set, current)
-	in.revision(&a, current, leaving(all), now)
+	in.revision(&a, current, all, now)
 	spare := 0
 	if r := set.Spec.UpdateStrategy.RollingUpdate; r != nil {
 		spare = in.mayLack(r.MaxUnavailable, a.desired)
@@ -280,7 +299,7 @@ func (in *inspector) replicationController(o stages.Object, now time.Time) asses
 func (in *inspector) replicas(a *assessment, owner metav1.Object, there, available int32, now time.Time) {
 	all := ownedBy[*corev1.Pod](in.world, pods.name, owner.GetUID())
 	in.refusals(a, a.object.Kind, owner, all)
-	in.revision(a, all, leaving(all), now)
+	in.revision(a, all, all, now)
 	a.done = a.ready >= a.desired && int(there) <= a.desired && int(available) >= a.desired
 	if !a.done {
 		a.waiting = fmt.Sprintf("%d of %d available", available, a.desired)
@@ -295,7 +314,7 @@ func (in *inspector) barePod(o stages.Object, now time.Time) assessment {
 		return a.missing()
 	}
 	a.template = &pod.Spec
-	in.revision(&a, []*corev1.Pod{pod}, false, now)
+	in.revision(&a, []*corev1.Pod{pod}, nil, now)
 	reason, message := in.endedFor(pod)
 	switch {
 	case pod.Status.Phase != corev1.PodFailed && pod.Spec.RestartPolicy == corev1.RestartPolicyAlways &&

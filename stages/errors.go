@@ -29,10 +29,15 @@ var (
 	ErrLockLost = errors.New("lock lost")
 	// ErrRetryExhausted is a stage that failed at its last permitted attempt.
 	ErrRetryExhausted = errors.New("retries exhausted")
-	// ErrRolledBack is a failed run after which every checkpoint was restored.
+	// ErrRolledBack is a failed run after which every checkpoint was restored, and
+	// what was restored runs, as far as somebody could look.
 	ErrRolledBack = errors.New("rolled back")
-	// ErrRollbackFailed is a failed run whose restore failed or left differences.
+	// ErrRollbackFailed is a failed run whose restore failed, left differences, or
+	// brought back what doesn't run.
 	ErrRollbackFailed = errors.New("rollback failed")
+	// ErrNotReady is the last of these: all is as it was before, but what was restored
+	// is not seen to run. It always comes with ErrRollbackFailed.
+	ErrNotReady = errors.New("restored but not ready")
 	// ErrIndeterminate is an outcome that could not be observed: look before acting.
 	ErrIndeterminate = errors.New("outcome unknown")
 	// ErrPanicked is a stage that panicked.

@@ -190,6 +190,11 @@ type Restoration struct {
 	Outcome RestoreOutcome `json:"outcome"`
 	// Message says what was done or why it could not be.
 	Message string `json:"message"`
+	// Release is what a restore has brought back, now or before, for a
+	// [RestoreVerifier] to look at. It is nil where nothing is to run, as after a
+	// first install, and where nothing had been changed. Its image is zero where the
+	// compensator can't tell it, such as that of a release made by other means.
+	Release *Release `json:"release,omitempty"`
 }
 
 // Removal is what an [Uninstaller] did. Treat it as immutable.

@@ -48,6 +48,18 @@ type Verifier interface {
 	Verify(ctx context.Context, rel Release) (Verification, error)
 }
 
+// RestoreVerifier is the optional ability of a [Verifier] to prove that a release
+// runs again which a [Compensator] has brought back. The engine asks it after a
+// restore, and reports what it finds. Verifiers that try a release out, such as
+// smoke tests, don't have it: what ran before needs no trial.
+type RestoreVerifier interface {
+	// VerifyRestored waits, as [Verifier] does, until rel is seen to run, and for as
+	// long as is reasonable until what it replaces has ended. Where rel names no
+	// image, anything may run. It doesn't outlast a deadline of ctx: what is missing
+	// then is told with evidence, like any other failure.
+	VerifyRestored(ctx context.Context, rel Release) (Verification, error)
+}
+
 // Planner is the optional ability of a [Deployer] to tell what it would change.
 type Planner interface {
 	// Plan changes nothing.

@@ -15,8 +15,10 @@
 // Before a member is touched, its state is recorded with [stages.Compensator].
 // The first failure stops further starts. What is already being deployed is waited
 // for, and then every member that may have been changed is restored, the last one
-// first, under a context of its own, whatever happens on the way. [Result] tells
-// of every member what became of it, and [Error] keeps every cause.
+// first, under a context of its own, whatever happens on the way. What was restored
+// is then waited for until it runs, where [Member.Verify] is a
+// [stages.RestoreVerifier]. [Result] tells of every member what became of it, and
+// [Error] keeps every cause.
 //
 // # Locks
 //

@@ -46,7 +46,7 @@ type MemberError struct {
 	// Member is its ID.
 	Member string
 	// Doing is what was being done: "open", "plan", "lock", "checkpoint", "deploy",
-	// "verify", "remove" or "restore".
+	// "verify", "remove", "restore" or "verify the restored".
 	Doing string
 	// Err is why it failed.
 	Err error
@@ -60,8 +60,9 @@ func (e *MemberError) Unwrap() error { return e.Err }
 
 // Error is a set that could not be applied. It matches [stages.ErrRolledBack] if
 // every member that may have been changed is as it was, [stages.ErrRollbackFailed]
-// if one is not, with [stages.ErrIndeterminate] if that is not known of one, and
-// none of them if no member was touched.
+// if one is not, with [stages.ErrNotReady] if one is as it was and doesn't run, with
+// [stages.ErrIndeterminate] if that is not known of one, and none of them if no
+// member was touched.
 type Error struct {
 	// Causes are what failed, the first first. A member that was interrupted
 	// because another one failed is not among them.
@@ -86,7 +87,7 @@ func (e *Error) state() string {
 		case NotStarted:
 		case Restored, Unchanged, Deployed, Removed:
 			touched++
-		case Diverged, Impossible, Unknown:
+		case NotReady, Diverged, Impossible, Unknown:
 			touched++
 			bad = append(bad, m.describe())
 		}
@@ -103,11 +104,12 @@ func (e *Error) state() string {
 
 // Unwrap returns the classes, the causes and the errors of the rollback.
 func (e *Error) Unwrap() []error {
-	var touched, failed, unknown bool
+	var touched, failed, notReady, unknown bool
 	var restores []error
 	for _, m := range e.Result.Members {
 		touched = touched || m.Outcome != NotStarted
-		failed = failed || m.Outcome == Diverged || m.Outcome == Impossible || m.Outcome == Unknown
+		notReady = notReady || m.Outcome == NotReady
+		failed = failed || m.Outcome == NotReady || m.Outcome == Diverged || m.Outcome == Impossible || m.Outcome == Unknown
 		unknown = unknown || m.Outcome == Unknown
 		if m.RestoreErr != nil {
 			restores = append(restores, m.RestoreErr)
@@ -119,6 +121,9 @@ func (e *Error) Unwrap() []error {
 		all = append(all, stages.ErrRollbackFailed)
 	case touched:
 		all = append(all, stages.ErrRolledBack)
+	}
+	if notReady {
+		all = append(all, stages.ErrNotReady)
 	}
 	if unknown {
 		all = append(all, stages.ErrIndeterminate)

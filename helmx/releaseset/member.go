@@ -85,8 +85,8 @@ type Config struct {
 	// Concurrency is how many members are worked on at a time; 0 means
 	// [DefaultConcurrency].
 	Concurrency int
-	// RollbackTimeout bounds each restore of a member; 0 means
-	// [DefaultRollbackTimeout].
+	// RollbackTimeout bounds each restore of a member, and then the wait until what was
+	// restored runs; 0 means [DefaultRollbackTimeout].
 	RollbackTimeout time.Duration
 }
 

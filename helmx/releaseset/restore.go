@@ -71,6 +71,26 @@ func (s *Set) restoreEach(ctx context.Context, run string, undos []undo, results
 			result.Outcome = Restored
 		}
 	}
+	s.verifyRestored(ctx, results)
+}
+
+// verifyRestored has the members' verifiers that can do so prove that what was
+// restored runs, several at a time.
+func (s *Set) verifyRestored(ctx context.Context, results []MemberResult) {
+	_ = s.each(ctx, func(ctx context.Context, i int) error {
+		m, result := s.members[i], &results[i]
+		verifier, ok := m.Verify.(stages.RestoreVerifier)
+		if !ok || result.Restoration.Release == nil || result.Outcome != Restored && result.Outcome != Unchanged {
+			return nil
+		}
+		report(ctx, stages.Progress{Message: "waiting until " + m.id + " runs again"})
+		ctx, cancel := context.WithTimeoutCause(stages.WithProgress(ctx, m.progress(ctx)), s.rollback, fmt.Errorf("it is not seen to run within %s", s.rollback))
+		defer cancel()
+		if err := protect(func() error { _, err := verifier.VerifyRestored(ctx, *result.Restoration.Release); return err }); err != nil {
+			result.Outcome, result.RestoreErr = NotReady, &MemberError{m.id, "verify the restored", err}
+		}
+		return nil
+	})
 }
 
 // locking calls f while the member is locked.
@@ -145,7 +165,7 @@ func (s *Set) Restore(ctx context.Context, run string, checkpoints []MemberCheck
 	})
 	for _, u := range undos {
 		switch m := result.Members[u.member]; m.Outcome {
-		case Diverged, Impossible, Unknown:
+		case NotReady, Diverged, Impossible, Unknown:
 			failed.Causes = append(failed.Causes, fmt.Errorf("restore %s", m.describe()))
 		case Restored, Unchanged, NotStarted, Deployed, Removed:
 		}

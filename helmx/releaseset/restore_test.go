@@ -10,6 +10,7 @@ import (
 
 	"github.com/fairlead-dev/fairlead/helmx/releaseset"
 	"github.com/fairlead-dev/fairlead/stages"
+	"github.com/fairlead-dev/fairlead/stages/stagestest"
 )
 
 // shareNamespace makes the restore of a member diverge as long as there is the
@@ -82,4 +83,42 @@ func TestRestoreThatIsStoppedTellsWhatItKnows(t *testing.T) {
 	assert.Equal(t, map[string]releaseset.Outcome{
 		"ns/a": releaseset.Unknown, "ns/b": releaseset.Diverged, "ns/c": releaseset.Unknown,
 	}, outcomes(result))
+}
+
+// A member that is as before, and doesn't run, is not called restored.
+func TestWhatIsRestoredIsSeenToRun(t *testing.T) {
+	v1 := stagestest.Image("v1")
+	for name, tc := range map[string]struct {
+		verifier stages.Verifier
+		want     releaseset.Outcome
+		class    error
+	}{
+		"runs":           {&stagestest.Verifier{}, releaseset.Restored, stages.ErrRolledBack},
+		"doesn't run":    {&stagestest.Verifier{Bad: v1}, releaseset.NotReady, stages.ErrNotReady},
+		"nobody can say": {stages.VerifierFunc((&stagestest.Verifier{Bad: v1}).Verify), releaseset.Restored, stages.ErrRolledBack},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster()
+			a := c.member(t, "a")
+			a.Verify = tc.verifier
+			set := newSet(t, 1, a, c.member(t, "bad", "a"))
+			before, err := stages.BypassGates(v1, "test")
+			require.NoError(t, err)
+			_, err = c.fakes["a"].Deployer.Deploy(t.Context(), stages.DeployRequest{Clearance: before, Run: "run-1"})
+			require.NoError(t, err)
+
+			c.fakes["bad"].Err = errDown
+			result, err := apply(t, set)
+			require.ErrorIs(t, err, errDown)
+			require.ErrorIs(t, err, tc.class)
+			assert.Equal(t, v1.String(), c.fakes["a"].state(t))
+			assert.Equal(t, map[string]releaseset.Outcome{"ns/a": tc.want, "ns/bad": releaseset.Restored}, outcomes(result))
+			notReady := tc.want == releaseset.NotReady
+			assert.Equal(t, notReady, errors.Is(err, stages.ErrRollbackFailed))
+			if notReady {
+				require.ErrorContains(t, err, "ns/a restored, not ready (verify the restored ns/a: release default/fake does not start)")
+				assert.NotEmpty(t, stages.EvidenceOf(result.Members[0].RestoreErr))
+			}
+		})
+	}
 }

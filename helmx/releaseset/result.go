@@ -9,7 +9,7 @@ import (
 // Outcome is what became of a member.
 type Outcome string
 
-// The outcomes. The last four are those of a restore: see
+// The outcomes. Those from Restored on are of a restore: see
 // [stages.RestoreOutcome].
 const (
 	// NotStarted means that the member was not touched.
@@ -22,6 +22,9 @@ const (
 	Restored Outcome = "restored"
 	// Unchanged means that there was nothing to restore.
 	Unchanged Outcome = "unchanged"
+	// NotReady means that the member is as before and is not seen to run, which is
+	// looked for where its verifier is a [stages.RestoreVerifier].
+	NotReady Outcome = "restored, not ready"
 	// Diverged means that the member was restored and still differs.
 	Diverged Outcome = "diverged"
 	// Impossible means that the member can't be restored.
@@ -52,7 +55,8 @@ type MemberResult struct {
 	Verification stages.Verification `json:"verification,omitzero"`
 	// Restoration is what was undone, and what came of it.
 	Restoration stages.Restoration `json:"restoration,omitzero"`
-	// Err is why the member failed; RestoreErr why its restore did.
+	// Err is why the member failed; RestoreErr why its restore did, or why what was
+	// restored is not seen to run.
 	Err        error `json:"-"`
 	RestoreErr error `json:"-"`
 	// Elapsed is how long it took to deploy and verify.

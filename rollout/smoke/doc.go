@@ -46,7 +46,9 @@
 //	Job          jobs.batch: create, delete, list, watch; pods: list, watch; pods/log: get
 //	HTTP, TCP,   pods: list; pods/portforward: create, and get where the API server
 //	gRPC, Dial   is to be reached by WebSocket; get on the target: services, or
-//	             deployments.apps, statefulsets.apps, daemonsets.apps, pods
+//	             deployments.apps, statefulsets.apps, daemonsets.apps, pods; list on
+//	             what the pods belong to: deployments.apps and replicasets.apps, or
+//	             statefulsets.apps, daemonsets.apps
 //	Func         what the function needs
 //
 // All in the namespace where the test runs. With list and watch on events, the

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -37,7 +36,7 @@ type JobConfig struct {
 	// ValueFrom; a plain value that looks like a credential is refused.
 	Env []corev1.EnvVar
 	// Template is the pod to run, in the place of Image, Command, Args, Env, and of
-	// what else is said below about it. What it leaves open is filled in so that it
+	// what else is said about it. What it leaves open is filled in so that it
 	// meets the restricted Pod Security level. Its pods never restart a container.
 	Template *corev1.PodTemplateSpec
 	// Expect is about the end of the program's output, its last MiB at most: that of
@@ -46,27 +45,12 @@ type JobConfig struct {
 	// expected. There is no Status; Retries and Interval don't matter.
 	Expect Expect
 
-	// Namespace is where the job runs. Default the release's.
-	Namespace string
+	// Setting is about the job's pods.
+	Setting
+
 	// Timeout bounds everything, the pull of the image included. Default 1 minute.
 	// The cluster enforces it too, should this process die.
 	Timeout time.Duration
-	// CleanupTimeout bounds the deletion of the job, which happens even after
-	// cancellation. Default 15 seconds.
-	CleanupTimeout time.Duration
-	// User is the numeric user that the program runs as. Default 65532.
-	User int64
-	// Resources are the containers' requests and limits. Default 10m and 32Mi, up to
-	// 500m and 64Mi.
-	Resources *corev1.ResourceRequirements
-	// ServiceAccount and ImagePullSecrets are the pods'; no token is mounted.
-	ServiceAccount   string
-	ImagePullSecrets []string
-	// Labels are added to the job's own and to its pods', for network policies and
-	// the like.
-	Labels map[string]string
-	// Rules override how causes are treated; see [rollout.DefaultRule].
-	Rules map[rollout.Cause]rollout.Rule
 	// Redact masks secrets in output and messages, after [rollout.Redact]. It must be
 	// safe for concurrent use.
 	Redact func(text string) string
@@ -112,9 +96,7 @@ func (j *jobTest) test() *Test {
 // newJobTest checks and completes everything but the connection.
 func newJobTest(c JobConfig) (*jobTest, error) {
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
-	c.CleanupTimeout = cmp.Or(c.CleanupTimeout, DefaultCleanupTimeout)
-	c.User = cmp.Or(c.User, int64(DefaultUser))
-	c.Labels, c.Env = maps.Clone(c.Labels), slices.Clone(c.Env)
+	c.Env = slices.Clone(c.Env)
 	plain := len(c.Command)+len(c.Args)+len(c.Env) > 0 || !c.Image.IsZero()
 	switch {
 	case c.Template == nil && len(c.Command)+len(c.Args) == 0:
@@ -123,10 +105,8 @@ func newJobTest(c JobConfig) (*jobTest, error) {
 		return nil, fmt.Errorf("%w: Template excludes Image, Command, Args and Env", stages.ErrInvalid)
 	case c.Template != nil && len(c.Template.Spec.Containers) == 0:
 		return nil, fmt.Errorf("%w: Template has no containers", stages.ErrInvalid)
-	case c.Timeout < time.Second || c.CleanupTimeout < 0:
-		return nil, fmt.Errorf("%w: CleanupTimeout can't be negative, nor Timeout less than a second", stages.ErrInvalid)
-	case c.User < 1:
-		return nil, fmt.Errorf("%w: User must be a numeric user other than root", stages.ErrInvalid)
+	case c.Timeout < time.Second:
+		return nil, fmt.Errorf("%w: Timeout can't be less than a second", stages.ErrInvalid)
 	}
 	for _, e := range c.Env {
 		if e.ValueFrom == nil && (credentialHeader.MatchString(e.Name) && e.Value != "" || rollout.Redact(e.Value) != e.Value) {
@@ -135,6 +115,9 @@ func newJobTest(c JobConfig) (*jobTest, error) {
 	}
 	j := &jobTest{JobConfig: c, clean: cleaner{extra: c.Redact}}
 	var err error
+	if j.Setting, err = c.Setting.complete(); err != nil {
+		return nil, err
+	}
 	if j.expect, err = c.Expect.compile(); err != nil {
 		return nil, err
 	}

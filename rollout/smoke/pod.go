@@ -48,28 +48,14 @@ type PodConfig struct {
 	// Expect is what must be answered.
 	Expect Expect
 
-	// Namespace is where the pod runs. Default the release's.
-	Namespace string
+	// Setting is about the pod.
+	Setting
+
 	// RequestTimeout bounds one request. Default 5 seconds.
 	RequestTimeout time.Duration
 	// Timeout bounds everything, the pull of the image included. Default 1 minute.
 	// The kubelet enforces it too, should this process die.
 	Timeout time.Duration
-	// CleanupTimeout bounds the deletion of the pod, which happens even after
-	// cancellation. Default 15 seconds.
-	CleanupTimeout time.Duration
-	// User is the numeric user that the program runs as. Default 65532.
-	User int64
-	// Resources are the container's requests and limits. Default 10m and 32Mi, up to
-	// 500m and 64Mi.
-	Resources *corev1.ResourceRequirements
-	// ServiceAccount and ImagePullSecrets are the pod's; no token is mounted.
-	ServiceAccount   string
-	ImagePullSecrets []string
-	// Labels are added to the pod's own, for network policies and the like.
-	Labels map[string]string
-	// Rules override how causes are treated; see [rollout.DefaultRule].
-	Rules map[rollout.Cause]rollout.Rule
 	// Redact masks secrets in output and messages, after [rollout.Redact]. It must be
 	// safe for concurrent use.
 	Redact func(text string) string
@@ -131,24 +117,23 @@ const evidenceTime = 5 * time.Second
 func newPodTest(c PodConfig) (*podTest, error) {
 	c.RequestTimeout = cmp.Or(c.RequestTimeout, DefaultRequestTimeout)
 	c.Timeout = cmp.Or(c.Timeout, DefaultTimeout)
-	c.CleanupTimeout = cmp.Or(c.CleanupTimeout, DefaultCleanupTimeout)
-	c.User = cmp.Or(c.User, int64(DefaultUser))
-	c.Labels, c.Headers, c.Command = maps.Clone(c.Labels), maps.Clone(c.Headers), slices.Clone(c.Command)
+	c.Headers, c.Command = maps.Clone(c.Headers), slices.Clone(c.Command)
 	if len(c.Command) == 0 {
 		c.Command = []string{"curl"}
 	}
 	switch {
 	case c.Image.IsZero():
 		return nil, fmt.Errorf("%w: Image is required, pinned by digest", stages.ErrInvalid)
-	case c.RequestTimeout < 0 || c.Timeout < time.Second || c.CleanupTimeout < 0 || c.Redirects < 0:
+	case c.RequestTimeout < 0 || c.Timeout < time.Second || c.Redirects < 0:
 		return nil, fmt.Errorf("%w: durations and Redirects can't be negative, nor Timeout less than a second", stages.ErrInvalid)
-	case c.User < 1:
-		return nil, fmt.Errorf("%w: User must be a numeric user other than root", stages.ErrInvalid)
 	case c.Redirects > 0 && !c.HeadersFrom.isZero():
 		return nil, fmt.Errorf("%w: Redirects and HeadersFrom exclude each other: the headers would be sent to wherever a redirect leads", stages.ErrInvalid)
 	}
 	p := &podTest{PodConfig: c, clean: cleaner{extra: c.Redact}}
 	var err error
+	if p.Setting, err = c.Setting.complete(); err != nil {
+		return nil, err
+	}
 	if p.expect, err = c.Expect.compile(); err != nil {
 		return nil, err
 	}

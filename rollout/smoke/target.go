@@ -18,9 +18,11 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// Target is what a port-forward leads to: a ready pod that runs the released
-// image by digest, so that no pod of a revision before answers in its place.
-// Requests go to its pods in turn.
+// Target is what a port-forward leads to: a ready pod of the current revision of
+// its Deployment, StatefulSet or DaemonSet that runs the released image by digest
+// and is not being deleted, so that no pod of a revision before answers in its
+// place, not even one that differs in its configuration only. Requests go to its
+// pods in turn.
 type Target struct {
 	// Name is a service, deployment, statefulset, daemonset or pod in the release's
 	// namespace, as kubectl names it: "service/shop". {{.Release}} and the like are
@@ -84,8 +86,8 @@ type endpoint struct {
 
 func (e endpoint) String() string { return "pod " + e.pod.Namespace + "/" + e.pod.Name }
 
-// endpoints returns the ready pods of the target that run the released image, by
-// name. There is at least one.
+// endpoints returns the ready pods of the target's current revision that run the
+// released image, by name. There is at least one.
 func (t target) endpoints(ctx context.Context, c cluster, rel stages.Release) ([]endpoint, error) {
 	resource, name, err := t.resolve(rel)
 	if err != nil {
@@ -96,12 +98,20 @@ func (t target) endpoints(ctx context.Context, c cluster, rel stages.Release) ([
 		return nil, err
 	}
 	var out []endpoint
-	notReady, foreign := 0, 0
+	notReady, former, foreign := 0, 0, 0
+	revisions := newRevisions(c, rel.Namespace)
 	for i := range pods {
 		pod := &pods[i]
-		switch {
-		case pod.DeletionTimestamp != nil || !ready(pod):
+		if pod.DeletionTimestamp != nil || !ready(pod) {
 			notReady++
+			continue
+		}
+		current, err := revisions.current(ctx, pod)
+		switch {
+		case err != nil:
+			return nil, err
+		case !current:
+			former++
 		case !t.AnyImage && !rollout.RunsImage(pod, rel.Image):
 			foreign++
 		default:
@@ -113,8 +123,8 @@ func (t target) endpoints(ctx context.Context, c cluster, rel stages.Release) ([
 		}
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("%s %s/%s has no ready pod that runs %s: %d pods, %d of them not ready, %d ready with another image",
-			resource, rel.Namespace, name, rel.Image, len(pods), notReady, foreign)
+		return nil, fmt.Errorf("%s %s/%s has no ready pod of its current revision that runs %s: %d pods, %d of them not ready, %d ready but of another revision, %d ready with another image",
+			resource, rel.Namespace, name, rel.Image, len(pods), notReady, former, foreign)
 	}
 	slices.SortFunc(out, func(a, b endpoint) int { return cmp.Compare(a.pod.Name, b.pod.Name) })
 	return out, nil

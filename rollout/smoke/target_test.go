@@ -2,6 +2,7 @@ package smoke
 
 import (
 	"errors"
+	"maps"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -12,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	k8stesting "k8s.io/client-go/testing"
 
@@ -113,7 +115,7 @@ func TestOnlyReadyPodsOfTheReleasedImageAreAsked(t *testing.T) {
 	next := release(t)
 	next.Image = image(t, "shop", "e")
 	_, err = target.endpoints(t.Context(), l.cluster(), next)
-	require.ErrorContains(t, err, "has no ready pod that runs "+next.Image.String()+": 7 pods, 2 of them not ready, 5 ready with another image")
+	require.ErrorContains(t, err, "has no ready pod of its current revision that runs "+next.Image.String()+": 7 pods, 2 of them not ready, 0 ready but of another revision, 5 ready with another image")
 
 	target.AnyImage = true
 	found, err = target.endpoints(t.Context(), l.cluster(), next)
@@ -121,16 +123,95 @@ func TestOnlyReadyPodsOfTheReleasedImageAreAsked(t *testing.T) {
 	assert.Len(t, found, 5)
 }
 
+// numbered is a workload of that revision, as its controller has seen it.
+func numbered(name, number string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: ns, Name: name, UID: types.UID(name), Generation: 2, Annotations: map[string]string{
+		"deployment.kubernetes.io/revision": number, appsv1.DeprecatedTemplateGeneration: number,
+	}}
+}
+
+func ownedBy(kind, name string) []metav1.OwnerReference {
+	return []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: kind, Name: name, UID: types.UID(name), Controller: new(true)}}
+}
+
+func TestOnlyPodsOfTheCurrentRevisionAreAsked(t *testing.T) {
+	released := release(t).Image
+	ofKind := func(kind, owner string, labels map[string]string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			p.OwnerReferences = ownedBy(kind, owner)
+			maps.Copy(p.Labels, labels)
+		}
+	}
+	set := func(name, number string, owner []metav1.OwnerReference) *appsv1.ReplicaSet {
+		s := &appsv1.ReplicaSet{ObjectMeta: numbered(name, number)}
+		s.OwnerReferences = owner
+		return s
+	}
+	deployment := func(observed int64) *appsv1.Deployment {
+		return &appsv1.Deployment{ObjectMeta: numbered("web", "2"), Status: appsv1.DeploymentStatus{ObservedGeneration: observed}}
+	}
+	web := ownedBy("Deployment", "web")
+	for name, test := range map[string]struct {
+		objects []runtime.Object
+		want    []string
+	}{
+		"deployment": {[]runtime.Object{
+			deployment(2), set("web-1", "1", web), set("web-2", "2", web),
+			shopPod("before", released, ofKind("ReplicaSet", "web-1", nil)), shopPod("now", released, ofKind("ReplicaSet", "web-2", nil)),
+		}, []string{"pod shop/now"}},
+		"deployment that its controller has not seen": {[]runtime.Object{
+			deployment(1), set("web-2", "2", web), shopPod("now", released, ofKind("ReplicaSet", "web-2", nil)),
+		}, nil},
+		"deployment that is gone": {[]runtime.Object{
+			set("web-2", "2", web), shopPod("now", released, ofKind("ReplicaSet", "web-2", nil)),
+		}, nil},
+		"replica set that is gone": {[]runtime.Object{deployment(2), shopPod("now", released, ofKind("ReplicaSet", "web-2", nil))}, nil},
+		"replica set of its own": {[]runtime.Object{
+			set("web-1", "1", nil), shopPod("now", released, ofKind("ReplicaSet", "web-1", nil)),
+		}, []string{"pod shop/now"}},
+		"stateful set": {[]runtime.Object{
+			&appsv1.StatefulSet{ObjectMeta: numbered("db", ""), Status: appsv1.StatefulSetStatus{ObservedGeneration: 2, UpdateRevision: "db-2"}},
+			shopPod("db-0", released, ofKind("StatefulSet", "db", map[string]string{appsv1.ControllerRevisionHashLabelKey: "db-1"})),
+			shopPod("db-1", released, ofKind("StatefulSet", "db", map[string]string{appsv1.ControllerRevisionHashLabelKey: "db-2"})),
+		}, []string{"pod shop/db-1"}},
+		"daemon set": {[]runtime.Object{
+			&appsv1.DaemonSet{ObjectMeta: numbered("agent", "7"), Status: appsv1.DaemonSetStatus{ObservedGeneration: 2}},
+			shopPod("before", released, ofKind("DaemonSet", "agent", map[string]string{"pod-template-generation": "6"})),
+			shopPod("now", released, ofKind("DaemonSet", "agent", map[string]string{"pod-template-generation": "7"})),
+		}, []string{"pod shop/now"}},
+		"what nothing is known of": {[]runtime.Object{shopPod("now", released, ofKind("CloneSet", "web", nil))}, []string{"pod shop/now"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			target, err := Target{Port: "web"}.compile()
+			require.NoError(t, err)
+			found, err := target.endpoints(t.Context(), shop(t, test.objects...).cluster(), release(t))
+			if test.want == nil {
+				require.ErrorContains(t, err, "1 pods, 0 of them not ready, 1 ready but of another revision")
+				return
+			}
+			require.NoError(t, err)
+			var got []string
+			for _, e := range found {
+				got = append(got, e.String())
+			}
+			assert.Equal(t, test.want, got)
+		})
+	}
+}
+
 func TestTargetNamesTheMissingRight(t *testing.T) {
 	target, err := Target{Port: "web"}.compile()
 	require.NoError(t, err)
-	for verb, resource := range map[string]string{"get": "services", "list": "pods"} {
-		l := shop(t, shopPod("shop-1", release(t).Image, nil))
+	for _, right := range [][2]string{{"get", "services"}, {"list", "pods"}, {"list", "replicasets"}, {"list", "deployments"}} {
+		verb, resource := right[0], right[1]
+		set := &appsv1.ReplicaSet{ObjectMeta: numbered("web-1", "1")}
+		set.OwnerReferences = ownedBy("Deployment", "web")
+		l := shop(t, set, shopPod("shop-1", release(t).Image, func(p *corev1.Pod) { p.OwnerReferences = ownedBy("ReplicaSet", "web-1") }))
 		l.client.PrependReactor(verb, resource, func(k8stesting.Action) (bool, runtime.Object, error) {
 			return true, nil, apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", errors.New("no"))
 		})
 		_, err := target.endpoints(t.Context(), l.cluster(), release(t))
-		require.ErrorContains(t, err, "grant the verb "+verb+" on "+resource+" in namespace shop")
+		require.ErrorContains(t, err, "grant the verb "+verb+" on "+resource)
 		assert.True(t, stages.IsPermanent(err))
 	}
 	l := shop(t)

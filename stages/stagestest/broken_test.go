@@ -143,6 +143,19 @@ func TestBrokenImplementationsFail(t *testing.T) {
 		return v, err
 	}), "a good release verifies")
 
+	restored := func(v restoreVerifierFunc) []string {
+		return failing(t, verifierChecks, func() VerifierHarness {
+			named := stages.Release{Image: good, Name: "fake", Namespace: "default"}
+			return VerifierHarness{Verifier: v, Good: named, Bad: stages.Release{Image: bad}}
+		})
+	}
+	assert.Empty(t, restored((&Verifier{Bad: bad}).VerifyRestored))
+	assert.Equal(t, []string{"a restored release that doesn't run fails with evidence"},
+		restored(func(_ context.Context, rel stages.Release) (stages.Verification, error) {
+			return stages.Verification{Image: rel.Image, Checks: []stages.Check{{Name: "yes"}}}, nil
+		}))
+	assert.Equal(t, []string{"a restored release verifies"}, restored((&Verifier{Bad: bad}).Verify))
+
 	gate := func(g stages.GateFunc[int]) []string {
 		return failing(t, gateChecks[int](), func() GateHarness[int] { return GateHarness[int]{Gate: g, Good: 1, Bad: -1} })
 	}
@@ -155,11 +168,23 @@ func TestBrokenImplementationsFail(t *testing.T) {
 	}), "refuses what is bad, with reasons")
 }
 
+// restoreVerifierFunc is a verifier that verifies restored releases in its own way.
+type restoreVerifierFunc func(ctx context.Context, rel stages.Release) (stages.Verification, error)
+
+func (restoreVerifierFunc) Verify(ctx context.Context, rel stages.Release) (stages.Verification, error) {
+	return (&Verifier{Bad: Image("bad")}).Verify(ctx, rel)
+}
+
+func (f restoreVerifierFunc) VerifyRestored(ctx context.Context, rel stages.Release) (stages.Verification, error) {
+	return f(ctx, rel)
+}
+
 // brokenDeployer breaks the rules that its fields name.
 type brokenDeployer struct {
 	*Deployer
 	deploysUncleared, planDeploys, ignoresPlan, restoresOthers, restoresNothing, ignoresCancel bool
 	uninstallsNothing, uninstallsOnce, uninstallsCancelled, recordsNothing, recordsOthers      bool
+	tellsTheUndone, tellsOnce                                                                  bool
 }
 
 func (d brokenDeployer) Uninstall(ctx context.Context, run string) (stages.Removal, error) {
@@ -219,7 +244,15 @@ func (d brokenDeployer) Restore(ctx context.Context, run string, cp stages.Check
 		}
 		d.mu.Unlock()
 	}
-	return d.Deployer.Restore(ctx, run, cp)
+	undone := d.current().release(0)
+	restored, err := d.Deployer.Restore(ctx, run, cp)
+	switch {
+	case d.tellsTheUndone && restored.Outcome == stages.Restored:
+		restored.Release = &undone
+	case d.tellsOnce && restored.Outcome == stages.Unchanged:
+		restored.Release = nil
+	}
+	return restored, err
 }
 
 func (d brokenDeployer) Checkpoint(ctx context.Context, req stages.CheckpointRequest) (stages.Checkpoint, error) {
@@ -241,6 +274,10 @@ func TestBrokenDeployersFail(t *testing.T) {
 		"plan deploys":       {brokenDeployer{planDeploys: true}, []string{"planning changes nothing"}},
 		"ignores the plan":   {brokenDeployer{ignoresPlan: true}, []string{"a deployment is bound to its plan"}},
 		"restores others'":   {brokenDeployer{restoresOthers: true}, []string{"restoring does not undo somebody else's work"}},
+		"tells what was undone": {brokenDeployer{tellsTheUndone: true}, []string{
+			"restoring a failed install leaves nothing", "restoring a failed upgrade brings the release back",
+		}},
+		"tells only once": {brokenDeployer{tellsOnce: true}, []string{"restoring a failed upgrade brings the release back"}},
 		"restores nothing": {brokenDeployer{restoresNothing: true}, []string{
 			"restoring a failed install leaves nothing", "restoring a failed upgrade brings the release back",
 			"restoring what never happened changes nothing", "restoring does not undo somebody else's work",

@@ -117,29 +117,32 @@ var deployerChecks = []check[DeployerHarness]{
 	{"restoring a failed install leaves nothing", compensated(func(t T, h DeployerHarness, c stages.Compensator) {
 		cp := checkpoint(t, c, h.First, "run-1")
 		h.deploy(t, h.First, "run-1")
-		restore(t, c, "run-1", cp, stages.Restored)
+		requireNothingRuns(t, restore(t, c, "run-1", cp, stages.Restored))
 		h.requireState(t, "")
-		restore(t, c, "run-1", cp, stages.Unchanged)
+		requireNothingRuns(t, restore(t, c, "run-1", cp, stages.Unchanged))
 		h.requireState(t, "")
 	})},
 	{"restoring a failed upgrade brings the release back", compensated(func(t T, h DeployerHarness, c stages.Compensator) {
-		h.deploy(t, h.First, "run-1")
+		first := h.deploy(t, h.First, "run-1")
 		before := h.state(t)
 		cp := checkpoint(t, c, h.Second, "run-2")
 		h.deploy(t, h.Second, "run-2")
-		restore(t, c, "run-2", cp, stages.Restored)
+		restored := restore(t, c, "run-2", cp, stages.Restored)
+		requireRelease(t, first, restored)
 		h.requireState(t, before)
-		restore(t, c, "run-2", cp, stages.Unchanged)
+		again := restore(t, c, "run-2", cp, stages.Unchanged)
+		assert.Equal(t, restored.Release == nil, again.Release == nil, "a restore that is repeated tells the same release")
+		requireRelease(t, first, again)
 		h.requireState(t, before)
 	})},
 	{"restoring what never happened changes nothing", compensated(func(t T, h DeployerHarness, c stages.Compensator) {
 		cp := checkpoint(t, c, h.First, "run-1")
-		restore(t, c, "run-1", cp, stages.Unchanged)
+		requireNothingRuns(t, restore(t, c, "run-1", cp, stages.Unchanged))
 		h.requireState(t, "")
 		h.deploy(t, h.First, "run-1")
 		before := h.state(t)
 		cp = checkpoint(t, c, h.Second, "run-2")
-		restore(t, c, "run-2", cp, stages.Unchanged)
+		requireNothingRuns(t, restore(t, c, "run-2", cp, stages.Unchanged))
 		h.requireState(t, before)
 	})},
 	{"restoring does not undo somebody else's work", compensated(func(t T, h DeployerHarness, c stages.Compensator) {
@@ -208,10 +211,29 @@ func checkpoint(t T, c stages.Compensator, img stages.Image, run string) stages.
 	return read
 }
 
-func restore(t T, c stages.Compensator, run string, cp stages.Checkpoint, want stages.RestoreOutcome) {
+func restore(t T, c stages.Compensator, run string, cp stages.Checkpoint, want stages.RestoreOutcome) stages.Restoration {
 	got, err := c.Restore(t.Context(), run, cp)
 	require.NoError(t, err)
 	require.Equal(t, want, got.Outcome, got.Message)
 	assert.Equal(t, cp.Subject, got.Subject)
 	assert.NotEmpty(t, got.Message)
+	return got
+}
+
+func requireNothingRuns(t T, restored stages.Restoration) {
+	require.Nil(t, restored.Release, "nothing was brought back")
+}
+
+// requireRelease checks that a restore which tells what it has brought back tells
+// the truth.
+func requireRelease(t T, want stages.Release, restored stages.Restoration) {
+	got := restored.Release
+	if got == nil {
+		return
+	}
+	assert.Equal(t, want.Namespace+"/"+want.Name, got.Namespace+"/"+got.Name)
+	assert.ElementsMatch(t, want.Objects, got.Objects)
+	if !got.Image.IsZero() {
+		assert.Equal(t, want.Image, got.Image)
+	}
 }

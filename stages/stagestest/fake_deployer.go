@@ -21,6 +21,7 @@ type Deployer struct {
 
 	mu       sync.Mutex
 	history  []fakeRevision
+	undone   map[string]bool // by run
 	failures []string
 }
 
@@ -63,10 +64,14 @@ func (d *Deployer) Deploy(ctx context.Context, req stages.DeployRequest) (stages
 	if d.Err != nil {
 		return stages.Release{}, d.Err
 	}
+	return next.release(previous.revision), nil
+}
+
+func (r fakeRevision) release(previous int) stages.Release {
 	return stages.Release{
-		Image: next.image, Name: "fake", Namespace: "default", Revision: next.revision, Previous: previous.revision,
+		Image: r.image, Name: "fake", Namespace: "default", Revision: r.revision, Previous: previous,
 		Objects: []stages.Object{fakeObject}, Deployed: time.Now(),
-	}, nil
+	}
 }
 
 // digest identifies what deploying img would do now.
@@ -122,7 +127,7 @@ func (d *Deployer) Restore(ctx context.Context, run string, cp stages.Checkpoint
 	defer d.mu.Unlock()
 	keep := slices.IndexFunc(d.history, func(r fakeRevision) bool { return r.revision > revision })
 	if keep < 0 {
-		return stages.Restoration{Subject: cp.Subject, Outcome: stages.Unchanged, Message: "nothing was deployed since"}, nil
+		return stages.Restoration{Subject: cp.Subject, Outcome: stages.Unchanged, Message: "nothing was deployed since", Release: d.restored(run)}, nil
 	}
 	for _, r := range d.history[keep:] {
 		if r.run != run {
@@ -131,7 +136,22 @@ func (d *Deployer) Restore(ctx context.Context, run string, cp stages.Checkpoint
 		}
 	}
 	d.history = d.history[:keep]
-	return stages.Restoration{Subject: cp.Subject, Outcome: stages.Restored, Message: fmt.Sprintf("back at revision %d", revision)}, nil
+	if d.undone == nil {
+		d.undone = map[string]bool{}
+	}
+	d.undone[run] = true
+	return stages.Restoration{
+		Subject: cp.Subject, Outcome: stages.Restored, Message: fmt.Sprintf("back at revision %d", revision), Release: d.restored(run),
+	}, nil
+}
+
+// restored returns what undoing run has brought back, if anything.
+func (d *Deployer) restored(run string) *stages.Release {
+	if !d.undone[run] || len(d.history) == 0 {
+		return nil
+	}
+	rel := d.current().release(0)
+	return &rel
 }
 
 // Uninstall implements [stages.Uninstaller].

@@ -13,7 +13,8 @@ import (
 
 // VerifierHarness is a verifier with releases to try it on.
 type VerifierHarness struct {
-	// Verifier is the implementation.
+	// Verifier is the implementation. If it is a [stages.RestoreVerifier], that
+	// contract is checked too.
 	Verifier stages.Verifier
 	// Good is a release that runs.
 	Good stages.Release
@@ -22,7 +23,7 @@ type VerifierHarness struct {
 }
 
 // TestVerifier checks that an implementation keeps the contract of
-// [stages.Verifier].
+// [stages.Verifier], and that of [stages.RestoreVerifier] if it has that ability.
 func TestVerifier(t *testing.T, newHarness func(*testing.T) VerifierHarness) {
 	runChecks(t, newHarness, verifierChecks)
 }
@@ -45,6 +46,27 @@ var verifierChecks = []check[VerifierHarness]{
 			assert.NotEmpty(t, e.Reason, "evidence must name a reason")
 		}
 	}},
+	{"a restored release verifies", verifiesRestored(func(t T, h VerifierHarness, v stages.RestoreVerifier) {
+		for _, image := range []stages.Image{h.Good.Image, {}} {
+			rel := h.Good
+			rel.Image = image
+			proof, err := v.VerifyRestored(t.Context(), rel)
+			require.NoError(t, err)
+			assert.Equal(t, image, proof.Image)
+			assert.NotEmpty(t, proof.Checks, "a verification without checks proves nothing")
+		}
+	})},
+	{"a restored release that doesn't run fails with evidence", verifiesRestored(func(t T, h VerifierHarness, v stages.RestoreVerifier) {
+		_, err := v.VerifyRestored(t.Context(), h.Bad)
+		require.Error(t, err)
+		assert.NotEmpty(t, stages.EvidenceOf(err), "the error must carry evidence")
+		_, err = v.VerifyRestored(t.Context(), stages.Release{})
+		requireInvalid(t, err, "no release")
+		requireCancelled(t, func(ctx context.Context) error {
+			_, err := v.VerifyRestored(ctx, h.Good)
+			return err
+		})
+	})},
 	{"refuses no release", func(t T, h VerifierHarness) {
 		_, err := h.Verifier.Verify(t.Context(), stages.Release{})
 		requireInvalid(t, err, "no release")
@@ -64,4 +86,12 @@ var verifierChecks = []check[VerifierHarness]{
 			return err
 		}))
 	}},
+}
+
+func verifiesRestored(run func(t T, h VerifierHarness, v stages.RestoreVerifier)) func(T, VerifierHarness) {
+	return func(t T, h VerifierHarness) {
+		if v, ok := h.Verifier.(stages.RestoreVerifier); ok {
+			run(t, h, v)
+		}
+	}
 }

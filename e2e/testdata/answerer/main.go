@@ -54,6 +54,7 @@ func pages() http.Handler {
 	mux.HandleFunc("/ok", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, `{"status":"ok","checks":[{"name":"db","status":"ok"},{"name":"cache","status":"stale"}]}`)
 	})
+	mux.HandleFunc("/motto", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, os.Getenv("MOTTO")) })
 	mux.HandleFunc("/broken", func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "no database: password=canary-in-body", http.StatusInternalServerError)
 	})
