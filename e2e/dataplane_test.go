@@ -17,6 +17,7 @@ import (
 	"github.com/fairlead-dev/fairlead/e2e/labtest"
 	"github.com/fairlead-dev/fairlead/e2e/load"
 	"github.com/fairlead-dev/fairlead/e2e/sandbox"
+	"github.com/fairlead-dev/fairlead/helmx"
 	"github.com/fairlead-dev/fairlead/rollout/traffic"
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -213,7 +214,7 @@ func (p *proxied) canary(t *testing.T, values map[string]any, state func(traffic
 	t.Helper()
 	// Pods go on serving until Traefik, which collects changes for two seconds, has
 	// noticed.
-	parts, err := twoReleases(p.world.rest, p.namespace, map[string]any{"drainSeconds": 8}, values)
+	parts, err := twoReleases(p.world.rest, p.namespace, helmx.LockConfig{}, map[string]any{"drainSeconds": 8}, values)
 	require.NoError(t, err)
 	parts.Router, parts.State = p.router, state(parts.State)
 	parts.Steps = []traffic.Step{{Weight: 20, For: time.Second}, {Weight: 70, For: 3 * time.Second, Extend: time.Minute, Gates: gates}}
@@ -291,7 +292,7 @@ func (p *proxied) breached(t *testing.T) {
 	guests := p.visitors(t)
 	gate := timed(t, p.world.errorGate(t, release), guests, "1.2.0")
 	err := p.deploy(t, p.canary(t, nil, asIs, gate), "1.2.0")
-	requireCaughtBy(t, err, "error-rate")
+	assert.Equal(t, "error-rate", requireAborted(t, err).Decisions[0].Gate)
 	ended := guests.Report().Sent()
 	require.Eventually(t, func() bool { return guests.Report().Sent() >= ended+100 }, time.Minute, 10*time.Millisecond)
 	report := requireUnharmed(t, guests, "1.2.0")

@@ -25,7 +25,7 @@ import (
 func TestEachRightOfAPipelineIsNamed(t *testing.T) {
 	w := newWorld(t)
 	ns, ctx := w.namespace(t), labtest.Context(t)
-	w.define(t, gatewayCRDs, "httproutes.gateway.networking.k8s.io")
+	w.define(t, gatewayCRD("httproutes"), "httproutes.gateway.networking.k8s.io")
 	deployer := func(access *rest.Config) *helmx.Deployer {
 		return w.routedCanary(t, access, ns).Stable.(*helmx.Deployer)
 	}
@@ -88,7 +88,7 @@ func TestCanaryWithEmittedRights(t *testing.T) {
 		"HTTPRoute": {
 			w.routedCanary,
 			func(t *testing.T, ns string) {
-				api := w.define(t, gatewayCRDs, "httproutes.gateway.networking.k8s.io").Resource(httpRoutes).Namespace(ns)
+				api := w.define(t, gatewayCRD("httproutes"), "httproutes.gateway.networking.k8s.io").Resource(httpRoutes).Namespace(ns)
 				acceptAlways(t, api)
 				create(t, api, `{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: shop}, spec: {parentRefs: [{name: gateway}],
 					rules: [{backendRefs: [{name: shop, port: 80}, {name: shop-canary, port: 80, weight: 0}]}]}}`)
@@ -161,7 +161,7 @@ func TestRoutersNeedEachRule(t *testing.T) {
 		}
 		return nil
 	}
-	routes := w.define(t, gatewayCRDs, "httproutes.gateway.networking.k8s.io").Resource(httpRoutes)
+	routes := w.define(t, gatewayCRD("httproutes"), "httproutes.gateway.networking.k8s.io").Resource(httpRoutes)
 	meshes := w.define(t, istioCRDs, "virtualservices.networking.istio.io").Resource(virtualServices)
 	for name, c := range map[string]struct {
 		prepare func(t *testing.T, ns string)

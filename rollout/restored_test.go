@@ -97,6 +97,6 @@ func TestRestoredTellsWhatIsMissingBeforeTheDeadline(t *testing.T) {
 		f := l.begin(ctx, release(t), (*Verifier).VerifyRestored).failure(t)
 		require.NoError(t, ctx.Err(), "the verdict comes before the deadline")
 		assert.Equal(t, TimedOut, f.Cause)
-		assert.Contains(t, f.Error(), "not rolled out within 17s")
+		assert.Contains(t, f.Error(), "not rolled out within 19.25s")
 	})
 }

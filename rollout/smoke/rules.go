@@ -3,6 +3,7 @@ package smoke
 import (
 	"cmp"
 	"context"
+	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -48,7 +49,24 @@ func (d *dialTest) rules(rel stages.Release) (map[string][]rbacv1.PolicyRule, er
 	if resource != "pods" {
 		rules = append(rules, rule("pods", "", "list"))
 	}
+	if strings.HasSuffix(resource, ".apps") {
+		return map[string][]rbacv1.PolicyRule{rel.Namespace: append(rules, revisionRules(resource, name)...)}, nil
+	}
+	for _, o := range rel.Objects {
+		if o.APIVersion == "apps/v1" && workloads[o.Kind] != "" && (o.Namespace == "" || o.Namespace == rel.Namespace) {
+			rules = append(rules, revisionRules(workloads[o.Kind], o.Name)...)
+		}
+	}
 	return map[string][]rbacv1.PolicyRule{rel.Namespace: rules}, nil
+}
+
+// revisionRules are for telling which pods of a workload are of its current revision.
+func revisionRules(resource, name string) []rbacv1.PolicyRule {
+	rules := []rbacv1.PolicyRule{rule(resource, name, "list")}
+	if resource == "deployments.apps" {
+		rules = append(rules, rule("replicasets.apps", "", "list"))
+	}
+	return rules
 }
 
 // ownerRules are for reading the workload that owns what a test makes.

@@ -18,6 +18,7 @@ func TestRequiredRules(t *testing.T) {
 	seen := []rbacv1.PolicyRule{rule("pods/log", "", "get"), rule("events", "", "list", "watch")}
 	pod := append([]rbacv1.PolicyRule{rule("pods", "", "list", "watch", "create", "delete")}, seen...)
 	forward := rule("pods/portforward", "", "get", "create")
+	revision := []rbacv1.PolicyRule{rule("deployments.apps", "shop", "list"), rule("replicasets.apps", "", "list")}
 	for name, c := range map[string]struct {
 		test func() (*Test, error)
 		want map[string][]rbacv1.PolicyRule
@@ -30,7 +31,7 @@ func TestRequiredRules(t *testing.T) {
 		},
 		"pod elsewhere, which nothing owns": {
 			func() (*Test, error) {
-				return NewPod(PodConfig{REST: access, Image: image(t, "curl", "b"), URL: "http://shop", Namespace: "tests"})
+				return NewPod(PodConfig{REST: access, Image: image(t, "curl", "b"), URL: "http://shop", Setting: Setting{Namespace: "tests"}})
 			},
 			map[string][]rbacv1.PolicyRule{"tests": pod},
 		},
@@ -42,17 +43,17 @@ func TestRequiredRules(t *testing.T) {
 		},
 		"HTTP": {
 			func() (*Test, error) { return NewHTTP(HTTPConfig{REST: access}) },
-			map[string][]rbacv1.PolicyRule{ns: {rule("services", "shop", "get"), forward, rule("pods", "", "list")}},
+			map[string][]rbacv1.PolicyRule{ns: append([]rbacv1.PolicyRule{rule("services", "shop", "get"), forward, rule("pods", "", "list")}, revision...)},
 		},
 		"TCP to a workload": {
 			func() (*Test, error) {
 				return NewTCP(TCPConfig{REST: access, Target: Target{Name: "sts/{{.Release}}-db"}})
 			},
-			map[string][]rbacv1.PolicyRule{ns: {rule("statefulsets.apps", "shop-db", "get"), forward, rule("pods", "", "list")}},
+			map[string][]rbacv1.PolicyRule{ns: {rule("statefulsets.apps", "shop-db", "get"), forward, rule("pods", "", "list"), rule("statefulsets.apps", "shop-db", "list")}},
 		},
 		"TCP to a pod": {
 			func() (*Test, error) { return NewTCP(TCPConfig{REST: access, Target: Target{Name: "pod/shop-0"}}) },
-			map[string][]rbacv1.PolicyRule{ns: {rule("pods", "shop-0", "get"), forward}},
+			map[string][]rbacv1.PolicyRule{ns: append([]rbacv1.PolicyRule{rule("pods", "shop-0", "get"), forward}, revision...)},
 		},
 		"function": {
 			func() (*Test, error) {

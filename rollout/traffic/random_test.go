@@ -3,6 +3,7 @@ package traffic_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -91,29 +92,35 @@ func TestKilledAtEveryCall(t *testing.T) {
 		"promotion restored": func(c *cluster, p *process) []traffic.Step { c.doomed = true; return twoSteps(p.gate(stages.Pass)) },
 	} {
 		for next, come := range comeNext {
-			t.Run(outcome+", then "+next, func(t *testing.T) { killAtEveryCall(t, nil, prepare, come) })
+			t.Run(outcome+", then "+next, func(t *testing.T) { killAtCalls(t, 1, 1, nil, prepare, come) })
 		}
 	}
 }
 
-// TestKilledAtEveryCallOfEachRouter does so with all that a router leaves half done.
-func TestKilledAtEveryCallOfEachRouter(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a while")
+// thorough is for whoever changes this package. Otherwise the routers die at some of
+// the calls only, and there are fewer random canaries.
+var thorough = flag.Bool("thorough", false, "kill routers at every call, and try ten times as many random canaries by each (minutes)")
+
+// TestKilledAtCallsOfEachRouter does so with all that a router leaves half done.
+func TestKilledAtCallsOfEachRouter(t *testing.T) {
+	stride := 6
+	if *thorough {
+		stride = 1
 	}
 	for name, newRig := range rigs {
-		for _, next := range []string{"recover", "abort", "deliver the same, resuming"} {
+		for first, next := range []string{"recover", "abort", "deliver the same, resuming"} {
 			t.Run(name+", then "+next, func(t *testing.T) {
-				killAtEveryCall(t, newRig, func(_ *cluster, p *process) []traffic.Step { return twoSteps(p.gate(stages.Pass)) }, comeNext[next])
+				killAtCalls(t, 1+first*stride/3, stride, newRig, func(_ *cluster, p *process) []traffic.Step { return twoSteps(p.gate(stages.Pass)) }, comeNext[next])
 			})
 		}
 	}
 }
 
-func killAtEveryCall(t *testing.T, newRig func(*testing.T) *rig, prepare func(*cluster, *process) []traffic.Step,
+// killAtCalls lets a process die at the first call, and at each stride further on.
+func killAtCalls(t *testing.T, first, stride int, newRig func(*testing.T) *rig, prepare func(*cluster, *process) []traffic.Step,
 	come func(*testing.T, *process, []traffic.Step, *stages.Checkpoint) stages.Image,
 ) {
-	for n := 1; ; n++ {
+	for n := first; ; n += stride {
 		ended := false
 		for _, after := range []bool{false, true} {
 			synctest.Test(t, func(t *testing.T) {
@@ -173,17 +180,18 @@ func TestRandomCanaries(t *testing.T) {
 			require.Positive(t, outcomes[outcome], outcome)
 		}
 	})
+	runs := 20
+	if *thorough {
+		runs = 200
+	}
 	for name, newRig := range rigs {
-		t.Run(name, func(t *testing.T) { randomCanaries(t, 200, newRig) })
+		t.Run(name, func(t *testing.T) { randomCanaries(t, runs, newRig) })
 	}
 }
 
 func randomCanaries(t *testing.T, runs int, newRig func(*testing.T) *rig) map[string]int {
 	seed := uint64(time.Now().UnixNano())
 	outcomes := map[string]int{}
-	if testing.Short() {
-		runs /= 10
-	}
 	for i := range runs {
 		rng := rand.New(rand.NewPCG(seed, uint64(i)))
 		synctest.Test(t, func(t *testing.T) { outcomes[randomCanary(t, rng, newRig)]++ })

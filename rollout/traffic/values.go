@@ -48,7 +48,9 @@ func (v Values) Nearest(ctx context.Context, weight int) (int, error) {
 	return v.Route.Nearest(ctx, weight)
 }
 
-// Shift deploys the weight, unless it is there already.
+// Shift deploys the weight, unless it is there already. To take all traffic back it
+// deploys in any case: what the objects say may be somebody else's doing, and a weight
+// that is only recorded would keep the next deployment of the same from changing them.
 func (v Values) Shift(ctx context.Context, from, to int) error {
 	if err := checkWeight(to); err != nil {
 		return err
@@ -59,7 +61,7 @@ func (v Values) Shift(ctx context.Context, from, to int) error {
 	case err != nil && !back:
 		return err
 	case err != nil:
-	case now.Canary == to && !now.Uneven:
+	case now.Canary == to && !now.Uneven && !back:
 		return nil
 	default:
 		if err := expect(from, to, now); err != nil {
@@ -68,12 +70,29 @@ func (v Values) Shift(ctx context.Context, from, to int) error {
 	}
 	err = v.Deploy(ctx, to)
 	if !back {
+		if err == nil {
+			err = v.again(ctx, now.Canary, to)
+		}
 		return err
 	}
 	if err != nil {
 		stages.ReportProgress(ctx, stages.Progress{ID: progressID, Message: fmt.Sprintf("the chart that has the weight could not be deployed, so that its objects are changed: %v", err)})
 	}
 	return v.Route.Shift(ctx, from, to)
+}
+
+// again deploys a weight once more if that has changed nothing, because the release
+// said so already: an abort had to change the objects without it. What there is goes
+// first, so that there is a change.
+func (v Values) again(ctx context.Context, there, to int) error {
+	now, err := v.Route.Observe(ctx)
+	if err != nil || now.Canary != there || there == to {
+		return nil // Whether it has settled is asked for later.
+	}
+	if err := v.Deploy(ctx, there); err != nil {
+		return err
+	}
+	return v.Deploy(ctx, to)
 }
 
 // Observe asks Route.
