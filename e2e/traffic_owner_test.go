@@ -34,7 +34,7 @@ func ownersOf(t *testing.T, o *unstructured.Unstructured, path ...string) (names
 	t.Helper()
 	for _, e := range o.GetManagedFields() {
 		var fields map[string]any
-		require.NoError(t, json.Unmarshal(e.FieldsV1.Raw, &fields))
+		require.NoError(t, json.Unmarshal(e.FieldsV1.GetRawBytes(), &fields))
 		if _, owns, err := unstructured.NestedMap(fields, path...); err == nil && owns {
 			names = append(names, e.Manager)
 		}

@@ -270,8 +270,10 @@ func extractFile(image v1.Image, name, path string) error {
 	files := mutate.Extract(image)
 	defer func() { _ = files.Close() }() // it was only read
 	archive := tar.NewReader(files)
+	var header *tar.Header
 	for {
-		header, err := archive.Next()
+		var err error
+		header, err = archive.Next()
 		if errors.Is(err, io.EOF) {
 			return fmt.Errorf("the image has no file %s: %w", name, fs.ErrNotExist)
 		}
@@ -287,7 +289,7 @@ func extractFile(image v1.Image, name, path string) error {
 		return err
 	}
 	defer func() { _ = os.Remove(partial.Name()) }() // gone once it was renamed
-	_, err = io.Copy(partial, archive)
+	_, err = io.CopyN(partial, archive, header.Size)
 	if err := errors.Join(err, partial.Chmod(0o755), partial.Close()); err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ func (v Values) Shift(ctx context.Context, from, to int) error {
 func (v Values) again(ctx context.Context, there, to int) error {
 	now, err := v.Route.Observe(ctx)
 	if err != nil || now.Canary != there || there == to {
-		return nil // Whether it has settled is asked for later.
+		return nil //nolint:nilerr // Whether it has settled is asked for later.
 	}
 	if err := v.Deploy(ctx, there); err != nil {
 		return err

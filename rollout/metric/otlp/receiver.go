@@ -139,7 +139,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", contentType)
-	_, _ = w.Write(body) // the sender is gone, or isn't: there is nobody else to tell
+	_, _ = w.Write(body) //nolint:gosec // no browser reads it; the sender is gone, or isn't: there is nobody else to tell
 }
 
 func (r *Receiver) read(w http.ResponseWriter, req *http.Request, contentType string) (*metrics.MetricsData, int, error) {

@@ -59,7 +59,7 @@ func (d *distribution) add(before distribution) bool {
 	return true
 }
 
-func (d distribution) histogram() *metric.Histogram {
+func (d *distribution) histogram() *metric.Histogram {
 	switch {
 	case d.exponential != nil:
 		return &metric.Histogram{Buckets: d.exponential.buckets()}
