@@ -104,19 +104,4 @@ func TestImagesOutsideOfContainers(t *testing.T) {
 		require.NoError(t, err)
 		assert.Equal(t, "the same", strings.TrimSpace(string(log)))
 	})
-
-	t.Run("ephemeral containers are the cluster's to refuse", func(t *testing.T) {
-		debug := `      ephemeralContainers: [{name: debug, image: "` + img.String() + `"}]`
-		d := open(t, helmx.Config{Chart: writeChart(t, map[string]string{"a.yaml": mounting(img.String(), img.String(), debug)}), Image: helmx.ImageValues{Reference: "image"}})
-		plan, err := d.Plan(k.ctx, stages.PlanRequest{Image: img})
-		require.NoError(t, err)
-		var refused []string
-		for _, danger := range plan.Dangers {
-			if danger.Class == stages.DangerRefused {
-				refused = append(refused, danger.Why)
-			}
-		}
-		require.Len(t, refused, 1)
-		assert.Contains(t, refused[0], "ephemeralContainers")
-	})
 }
