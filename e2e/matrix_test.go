@@ -37,8 +37,8 @@ var (
 const (
 	// matrixWidth is how many cells run at once, until fairlead's verdict; matrixTail is
 	// how many more may be there for the other tools, who take longer.
-	matrixWidth = 10
-	matrixTail  = 20
+	matrixWidth = 6
+	matrixTail  = 12
 	// patience replaces the longer times of the default rules for faults, but not
 	// for controls, so that a run takes minutes.
 	matrixPatience = 10 * time.Second

@@ -24,8 +24,7 @@ func (w *world) prometheus(t *testing.T) string {
 }
 
 // series asks Prometheus for the present series of an expression.
-func series(t *testing.T, prometheus, expression string) []map[string]string {
-	t.Helper()
+func series(t require.TestingT, prometheus, expression string) []map[string]string {
 	response, err := http.Get(prometheus + "/api/v1/query?query=" + url.QueryEscape(expression))
 	require.NoError(t, err)
 	defer response.Body.Close()
@@ -54,7 +53,7 @@ func TestPrometheusFindsTheSample(t *testing.T) {
 	require.NoError(t, err)
 	ready := time.Now()
 	mine := `{namespace="` + ns + `",release="` + release + `"}`
-	require.Eventually(t, func() bool { return len(series(t, address, "up"+mine+" == 1")) == 2 }, time.Minute, 200*time.Millisecond,
+	require.EventuallyWithT(t, func(t *assert.CollectT) { assert.Len(t, series(t, address, "up"+mine+" == 1"), 2) }, time.Minute, 200*time.Millisecond,
 		"both replicas are scraped")
 	t.Logf("MEASURED %s from the end of the delivery until both replicas are scraped", time.Since(ready).Round(100*time.Millisecond))
 	for _, s := range series(t, address, "http_requests_total"+mine) {

@@ -70,7 +70,14 @@ func (s *session) lacking(missing []Right) error {
 		return nil
 	}
 	slices.SortFunc(missing, compareRights)
-	return &PrivilegeError{Subject: s.subject(), Missing: slices.Compact(missing)}
+	missing = slices.Compact(missing)
+	all := slices.Clone(missing)
+	missing = slices.DeleteFunc(missing, func(r Right) bool { // the right to all objects is one to each
+		wide := r
+		wide.Name = ""
+		return wide != r && slices.Contains(all, wide)
+	})
+	return &PrivilegeError{Subject: s.subject(), Missing: missing}
 }
 
 // deny takes note of an error if it is about a right.

@@ -141,14 +141,16 @@ func (in *inspector) doubtedByProbe(pod *corev1.Pod, s corev1.ContainerStatus, n
 }
 
 // doubtedByEvent returns for how long a container is in doubt that its kubelet, by an
-// event, has said to have failed since the start that it reports: under load, a pod's
-// status comes seconds later than the events about it.
+// event, has said to have failed, or to be made anew, since the start that it reports:
+// under load, a pod's status comes seconds later than the events about it.
 func (in *inspector) doubtedByEvent(pod *corev1.Pod, s corev1.ContainerStatus) time.Duration {
-	e := in.eventAbout(pod, s.Name, nil, "BackOff")
-	if e == nil || !strings.Contains(e.Message, "restarting failed container") || !eventTime(e).After(s.State.Running.StartedAt.Time) {
-		return 0
+	for reason, part := range map[string]string{"BackOff": "restarting failed container", "Killing": "will be restarted", "Created": ""} {
+		e := in.eventAbout(pod, s.Name, nil, reason)
+		if e != nil && strings.Contains(e.Message, part) && eventTime(e).After(s.State.Running.StartedAt.Time) {
+			return statusDelay
+		}
 	}
-	return statusDelay
+	return 0
 }
 
 // statusDelay is how long a kubelet may take to report what it has told by an event.
