@@ -181,7 +181,10 @@ func (b *bystander) decidable(f *rollout.Failure, rule rollout.Rule) time.Time {
 			counted = s.at
 		}
 	}
-	if first.IsZero() || rule.Class == rollout.Terminal {
+	switch {
+	case first.IsZero():
+		return counted
+	case rule.Class == rollout.Terminal:
 		return first
 	}
 	due := time.Time{}
