@@ -95,11 +95,16 @@ func TestNewRefuses(t *testing.T) {
 		"GCP":                  {GCP: &cloudkms.GCP{}},
 		"Azure":                {Azure: &cloudkms.Azure{}},
 		"Vault without token":  {Vault: &cloudkms.Vault{Addresses: []string{"https://vault.example.com"}}},
-		"Vault without server": {Vault: &cloudkms.Vault{Token: "t"}},
+		"Vault without server": {Vault: &cloudkms.Vault{Token: "canary"}},
+		"Vault's token's line": {Vault: &cloudkms.Vault{Addresses: []string{"https://vault.example.com"}, Token: "canary\n"}},
+		"Vault's scheme":       {Vault: &cloudkms.Vault{Addresses: []string{"vault.example.com:8200"}, Token: "canary"}},
+		"Vault's path":         {Vault: &cloudkms.Vault{Addresses: []string{"https://vault.example.com/v1"}, Token: "canary"}},
+		"Vault's password":     {Vault: &cloudkms.Vault{Addresses: []string{"https://canary:canary@vault.example.com"}, Token: "canary"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := cloudkms.New(cfg)
 			require.ErrorIs(t, err, stages.ErrInvalid)
+			assert.NotContains(t, err.Error(), "canary")
 		})
 	}
 }
