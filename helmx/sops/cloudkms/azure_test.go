@@ -64,15 +64,17 @@ func keyVault(t *testing.T) http.Handler {
 		refuse := func(status int, code, message string) {
 			answer(w, status, map[string]any{"error": map[string]string{"code": code, "message": message}})
 		}
+		if r.Header.Get("Authorization") != "Bearer "+azureToken { // as the client's first request, which is empty
+			w.Header().Set("WWW-Authenticate", `Bearer authorization="https://`+loginHost+"/"+azureTenant+`", resource="https://vault.azure.net"`)
+			refuse(http.StatusUnauthorized, "Unauthorized", "AKV10000: Request is missing a Bearer or PoP token.")
+			return
+		}
 		var request struct{ Alg, Value string }
 		assert.NoError(t, json.NewDecoder(r.Body).Decode(&request))
 		value, err := base64.RawURLEncoding.DecodeString(request.Value)
 		assert.NoError(t, err)
 		path, operation, _ := strings.Cut(strings.TrimPrefix("https://"+r.Host+r.URL.Path, azureKey), "/")
 		switch {
-		case r.Header.Get("Authorization") != "Bearer "+azureToken:
-			w.Header().Set("WWW-Authenticate", `Bearer authorization="https://`+loginHost+"/"+azureTenant+`", resource="https://vault.azure.net"`)
-			refuse(http.StatusUnauthorized, "Unauthorized", "AKV10000: Request is missing a Bearer or PoP token.")
 		case path != "":
 			refuse(http.StatusNotFound, "KeyNotFound", "A key with (name/id) "+r.URL.Path+" was not found in this key vault.")
 		case request.Alg != "RSA-OAEP-256":

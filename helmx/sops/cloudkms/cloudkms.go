@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -98,6 +99,9 @@ func New(cfg Config) (*Source, error) {
 	return s, nil
 }
 
+// regional are ARNs whose region is a plain word. The SDK makes a host name of it.
+var regional = regexp.MustCompile(`^arn:[a-z-]+:kms:[a-z0-9-]+:`)
+
 // DecryptDataKey implements [sops.KeySource]. A recipient of a service that is not
 // configured, that names a place which is not, or a path in Vault that isn't plain,
 // gives an error matching [stages.ErrInvalid]; a service that doesn't open the data
@@ -109,6 +113,9 @@ func (s *Source) DecryptDataKey(ctx context.Context, r sops.Recipient) ([]byte, 
 	case r.Type == sops.AWSKMS && s.cfg.AWS != nil:
 		if role := f["role"]; role != "" && !slices.Contains(s.cfg.AWS.Roles, role) {
 			return nil, foreign("role", role)
+		}
+		if !regional.MatchString(f["arn"]) {
+			return nil, fmt.Errorf("%w: cloudkms: %q is no ARN with a region: check the file's recipient", stages.ErrInvalid, f["arn"])
 		}
 		key := kms.NewMasterKey(f["arn"], f["role"], pointers(r.Context))
 		key.EncryptedKey = r.EncryptedKey
