@@ -4,16 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"path"
+	"regexp"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/getsops/sops/v3/azkv"
 	"github.com/getsops/sops/v3/gcpkms"
-	"github.com/getsops/sops/v3/hcvault"
 	"github.com/getsops/sops/v3/kms"
 	"golang.org/x/oauth2"
 
@@ -60,12 +58,18 @@ type Vault struct {
 	Addresses []string
 	// Token is required.
 	Token string
-	// Client makes the requests; nil is one with Vault's default settings.
+	// Namespace is that of the engines, in Vault Enterprise.
+	Namespace string
+	// Client makes the requests; nil is one with Vault's default settings. It is
+	// where a certificate authority is given.
 	Client *http.Client
 }
 
 // Source opens data keys. Its methods may be called from several goroutines at once.
-type Source struct{ cfg Config }
+type Source struct {
+	cfg   Config
+	vault *transit
+}
 
 var _ sops.KeySource = (*Source)(nil)
 
@@ -83,15 +87,26 @@ func New(cfg Config) (*Source, error) {
 		return refuse("GCP needs Tokens")
 	case cfg.Azure != nil && (cfg.Azure.Credential == nil || len(cfg.Azure.VaultURLs) == 0):
 		return refuse("Azure needs a Credential and VaultURLs")
-	case cfg.Vault != nil && (cfg.Vault.Token == "" || len(cfg.Vault.Addresses) == 0):
-		return refuse("Vault needs a Token and Addresses")
 	}
-	return &Source{cfg: cfg}, nil
+	s := &Source{cfg: cfg}
+	if cfg.Vault != nil {
+		engine, err := newTransit(*cfg.Vault)
+		if err != nil {
+			return refuse(err.Error())
+		}
+		s.vault = engine
+	}
+	return s, nil
 }
+
+// regional are ARNs whose region is a plain word. The SDK makes a host name of it.
+var regional = regexp.MustCompile(`^arn:[a-z-]+:kms:[a-z0-9-]+:`)
 
 // DecryptDataKey implements [sops.KeySource]. A recipient of a service that is not
 // configured, that names a place which is not, or a path in Vault that isn't plain,
-// gives an error matching [stages.ErrInvalid].
+// gives an error matching [stages.ErrInvalid]; a service that doesn't open the data
+// key gives an [Error]. Once ctx ends, so does DecryptDataKey, with an error matching
+// its cause.
 func (s *Source) DecryptDataKey(ctx context.Context, r sops.Recipient) ([]byte, error) {
 	f := r.Fields
 	switch {
@@ -99,15 +114,18 @@ func (s *Source) DecryptDataKey(ctx context.Context, r sops.Recipient) ([]byte, 
 		if role := f["role"]; role != "" && !slices.Contains(s.cfg.AWS.Roles, role) {
 			return nil, foreign("role", role)
 		}
+		if !regional.MatchString(f["arn"]) {
+			return nil, fmt.Errorf("%w: cloudkms: %q is no ARN with a region: check the file's recipient", stages.ErrInvalid, f["arn"])
+		}
 		key := kms.NewMasterKey(f["arn"], f["role"], pointers(r.Context))
 		key.EncryptedKey = r.EncryptedKey
 		kms.NewCredentialsProvider(s.cfg.AWS.Credentials).ApplyToMasterKey(key)
-		return key.DecryptContext(ctx)
+		return opened(ctx, key, awsFailure)
 	case r.Type == sops.GCPKMS && s.cfg.GCP != nil:
 		key := gcpkms.NewMasterKeyFromResourceID(f["resource_id"])
 		key.EncryptedKey = r.EncryptedKey
 		gcpkms.NewTokenSource(s.cfg.GCP.Tokens).ApplyToMasterKey(key)
-		return key.DecryptContext(ctx)
+		return opened(ctx, key, gcpFailure)
 	case r.Type == sops.AzureKeyVault && s.cfg.Azure != nil:
 		if !named(s.cfg.Azure.VaultURLs, f["vault_url"]) {
 			return nil, foreign("key vault", f["vault_url"])
@@ -115,28 +133,25 @@ func (s *Source) DecryptDataKey(ctx context.Context, r sops.Recipient) ([]byte, 
 		key := azkv.NewMasterKey(f["vault_url"], f["name"], f["version"])
 		key.EncryptedKey = r.EncryptedKey
 		azkv.NewTokenCredential(s.cfg.Azure.Credential).ApplyToMasterKey(key)
-		return key.DecryptContext(ctx)
-	case r.Type == sops.Vault && s.cfg.Vault != nil:
-		if !named(s.cfg.Vault.Addresses, f["vault_address"]) {
-			return nil, foreign("Vault server", f["vault_address"])
-		}
-		// The two become part of a request's path, which must stay one to decrypt.
-		if !plain(f["engine_path"]) {
-			return nil, misleading("engine_path", f["engine_path"])
-		}
-		if !plain(f["key_name"]) || strings.Contains(f["key_name"], "/") {
-			return nil, misleading("key_name", f["key_name"])
-		}
-		key := hcvault.NewMasterKey(f["vault_address"], f["engine_path"], f["key_name"])
-		key.EncryptedKey = r.EncryptedKey
-		hcvault.Token(s.cfg.Vault.Token).ApplyToMasterKey(key)
-		if s.cfg.Vault.Client != nil {
-			hcvault.NewHTTPClient(s.cfg.Vault.Client).ApplyToMasterKey(key)
-		}
-		return key.DecryptContext(ctx)
+		return opened(ctx, key, azureFailure)
+	case r.Type == sops.Vault && s.vault != nil:
+		return s.vault.decrypt(ctx, r)
 	default:
 		return nil, fmt.Errorf("%w: cloudkms: no service is configured for recipients of type %s", stages.ErrInvalid, r.Type)
 	}
+}
+
+// masterKey is a key of one of the services.
+type masterKey interface {
+	DecryptContext(ctx context.Context) ([]byte, error)
+}
+
+func opened(ctx context.Context, key masterKey, failure func(error) *Error) ([]byte, error) {
+	data, err := key.DecryptContext(ctx)
+	if err != nil {
+		return nil, failed(ctx, failure(err))
+	}
+	return data, nil
 }
 
 // named reports whether an address is one of the configured ones, exactly but for a
@@ -145,17 +160,6 @@ func named(configured []string, address string) bool {
 	return slices.ContainsFunc(configured, func(c string) bool {
 		return strings.TrimSuffix(c, "/") == strings.TrimSuffix(address, "/")
 	})
-}
-
-// plain reports whether a part of a path is what it seems to be, however it is
-// cleaned, decoded or split.
-func plain(s string) bool {
-	return s != "." && path.Clean(s) == s && !strings.HasPrefix(s, "/") && !strings.Contains(s, "..") && !strings.ContainsAny(s, `?#%\`) &&
-		!strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
-}
-
-func misleading(field, value string) error {
-	return fmt.Errorf("%w: cloudkms: the file's %s %q is not a plain path of Vault; nothing was sent", stages.ErrInvalid, field, value)
 }
 
 func foreign(what, address string) error {
