@@ -50,12 +50,12 @@ test-unit: ## Unit tests and conformance suites with the race detector
 	$(call say,unit tests with -race (5 minutes; the first time about 12 to compile Trivy))
 	@go test -race -vet=off -timeout 30m ./... ./scan/trivy/... ./examples/app/...
 	@go test -race -vet=off -count=1 ./examples/...
-	$(call say,tests of the cloud KMS module on a real Vault (half a minute; the first time about 6 minutes to compile both))
+	$(call say,tests of the cloud KMS module on a real Vault (a minute; the first time about 4 to compile it))
 	@GOWORK=off go -C helmx/sops/cloudkms test -vet=off -count=1 ./...
 
 .PHONY: e2e
 e2e: setup ## End-to-end tests on a real kind cluster
-	$(call say,end-to-end tests on a kind cluster (about 30 minutes))
+	$(call say,end-to-end tests on a kind cluster (about 40 minutes))
 	@go test -vet=off -run '^$$' ./e2e/... >/dev/null
 	@go test -vet=off -count=1 -timeout 70m -p 1 ./e2e/...
 

@@ -56,7 +56,7 @@ func (p pilot) canary() (traffic.CanaryConfig, error) {
 	if err != nil {
 		return traffic.CanaryConfig{}, err
 	}
-	return canaryParts(access, p.Namespace, helmx.LockConfig{TTL: 2 * time.Second})
+	return canaryParts(access, p.Namespace, helmx.LockConfig{TTL: 5 * time.Second})
 }
 
 // pipeline is the one that delivers, and recovers what it has left.
