@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -117,10 +116,7 @@ func beDoomed(spec string) error {
 // process died of itself.
 func (d doomed) run(t *testing.T) (requests int, ended bool) {
 	t.Helper()
-	spec, err := json.Marshal(d)
-	require.NoError(t, err)
-	cmd := exec.CommandContext(labtest.Context(t), os.Args[0])
-	cmd.Env = append(os.Environ(), doomedEnv+"="+string(spec))
+	cmd := player(labtest.Context(t), t, doomedEnv, d)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

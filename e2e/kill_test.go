@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -116,11 +115,7 @@ func TestKilledProcessIsRecovered(t *testing.T) {
 	} {
 		t.Run(moment, func(t *testing.T) {
 			v := victim{Kubeconfig: w.box.Kubeconfig, Namespace: ns, Journal: filepath.Join(t.TempDir(), "journal"), Image: next}
-			spec, err := json.Marshal(v)
-			require.NoError(t, err)
-			cmd := exec.CommandContext(labtest.Context(t), os.Args[0])
-			cmd.Env = append(os.Environ(), victimEnv+"="+string(spec))
-			cmd.Stderr = os.Stderr
+			cmd := player(labtest.Context(t), t, victimEnv, v)
 			stdout, err := cmd.StdoutPipe()
 			require.NoError(t, err)
 			require.NoError(t, cmd.Start())

@@ -2,11 +2,8 @@ package e2e_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -244,13 +241,9 @@ func TestSmokeOfAKilledProcess(t *testing.T) {
 	ctx := labtest.Context(t)
 	for _, s := range []smoker{{Curl: l.curl.String()}, {}} {
 		s.Kubeconfig, s.Release = l.w.box.Kubeconfig, l.rel
-		spec, err := json.Marshal(s)
-		require.NoError(t, err)
 		pods, err := l.w.kube.CoreV1().Pods(l.rel.Namespace).Watch(ctx, metav1.ListOptions{LabelSelector: smokeLabel})
 		require.NoError(t, err)
-		cmd := exec.CommandContext(ctx, os.Args[0])
-		cmd.Env = append(os.Environ(), smokerEnv+"="+string(spec))
-		cmd.Stderr = os.Stderr
+		cmd := player(ctx, t, smokerEnv, s)
 		require.NoError(t, cmd.Start())
 		running := func(e watch.Event) bool { return e.Object.(*corev1.Pod).Status.Phase == corev1.PodRunning }
 		until(t, pods, running)

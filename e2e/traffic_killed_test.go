@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -125,11 +124,7 @@ func (p pilot) alone(parts traffic.CanaryConfig) error {
 // fly starts the process, and returns its checkpoint, if it is alone, once it is dead.
 func (p pilot) fly(t *testing.T) stages.Checkpoint {
 	t.Helper()
-	spec, err := json.Marshal(p)
-	require.NoError(t, err)
-	cmd := exec.CommandContext(labtest.Context(t), os.Args[0])
-	cmd.Env = append(os.Environ(), pilotEnv+"="+string(spec))
-	cmd.Stderr = os.Stderr
+	cmd := player(labtest.Context(t), t, pilotEnv, p)
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
