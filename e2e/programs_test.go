@@ -44,9 +44,10 @@ func tool(t testing.TB, dir, name, pkg string) string {
 }
 
 // TestQuickstartOnACluster runs the demonstration against a cluster and a
-// registry that exist.
+// registry that exist, and in which its Prometheus runs already.
 func TestQuickstartOnACluster(t *testing.T) {
 	w := newWorld(t)
+	address := w.prometheus(t)
 	ns := w.namespace(t)
 	ctx := labtest.Context(t)
 	cmd := exec.CommandContext(ctx, build(ctx, t, "quickstart"),
@@ -57,6 +58,7 @@ func TestQuickstartOnACluster(t *testing.T) {
 	assert.Contains(t, string(out), "DATABASE_URL is not set", "the crash is explained")
 	assert.Contains(t, string(out), "CVE-2019-10744", "the vulnerability is named")
 	w.requirePage(t, ns, "1.4.0")
+	assert.Len(t, series(t, address, "vector(1)"), 1, "Prometheus is not the demonstration's to remove")
 }
 
 // TestMinimalProgram runs the program that the README shows.

@@ -31,7 +31,8 @@ const (
 	answerRetry = 250 * time.Millisecond
 )
 
-// run applies manifests that run the image, until the sandbox is closed.
+// run applies manifests that run the image. What was not there before is removed
+// when the sandbox is closed; what was is somebody else's, and stays.
 func (b *Sandbox) run(ctx context.Context, manifests, image string) (*rest.Config, error) {
 	access, err := clientcmd.BuildConfigFromFlags("", b.Kubeconfig)
 	if err != nil {
@@ -45,12 +46,14 @@ func (b *Sandbox) run(ctx context.Context, manifests, image string) (*rest.Confi
 	if err != nil {
 		return nil, err
 	}
+	var created []*unstructured.Unstructured
 	b.closeWith(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		return writer.remove(ctx, objects)
+		return writer.remove(ctx, created)
 	})
-	return access, writer.apply(ctx, objects)
+	created, err = writer.apply(ctx, objects)
+	return access, err
 }
 
 // objectsOf are the objects of manifests that run the image.
@@ -133,18 +136,25 @@ func newWriter(access *rest.Config) (*writer, error) {
 	return &writer{client, restmapper.NewDiscoveryRESTMapper(resources)}, nil
 }
 
-func (w *writer) apply(ctx context.Context, objects []*unstructured.Unstructured) error {
+// apply returns those of the objects that were not there, also when it fails.
+func (w *writer) apply(ctx context.Context, objects []*unstructured.Unstructured) (created []*unstructured.Unstructured, err error) {
 	for _, object := range objects {
 		client, err := w.resource(object)
 		if err != nil {
-			return err
+			return created, err
 		}
-		_, err = client.Apply(ctx, object.GetName(), object, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+		_, err = client.Create(ctx, object, metav1.CreateOptions{FieldManager: fieldManager})
+		switch {
+		case err == nil:
+			created = append(created, object)
+		case apierrors.IsAlreadyExists(err):
+			_, err = client.Apply(ctx, object.GetName(), object, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+		}
 		if err != nil {
-			return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
+			return created, fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
 		}
 	}
-	return nil
+	return created, nil
 }
 
 // remove deletes the objects, those in namespaces of ours with these.
