@@ -107,12 +107,6 @@ func (d *Deployer) releaseOf(rel *release.Release, objects []object, img stages.
 	}
 }
 
-// Deployed returns the release that [Deployer.Current] tells of.
-func (d *Deployer) Deployed(ctx context.Context) (stages.Release, error) {
-	current, err := d.Current(ctx)
-	return current.Release, err
-}
-
 // originOf returns the revision that was built for, following restores, or why it can't be
 // told.
 func originOf(rel *release.Release, history []*release.Release) (*release.Release, string) {

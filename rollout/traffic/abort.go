@@ -105,26 +105,34 @@ func (f *flight) restoreStable(ctx context.Context, e *AbortError) bool {
 	if restored.Outcome != stages.Restored && restored.Outcome != stages.Unchanged {
 		e.Left = append(e.Left, fmt.Errorf("restore the stable release: %s: %s", restored.Outcome, restored.Message))
 	}
-	if err := f.verifyRestored(ctx); err != nil {
+	if err := f.verifyRestored(ctx, restored.Release); err != nil {
 		e.Left = append(e.Left, fmt.Errorf("verify the restored stable release: %w", err))
 		return false
 	}
 	return restored.Outcome != stages.Impossible
 }
 
-// verifyRestored waits until the stable release runs again, where its deployer
-// can tell what it is: with a strategy like Recreate it has no pod at first.
-func (f *flight) verifyRestored(ctx context.Context) error {
-	if f.teller == nil {
+// verifyRestored waits until the stable release runs again, where its deployer tells
+// what it has brought back: with a strategy like Recreate it has no pod at first.
+func (f *flight) verifyRestored(ctx context.Context, rel *stages.Release) error {
+	if rel == nil {
 		return nil
 	}
-	rel, err := f.teller.Deployed(ctx)
-	if err != nil {
-		f.progress("the restored release could not be verified, as nobody can tell what it is: %v", err)
-		return nil
+	for _, v := range f.cfg.Verifiers {
+		verifier, ok := v.(stages.RestoreVerifier)
+		if !ok {
+			continue
+		}
+		f.progress("waiting until the restored stable release runs")
+		err := protect(func() error {
+			proof, err := verifier.VerifyRestored(ctx, *rel)
+			return proven(proof, err, *rel)
+		})
+		if err != nil {
+			return err
+		}
 	}
-	f.progress("waiting until the restored stable release runs")
-	return protect(func() error { return prove(ctx, rel, f.cfg.Verifiers...) })
+	return nil
 }
 
 // evidence is what the cause brings along, or else what is seen of the canary now,

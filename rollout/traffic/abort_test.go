@@ -15,18 +15,6 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// tellingStable can tell what is deployed, as helmx's deployer can.
-type tellingStable struct{ stableDeployer }
-
-func (d tellingStable) Deployed(ctx context.Context) (stages.Release, error) {
-	current, err := d.p.stable.State(ctx)
-	if err != nil {
-		return stages.Release{}, err
-	}
-	img, err := stages.ParseImage(current)
-	return stages.Release{Image: img, Name: "fake", Namespace: "default"}, err
-}
-
 // slowStable takes almost all the time there is to restore.
 type slowStable struct{ stableDeployer }
 
@@ -40,34 +28,33 @@ func TestRestoredReleaseRunsBeforeItGetsTheTraffic(t *testing.T) {
 		c := newCluster(t)
 		c.doomed = true
 		p := &process{cluster: c}
-		_, err := p.deliver(t.Context(), p.canaryOf(parts{steps: twoSteps(), stable: tellingStable{stableDeployer{p}}}), "run-1", newImage)
+		_, err := p.deliver(t.Context(), p.canaryOf(parts{steps: twoSteps()}), "run-1", newImage)
 		var aborted *traffic.AbortError
 		require.ErrorAs(t, err, &aborted)
-		inOrder(t, p.log, "verify fake", "save aborting", "restore stable", "verify fake", "shift to 0", "uninstall canary")
+		inOrder(t, p.log, "verify fake", "save aborting", "restore stable", "verify restored fake", "shift to 0", "uninstall canary")
 		c.requireCalm(oldImage)
 	})
 }
 
 func TestCanaryKeepsItsTrafficFromAReleaseThatDoesNotRun(t *testing.T) {
-	for _, broken := range []string{"verify fake", "restore stable"} {
+	for _, broken := range []string{"verify restored fake", "restore stable"} {
 		t.Run(broken, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newCluster(t)
 				p := &process{cluster: c}
 				p.fault = func(call string, _ int, _ bool) error {
-					if call == broken || call == "verify fake" && c.router.Weight() == 50 && broken == "restore stable" {
+					if call == broken || call == "verify fake" && c.router.Weight() == 50 {
 						return errInjected
 					}
 					return nil
 				}
-				stable := tellingStable{stableDeployer{p}}
-				_, err := p.canaryOf(parts{steps: twoSteps(), stable: stable}).Deploy(t.Context(), request(t, newImage, "run-1"))
+				_, err := p.canaryOf(parts{steps: twoSteps()}).Deploy(t.Context(), request(t, newImage, "run-1"))
 				require.ErrorContains(t, err, "the stable release is not known to run, so that no traffic was sent to it")
 				require.ErrorContains(t, err, "50% to the canary")
 				assert.Equal(t, 50, c.router.Weight())
 				assert.NotContains(t, p.log, "uninstall canary")
 				p.fault = nil
-				require.NoError(t, p.canaryOf(parts{steps: twoSteps(), stable: stable}).Abort(t.Context(), "again"))
+				require.NoError(t, p.canaryOf(parts{steps: twoSteps()}).Abort(t.Context(), "again"))
 				c.requireCalm(oldImage)
 			})
 		})

@@ -27,16 +27,10 @@ type Canary struct {
 	restorer stages.Compensator
 	locker   stages.Locker
 	remover  stages.Uninstaller
-	teller   teller // nil if Stable is none
 
 	mu    sync.Mutex
 	holds map[string]*hold
 	busy  map[string]bool // the runs that an operation is under way for
-}
-
-// teller is a deployer that tells what it has deployed.
-type teller interface {
-	Deployed(ctx context.Context) (stages.Release, error)
 }
 
 // hold is the lock of one run.
@@ -61,7 +55,6 @@ func NewCanary(config CanaryConfig) (*Canary, error) {
 	c.planner, _ = config.Stable.(stages.Planner)
 	c.restorer, _ = config.Stable.(stages.Compensator)
 	c.locker, _ = config.Stable.(stages.Locker)
-	c.teller, _ = config.Stable.(teller)
 	c.remover, _ = config.Canary.(stages.Uninstaller)
 	problems := config.prepare()
 	if c.planner == nil || c.restorer == nil {

@@ -21,7 +21,7 @@ func TestCanaryConforms(t *testing.T) {
 		c := &cluster{t: t}
 		p := &process{cluster: c}
 		canary, err := traffic.NewCanary(traffic.CanaryConfig{
-			Stable: stableDeployer{p}, Canary: canaryDeployer{p}, Verifiers: []stages.Verifier{stages.VerifierFunc(p.verify)},
+			Stable: stableDeployer{p}, Canary: canaryDeployer{p}, Verifiers: []stages.Verifier{verifier{p}},
 			Router: processRouter{p}, State: processState{p}, Steps: []traffic.Step{{Weight: 50}}, Drain: -1,
 		})
 		require.NoError(t, err)

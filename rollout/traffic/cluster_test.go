@@ -146,7 +146,7 @@ func (p *process) canaryOf(parts parts) *traffic.Canary {
 		parts.router = processRouter{p}
 	}
 	c, err := traffic.NewCanary(traffic.CanaryConfig{
-		Stable: parts.stable, Canary: canaryDeployer{p}, Verifiers: []stages.Verifier{stages.VerifierFunc(p.verify)},
+		Stable: parts.stable, Canary: canaryDeployer{p}, Verifiers: []stages.Verifier{verifier{p}},
 		Router: parts.router, State: processState{p}, Steps: parts.steps, Resume: parts.resume,
 	})
 	require.NoError(p.t, err)
@@ -180,8 +180,19 @@ func request(t *testing.T, img stages.Image, run string) stages.DeployRequest {
 	return stages.DeployRequest{Clearance: clearance, Run: run}
 }
 
-func (p *process) verify(ctx context.Context, rel stages.Release) (v stages.Verification, err error) {
-	err = p.call(ctx, "verify "+rel.Name, func() error {
+// verifier is one like package rollout's.
+type verifier struct{ p *process }
+
+func (v verifier) Verify(ctx context.Context, rel stages.Release) (stages.Verification, error) {
+	return v.p.verify(ctx, "verify "+rel.Name, rel)
+}
+
+func (v verifier) VerifyRestored(ctx context.Context, rel stages.Release) (stages.Verification, error) {
+	return v.p.verify(ctx, "verify restored "+rel.Name, rel)
+}
+
+func (p *process) verify(ctx context.Context, call string, rel stages.Release) (v stages.Verification, err error) {
+	err = p.call(ctx, call, func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if rel.Name == "canary" && p.sick || rel.Name == "fake" && p.doomed && rel.Image == newImage {

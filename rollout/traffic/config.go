@@ -31,17 +31,16 @@ type Step struct {
 // are required, and so is a verifier.
 type CanaryConfig struct {
 	// Stable deploys the release that serves. It must be a [stages.Compensator], a
-	// [stages.Planner] and a [stages.Locker], as helmx's is. If it also has a method
-	// Deployed(context.Context) ([stages.Release], error), as that has, a release that
-	// an abort restores gets the traffic when Verifiers say that it runs, and not
-	// before.
+	// [stages.Planner] and a [stages.Locker], as helmx's is.
 	Stable stages.Deployer
 	// Canary deploys the same application under another name; no other release may
 	// have that name, as the canary is removed in the end. It must be a
 	// [stages.Uninstaller].
 	Canary stages.Deployer
 	// Verifiers are asked in order about the canary before it gets traffic, and
-	// about the stable release after its upgrade.
+	// about the stable release after its upgrade. Where an abort has to restore that,
+	// those that are a [stages.RestoreVerifier] say when it runs again, and it gets the
+	// traffic then and not before.
 	Verifiers []stages.Verifier
 	// Watch is asked about the canary again and again while it has traffic, and at
 	// the end of each step. Default the first of Verifiers.

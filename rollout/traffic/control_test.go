@@ -241,7 +241,7 @@ func TestCanaryNeedsANameOfItsOwn(t *testing.T) {
 	c := newCluster(t)
 	p := &process{cluster: c}
 	canary, err := traffic.NewCanary(traffic.CanaryConfig{
-		Stable: stableDeployer{p}, Canary: namesake{canaryDeployer{p}, stableDeployer{p}}, Verifiers: []stages.Verifier{stages.VerifierFunc(p.verify)},
+		Stable: stableDeployer{p}, Canary: namesake{canaryDeployer{p}, stableDeployer{p}}, Verifiers: []stages.Verifier{verifier{p}},
 		Router: processRouter{p}, State: processState{p}, Steps: twoSteps(),
 	})
 	require.NoError(t, err)
@@ -255,7 +255,7 @@ func TestConfig(t *testing.T) {
 	c := newCluster(t)
 	p := &process{cluster: c}
 	good := traffic.CanaryConfig{
-		Stable: stableDeployer{p}, Canary: canaryDeployer{p}, Verifiers: []stages.Verifier{stages.VerifierFunc(p.verify)},
+		Stable: stableDeployer{p}, Canary: canaryDeployer{p}, Verifiers: []stages.Verifier{verifier{p}},
 		Router: processRouter{p}, State: processState{p}, Steps: twoSteps(),
 	}
 	_, err := traffic.NewCanary(good)

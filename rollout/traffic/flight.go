@@ -234,21 +234,24 @@ func (f *flight) verify(ctx context.Context, rel stages.Release, verifiers ...st
 	if rel.Image.Digest() != f.record.Image.Digest() {
 		return fmt.Errorf("%w: release %s/%s is of %s", stages.ErrSubjectMismatch, rel.Namespace, rel.Name, rel.Image)
 	}
-	return prove(ctx, rel, verifiers...)
-}
-
-// prove asks verifiers about a release, and believes only what is about its image.
-func prove(ctx context.Context, rel stages.Release, verifiers ...stages.Verifier) error {
 	for _, v := range verifiers {
 		proof, err := v.Verify(ctx, rel)
-		switch {
-		case err != nil:
+		if err := proven(proof, err, rel); err != nil {
 			return err
-		case proof.Image.Digest() != rel.Image.Digest():
-			return fmt.Errorf("%w: the verification is about %s", stages.ErrSubjectMismatch, proof.Image)
-		case len(proof.Checks) == 0:
-			return fmt.Errorf("%w: the verifier checked nothing", stages.ErrInconclusive)
 		}
+	}
+	return nil
+}
+
+// proven believes of what a verifier has found only what is about the release.
+func proven(proof stages.Verification, err error, rel stages.Release) error {
+	switch {
+	case err != nil:
+		return err
+	case proof.Image.Digest() != rel.Image.Digest():
+		return fmt.Errorf("%w: the verification is about %s", stages.ErrSubjectMismatch, proof.Image)
+	case len(proof.Checks) == 0:
+		return fmt.Errorf("%w: the verifier checked nothing", stages.ErrInconclusive)
 	}
 	return nil
 }

@@ -116,7 +116,7 @@ func TestSlowGateHidesNothing(t *testing.T) {
 				})
 				defer timer.Stop()
 				canary, err := traffic.NewCanary(traffic.CanaryConfig{
-					Stable: stableDeployer{p}, Canary: canaryDeployer{p}, Verifiers: []stages.Verifier{stages.VerifierFunc(p.verify)},
+					Stable: stableDeployer{p}, Canary: canaryDeployer{p}, Verifiers: []stages.Verifier{verifier{p}},
 					Router: processRouter{p}, State: processState{p}, Steps: twoSteps(slow, p.gate(tt.harm...)), GateTimeout: 10 * time.Minute,
 				})
 				require.NoError(t, err)
