@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/gofrs/flock"
+	"golang.org/x/sync/errgroup"
 )
 
 // Config says where a lab keeps its things and what it may do to the machine.
@@ -74,14 +75,21 @@ func (l *Lab) Prepare(ctx context.Context) error {
 	if _, err := l.Engine(ctx); err != nil {
 		return err
 	}
-	if _, err := l.baseImages(ctx); err != nil {
+	// The base images come with packages and the node image with a compiler, which
+	// don't keep each other from working.
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		_, err := l.baseImages(ctx)
 		return err
-	}
-	if _, err := l.serverImage(ctx, prometheus); err != nil {
+	})
+	group.Go(func() error {
+		if _, err := l.NodeImage(ctx); err != nil {
+			return err
+		}
+		_, err := l.serverImage(ctx, prometheus)
 		return err
-	}
-	_, err := l.NodeImage(ctx)
-	return err
+	})
+	return group.Wait()
 }
 
 // Clean deletes clusters that killed processes left behind, and the cache. It

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"golang.org/x/sync/errgroup"
 	"sigs.k8s.io/kind/pkg/apis/config/defaults"
 )
 
@@ -99,11 +100,11 @@ func publicNodeImage() string {
 // one into the other the way kind builds its own images.
 func (l *Lab) buildNodeImage(ctx context.Context, engine Engine, image string) error {
 	return l.withWorkDir(func(dir string) error {
-		if err := l.compileNode(ctx, filepath.Join(dir, "bin")); err != nil {
-			return err
-		}
 		root := filepath.Join(dir, "root")
-		if err := l.installNodeRoot(ctx, dir, root); err != nil {
+		group, parts := errgroup.WithContext(ctx)
+		group.Go(func() error { return l.compileNode(parts, filepath.Join(dir, "bin")) })
+		group.Go(func() error { return l.installNodeRoot(parts, dir, root) })
+		if err := group.Wait(); err != nil {
 			return err
 		}
 		err := l.progress.step("node image: packing the control plane", 15*time.Second, func() error {
