@@ -70,8 +70,9 @@ dataplane: setup ## Requests and canaries through Traefik, on a kind cluster
 
 .PHONY: bench
 bench: setup ## Benchmarks beside the command-line tools
+	$(call say,benchmarks (about 15 minutes; the first time about 5 to compile the tools))
 	@go test -vet=off -run '^$$' -bench . ./... | grep -v '^ok\|no test files\|^PASS'
-	@go test -vet=off -run '^$$' -bench . -benchtime 5x ./e2e
+	@go test -vet=off -run '^$$' -bench . -benchtime 5x -timeout 60m ./e2e
 
 .PHONY: clean
 clean: ## Remove what was built here, and what is cached for the demo and the tests
