@@ -62,6 +62,7 @@ func (w *world) configMap(t *testing.T, namespace, name string) *corev1.ConfigMa
 }
 
 func TestServerSideApply(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 
 	t.Run("takes over what was applied by the client, and lets go of what the chart drops", func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -21,11 +22,22 @@ import (
 // namespace of its own. The commands are the real ones, started one after the other:
 // buildctl, trivy, cosign, helm diff, helm upgrade, kubectl rollout status, and a pod
 // that runs curl. The pipeline does more: it also evaluates policies, verifies the
-// signature, holds a lock and is ready to roll back.
+// signature, holds a lock and is ready to roll back. What is measured as waiting is
+// BuildKit's and the cluster's work: to build, to roll out, and to run curl in a pod.
 func BenchmarkSequence(b *testing.B) {
 	w := newWorld(b)
 	s := newCommandLines(b, w)
-	p, err := pipeline.New(w.delivery(b, w.namespace(b)))
+	var waiting time.Duration
+	cfg := w.delivery(b, w.namespace(b))
+	cfg.Observers = []pipeline.Observer{pipeline.ObserverFunc(func(e pipeline.Event) {
+		switch e.Stage {
+		case pipeline.StageBuild, pipeline.StageVerify, pipeline.StageVerify + "-2":
+			if e.Kind == pipeline.KindStageDone {
+				waiting += e.Elapsed
+			}
+		}
+	})}
+	p, err := pipeline.New(cfg)
 	require.NoError(b, err)
 	deliver := func(version string) {
 		_, err := p.Run(labtest.Context(b), source(version))
@@ -35,12 +47,14 @@ func BenchmarkSequence(b *testing.B) {
 	deliver("0.0.0")
 	s.deliver(b, "0.0.0")
 	var c comparison
+	waiting = 0
 	for i := 0; b.Loop(); i++ {
 		version := fmt.Sprintf("1.%d.0", i)
 		c.ours(func() { deliver(version + "-ours") })
 		c.theirs(func() { s.deliver(b, version+"-theirs") })
 	}
 	c.report(b, "shell")
+	b.ReportMetric(float64(waiting.Nanoseconds())/float64(b.N), "fairlead-waiting-ns/op")
 }
 
 // commandLines are the sequence of commands.

@@ -118,6 +118,7 @@ func (w *world) canaryDelivery(t *testing.T, namespace string, gates ...stages.G
 // TestMetricsDecideOnCanaries delivers three canaries under load, which Prometheus
 // measures: a healthy one, one that fails too often and one that is too slow.
 func TestMetricsDecideOnCanaries(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.prometheus(t)
 	ns := w.namespace(t)
@@ -170,6 +171,7 @@ func TestMetricsDecideOnCanaries(t *testing.T) {
 // TestMetricGateRollsBack has a plain delivery's release gate look at what
 // Prometheus measures, once the new version serves everybody.
 func TestMetricGateRollsBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.prometheus(t)
 	ns := w.namespace(t)

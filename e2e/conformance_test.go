@@ -17,6 +17,7 @@ import (
 // servers in the process. Here it is a real cluster and a real BuildKit.
 
 func TestDeployerConforms(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	first, err := stages.ParseImage(w.box.Base.Base)
 	require.NoError(t, err)
@@ -66,6 +67,7 @@ func TestBuilderConforms(t *testing.T) {
 }
 
 func TestVerifierConforms(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	good, bad := w.namespace(t), w.namespace(t)
 	img, err := w.builder(t, good).Build(labtest.Context(t), source("1.0.0"))

@@ -153,6 +153,7 @@ var (
 // TestKilledAtEveryStep kills a process before and after every request that
 // changes something, and has another one go on.
 func TestKilledAtEveryStep(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for name, c := range map[string]struct {
 		// prepare returns the work that is to be killed.

@@ -26,6 +26,7 @@ import (
 // TestDelivery takes one release through its life: each part finds what the one
 // before left.
 func TestDelivery(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ns := w.namespace(t)
 	cfg := w.delivery(t, ns)

@@ -16,6 +16,7 @@ import (
 // TestPromotion delivers a branch to staging, and the very image from there to
 // production, once it is approved.
 func TestPromotion(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := labtest.Context(t)
 	set, err := environment.New(

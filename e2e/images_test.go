@@ -46,6 +46,7 @@ func customImage(image string) string {
 // TestImagesOutsideOfContainers releases an image that a volume and a custom resource
 // name as well.
 func TestImagesOutsideOfContainers(t *testing.T) {
+	t.Parallel()
 	k := newKindLab(t)
 	w, ns, img := k.w, k.ns, k.image
 	_, err := k.verifier.Verify(k.ctx, k.release(k.define("Gadget")))

@@ -88,6 +88,7 @@ func beVictim(spec string) error {
 // TestKilledProcessIsRecovered kills a delivering process at different moments
 // of an upgrade, and has another one bring back what was before.
 func TestKilledProcessIsRecovered(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ns := w.namespace(t)
 	cfg := w.delivery(t, ns)

@@ -149,6 +149,7 @@ func pullRequest(number int) preview.PullRequest {
 // TestPreview takes the preview of one pull request through its life, with the rights
 // of the example's accounts.
 func TestPreview(t *testing.T) {
+	t.Parallel()
 	p := newPreviewWorld(t)
 	ctx := labtest.Context(t)
 	previews := p.open(t)
@@ -286,6 +287,7 @@ func (p *previewWorld) requireBounded(t *testing.T, namespace string) {
 }
 
 func TestPreviewThatHangsIsExplained(t *testing.T) {
+	t.Parallel()
 	p := newPreviewWorld(t)
 	ctx := labtest.Context(t)
 	made := p.create(t, p.open(t), 8)

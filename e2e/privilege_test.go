@@ -76,6 +76,7 @@ func (w *world) anyImage(t *testing.T) stages.Image {
 // TestExampleRBAC keeps the example what is derived from the sample's chart. Run
 // it with UPDATE_RBAC set in the environment to write it anew.
 func TestExampleRBAC(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ns := w.namespace(t)
 	deployer := heldDeployer(t, w.rest, ns, release, ruleSources(w.verifiers(t, w.rest)...), helmx.Set("autoscaling.enabled=true,ingress.enabled=true"))
@@ -98,6 +99,7 @@ func TestExampleRBAC(t *testing.T) {
 // TestLeastPrivilege delivers, rolls back, and runs every kind of verification with
 // the rights that were emitted and no others.
 func TestLeastPrivilege(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ns := w.namespace(t)
 	admin := heldDeployer(t, w.rest, ns, release, ruleSources(w.allVerifiers(t, w.rest)...))

@@ -79,6 +79,7 @@ func (w *world) routedCanary(t *testing.T, access *rest.Config, namespace string
 // TestCanaryWithEmittedRights delivers canaries by whole pipelines, with the rights
 // that were emitted and no others: one is promoted, one is taken back.
 func TestCanaryWithEmittedRights(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for name, c := range map[string]struct {
 		parts   func(t *testing.T, access *rest.Config, namespace string) traffic.CanaryConfig

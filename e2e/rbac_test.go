@@ -202,6 +202,7 @@ func (a *account) requireRestored(t *testing.T, d *helmx.Deployer, run string, c
 // TestRBAC does everything as an account that has the emitted rules only, and
 // takes them away one by one.
 func TestRBAC(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for _, mode := range []helmx.ApplyMode{helmx.ClientSide, helmx.ServerSide} {
 		t.Run(string(mode), func(t *testing.T) {
@@ -269,6 +270,7 @@ func (a *account) requireEachRight(t *testing.T, granted helmx.RBAC, deploy func
 
 // TestRBACLasts derives the rules once, and releases revision after revision.
 func TestRBACLasts(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ns := w.namespace(t)
 	bot := w.account(t, ns)

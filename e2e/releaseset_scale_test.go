@@ -55,6 +55,7 @@ func TestReleaseSetIsBoundToItsPlan(t *testing.T) {
 // TestReleaseSetLocksToItsEnd has another run try a member that is done while the
 // set still works.
 func TestReleaseSetLocksToItsEnd(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ns := w.namespace(t)
 	cluster := w.connect(t)

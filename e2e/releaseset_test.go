@@ -27,6 +27,7 @@ const (
 // TestReleaseSet takes three releases, each needing the one before, through an
 // install, an upgrade whose last member does not start, and one that succeeds.
 func TestReleaseSet(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ns := w.namespace(t)
 	first, second := w.image(t, ns, "1.0.0"), w.image(t, ns, "1.1.0")

@@ -78,6 +78,7 @@ func TestRolledBackVersionAnswersNoMore(t *testing.T) {
 // TestRestoredVersionCannotStart takes away what the version before needs, while
 // another one is deployed that is then refused.
 func TestRestoredVersionCannotStart(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	for what, tc := range map[string]struct {
 		sabotage func(ctx context.Context, namespace string, before stages.Image) error

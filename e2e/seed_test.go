@@ -20,6 +20,7 @@ import (
 // tag, and the rights of a service account, as they stand in many a repository that
 // was delivered by a Jenkinsfile.
 func TestChartAndRightsOfAJenkinsfile(t *testing.T) {
+	t.Parallel()
 	const namespace = "default" // The rights name it.
 	w := newWorld(t)
 	ctx := labtest.Context(t)
@@ -77,6 +78,7 @@ func TestChartAndRightsOfAJenkinsfile(t *testing.T) {
 // TestBranchesAndCanaryOfAJenkinsfile delivers the chart to where its branches go,
 // with a second release of it as canary that is taken away again.
 func TestBranchesAndCanaryOfAJenkinsfile(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := labtest.Context(t)
 	img := w.image(t, "jenkinsfile-canary", "3.1.0")

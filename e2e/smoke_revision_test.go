@@ -72,6 +72,7 @@ func saying(pods []corev1.Pod, text string, leaving bool) (n int) {
 // TestSmokeAsksTheCurrentRevision changes nothing but the configuration: pods of the
 // revision before run the same image, are ready, and some of them take long to end.
 func TestSmokeAsksTheCurrentRevision(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ns, img := w.namespace(t), w.answerer(t)
 	two, one, none := int32(2), intstr.FromInt32(1), intstr.FromInt32(0)

@@ -96,6 +96,7 @@ func (l smokeLab) requireNothingLeft(t *testing.T) {
 }
 
 func TestSmokePasses(t *testing.T) {
+	t.Parallel()
 	l := newSmokeLab(t)
 	fine := smoke.Expect{Status: 200, Contains: "ok", Matches: `"name":"(db|cache)"`, JSON: []smoke.JSON{{Path: "{.status}", Want: "ok"}}, MaxLatency: 3 * time.Second, Attempts: 5}
 	flaky := smoke.Expect{Attempts: 10, Successes: 8}
@@ -142,6 +143,7 @@ func TestSmokePasses(t *testing.T) {
 }
 
 func TestSmokeFails(t *testing.T) {
+	t.Parallel()
 	l := newSmokeLab(t)
 	foreign, err := stages.ParseImage(l.rel.Image.Repository() + "@sha256:" + strings.Repeat("0", 64))
 	require.NoError(t, err)
@@ -197,6 +199,7 @@ func TestSmokeFails(t *testing.T) {
 }
 
 func TestSmokeConforms(t *testing.T) {
+	t.Parallel()
 	l := newSmokeLab(t)
 	bad := l.rel
 	bad.Name = "nothing"
@@ -237,6 +240,7 @@ func TestSmokeIsCleanedUpOnCancel(t *testing.T) {
 // TestSmokeOfAKilledProcess kills the process of a pod's and of a job's test. The
 // cluster ends both; what is left of the pod is swept by the next test.
 func TestSmokeOfAKilledProcess(t *testing.T) {
+	t.Parallel()
 	l := newSmokeLab(t)
 	ctx := labtest.Context(t)
 	for _, s := range []smoker{{Curl: l.curl.String()}, {}} {
@@ -294,6 +298,7 @@ func until(t *testing.T, w watch.Interface, found func(watch.Event) bool) {
 // TestSmokeRights takes each right that the package's documentation names, and
 // checks that its want is named.
 func TestSmokeRights(t *testing.T) {
+	t.Parallel()
 	l := newSmokeLab(t)
 	ns := l.rel.Namespace
 	rule := func(group, resource string, verbs ...string) rbacv1.PolicyRule {

@@ -157,6 +157,7 @@ func (w *world) newPrey(t *testing.T, namespace string) (old, next stages.Image,
 // TestKilledCanary kills a process at every record that it writes, and has others
 // finish, abort or restore what it left.
 func TestKilledCanary(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ns := w.namespace(t)
 	ctx := labtest.Context(t)
@@ -214,6 +215,7 @@ func TestKilledCanary(t *testing.T) {
 // TestKilledCanaryIsRecovered kills a pipeline in the middle of a canary, and has
 // another process recover the run by its journal.
 func TestKilledCanaryIsRecovered(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ns := w.namespace(t)
 	ctx := labtest.Context(t)

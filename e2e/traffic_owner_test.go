@@ -45,6 +45,7 @@ func ownersOf(t *testing.T, o *unstructured.Unstructured, path ...string) (names
 // TestWeightHasOneOwner has tools that own the route apply it in the middle of a
 // canary. None of them touches the weight, and afterwards the route is theirs again.
 func TestWeightHasOneOwner(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := labtest.Context(t)
 	client := w.define(t, istioCRDs, "virtualservices.networking.istio.io")

@@ -160,6 +160,7 @@ func (g *roadGate) Decide(ctx context.Context, rel stages.Release) (stages.Decis
 // TestCanaryByRoute takes a good release and a bad one through all steps, each by what
 // the live objects say. No requests follow them here: there is no controller.
 func TestCanaryByRoute(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := labtest.Context(t)
 	images := map[string]stages.Image{}

@@ -155,6 +155,7 @@ func mustJSON(v any) []byte {
 // TestRoutersOnTheRealAPIServer runs the routers' conformance suite against objects
 // with their real schemas, whose controllers the test stands in for.
 func TestRoutersOnTheRealAPIServer(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	t.Run("HTTPRoute", func(t *testing.T) {
 		client := w.define(t, gatewayCRD("httproutes"), "httproutes.gateway.networking.k8s.io")

@@ -16,6 +16,7 @@ import (
 // TestCanary promotes a good release and takes a bad one back, with real pods
 // behind a Service.
 func TestCanary(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ns := w.namespace(t)
 	ctx := stages.WithProgress(labtest.Context(t), func(p stages.Progress) { t.Logf("%s %s", p.ID, p.Message) })
@@ -72,6 +73,7 @@ func TestCanary(t *testing.T) {
 // TestBlueGreen switches a Service over, and back at once when the new colour is
 // bad.
 func TestBlueGreen(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ns := w.namespace(t)
 	ctx := labtest.Context(t)

@@ -134,6 +134,7 @@ func TestUninstallWaitsForFinalizers(t *testing.T) {
 // TestReleaseSetRemoves plans a removal, undoes it when another member fails, and
 // carries it through.
 func TestReleaseSetRemoves(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	ctx := labtest.Context(t)
 	ns := w.namespace(t)
