@@ -61,7 +61,7 @@ var errUnsound = errors.New("the stable release is not known to run, so that no 
 // takeTraffic sends all traffic to the stable release, if that is sound.
 func (f *flight) takeTraffic(ctx context.Context, e *AbortError, sound bool) (err error) {
 	if !sound {
-		e.Traffic, err = f.cfg.Router.Observe(ctx)
+		err = protect(func() (err error) { e.Traffic, err = f.cfg.Router.Observe(ctx); return err })
 		return errors.Join(errUnsound, err)
 	}
 	e.Traffic, err = f.settle(ctx, Any, 0)
@@ -88,7 +88,7 @@ func (f *flight) restoreStable(ctx context.Context, e *AbortError) bool {
 	ctx, cancel := f.unhurried(ctx)
 	defer cancel()
 	if recorder, ok := f.cfg.Stable.(stages.FailureRecorder); ok {
-		if err := recorder.RecordFailure(ctx, f.record.Run, e.Cause); err != nil {
+		if err := protect(func() error { return recorder.RecordFailure(ctx, f.record.Run, e.Cause) }); err != nil {
 			f.progress("the cause could not be recorded with the stable release: %v", err)
 		}
 	}
@@ -138,11 +138,11 @@ func (f *flight) verifyRestored(ctx context.Context, rel *stages.Release) error 
 // evidence is what the cause brings along, or else what is seen of the canary now,
 // and what the gates found.
 func (f *flight) evidence(ctx context.Context, cause error) []stages.Evidence {
-	facts := stages.EvidenceOf(cause)
+	facts := evidenceOf(cause)
 	if len(facts) == 0 && !f.canary.Image.IsZero() {
 		ctx, cancel := context.WithTimeout(ctx, f.cfg.EvidenceTimeout)
 		defer cancel()
-		facts = stages.EvidenceOf(protect(func() error { return f.verify(ctx, f.canary, f.cfg.Watch) }))
+		facts = evidenceOf(protect(func() error { return f.verify(ctx, f.canary, f.cfg.Watch) }))
 	}
 	for _, d := range f.decisions {
 		if d.Verdict == stages.Pass {
@@ -151,6 +151,14 @@ func (f *flight) evidence(ctx context.Context, cause error) []stages.Evidence {
 		for _, r := range d.Reasons {
 			facts = append(facts, stages.Evidence{Subject: "gate " + d.Gate, Reason: r.Rule, Message: r.Message})
 		}
+	}
+	return facts
+}
+
+// evidenceOf collects what an error carries, whatever that error's code does.
+func evidenceOf(err error) (facts []stages.Evidence) {
+	if failed := protect(func() error { facts = stages.EvidenceOf(err); return nil }); failed != nil {
+		return []stages.Evidence{{Subject: "evidence", Reason: "Unavailable", Message: failed.Error()}}
 	}
 	return facts
 }

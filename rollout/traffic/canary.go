@@ -266,7 +266,7 @@ func giveBack(ctx context.Context, unlock stages.Unlock) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTime)
 	defer cancel()
 	if err := unlock(ctx); err != nil {
-		stages.ReportProgress(ctx, stages.Progress{ID: progressID, Message: "the lock could not be given back; it expires by itself"})
+		reporter(ctx)("the lock could not be given back; it expires by itself")
 	}
 }
 

@@ -19,7 +19,7 @@ func insist(ctx context.Context, limit time.Duration, f func(context.Context) er
 	bounded, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done within %s", limit))
 	defer cancel()
 	for backoff := wait.FirstBackoff; ; backoff = min(2*backoff, wait.MaxBackoff) {
-		err := f(bounded)
+		err := protect(func() error { return f(bounded) })
 		switch {
 		case err == nil, final(err):
 			return err
@@ -38,17 +38,21 @@ func insist(ctx context.Context, limit time.Duration, f func(context.Context) er
 func final(err error) bool {
 	_, changed := errors.AsType[*ChangedError](err)
 	return changed || stages.IsPermanent(err) || errors.Is(err, stages.ErrLockLost) || errors.Is(err, ErrStateChanged) ||
-		errors.Is(err, ErrAbortAsked)
+		errors.Is(err, ErrAbortAsked) || errors.Is(err, stages.ErrPanicked)
 }
 
-// protect calls f, turning a panic into an error.
+// protect calls f, turning a panic into an error, and an error that panics when it is
+// asked what it is, as a nil pointer does.
 func protect(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &panicError{p, debug.Stack()}
 		}
 	}()
-	return f()
+	if err = f(); err != nil {
+		_ = err.Error()
+	}
+	return err
 }
 
 // panicError is a part of the canary that panicked.
@@ -70,9 +74,12 @@ func (e *panicError) Evidence() []stages.Evidence {
 }
 
 // reporter returns what reports a canary's progress to the sink of ctx, whatever
-// contexts follow.
+// contexts follow. A sink that panics must not end an abort.
 func reporter(ctx context.Context) func(string) {
 	return func(message string) {
-		stages.ReportProgress(ctx, stages.Progress{ID: progressID, Message: message})
+		_ = protect(func() error {
+			stages.ReportProgress(ctx, stages.Progress{ID: progressID, Message: message})
+			return nil
+		})
 	}
 }
