@@ -61,14 +61,26 @@ var errUnsound = errors.New("the stable release is not known to run, so that no 
 // takeTraffic sends all traffic to the stable release, if that is sound.
 func (f *flight) takeTraffic(ctx context.Context, e *AbortError, sound bool) (err error) {
 	if !sound {
-		err = protect(func() (err error) { e.Traffic, err = f.cfg.Router.Observe(ctx); return err })
+		e.Traffic, err = f.divided(ctx)
 		return errors.Join(errUnsound, err)
 	}
-	e.Traffic, err = f.settle(ctx, Any, 0)
-	if err != nil {
+	if e.Traffic, err = f.settle(ctx, Any, 0); err != nil {
+		e.Traffic, _ = f.divided(ctx)
 		return fmt.Errorf("send all traffic to the stable release: %w", err)
 	}
 	return nil
+}
+
+// divided is how traffic is divided, or was when that was last known: an abort that
+// could not take it back must not say that the canary has none.
+func (f *flight) divided(ctx context.Context) (split Split, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), announceTime)
+	defer cancel()
+	err = protect(func() (err error) { split, err = f.cfg.Router.Observe(ctx); return err })
+	if err != nil && split == (Split{}) {
+		split = Split{Canary: max(f.record.From, f.record.Weight), Detail: "as last recorded, because it can't be read"}
+	}
+	return split, err
 }
 
 // announce records the abort. It can fail without stopping it, but for a canary
