@@ -136,11 +136,11 @@ func (f *flight) verifyRestored(ctx context.Context, rel *stages.Release) error 
 			continue
 		}
 		f.progress("waiting until the restored stable release runs")
-		err := protect(func() error {
-			proof, err := verifier.VerifyRestored(ctx, *rel)
-			return proven(proof, err, *rel)
-		})
-		if err != nil {
+		c := begin(func() (stages.Verification, error) { return verifier.VerifyRestored(ctx, *rel) })
+		if !c.returned(ctx) {
+			return fmt.Errorf("a verifier has not returned: %w", context.Cause(ctx))
+		}
+		if err := proven(c.value, c.err, *rel); err != nil {
 			return err
 		}
 	}
@@ -154,7 +154,7 @@ func (f *flight) evidence(ctx context.Context, cause error) []stages.Evidence {
 	if len(facts) == 0 && !f.canary.Image.IsZero() {
 		ctx, cancel := context.WithTimeout(ctx, f.cfg.EvidenceTimeout)
 		defer cancel()
-		facts = evidenceOf(protect(func() error { return f.verify(ctx, f.canary, f.cfg.Watch) }))
+		facts = evidenceOf(f.runs(ctx))
 	}
 	for _, d := range f.decisions {
 		if d.Verdict == stages.Pass {

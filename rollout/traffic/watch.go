@@ -44,7 +44,7 @@ func (f *flight) guarded(ctx context.Context, work func(context.Context) error) 
 // watchPods returns when the canary doesn't run any more, or ctx is done.
 func (f *flight) watchPods(ctx context.Context) error {
 	for {
-		err := protect(func() error { return f.verify(ctx, f.canary, f.cfg.Watch) })
+		err := f.runs(ctx)
 		if err != nil && ctx.Err() == nil && !errors.Is(err, stages.ErrIndeterminate) {
 			return &canaryError{err}
 		}
@@ -57,8 +57,12 @@ func (f *flight) watchPods(ctx context.Context) error {
 // looks looks at the gates until the step has passed.
 func (f *flight) looks(ctx context.Context, step Step) error {
 	began := time.Now()
+	var gates []*asked
+	for _, gate := range step.Gates {
+		gates = append(gates, &asked{gate: gate})
+	}
 	for {
-		decisions, err := f.look(ctx, step)
+		decisions, err := f.look(ctx, gates)
 		f.decisions = decisions
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -90,7 +94,7 @@ func (f *flight) looks(ctx context.Context, step Step) error {
 
 // confirm proves once more, at the end of a step, that the canary runs.
 func (f *flight) confirm(ctx context.Context) error {
-	if err := f.verify(ctx, f.canary, f.cfg.Watch); err != nil {
+	if err := f.runs(ctx); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -102,7 +106,7 @@ func (f *flight) confirm(ctx context.Context) error {
 // look asks every gate, and those that have answered again until all have: one
 // that watches for minutes must not keep others from seeing harm. Its error ends
 // the step whatever they say.
-func (f *flight) look(ctx context.Context, step Step) ([]stages.Decision, error) {
+func (f *flight) look(ctx context.Context, gates []*asked) ([]stages.Decision, error) {
 	standing, err := f.standing(ctx)
 	if err != nil {
 		return nil, err
@@ -111,7 +115,7 @@ func (f *flight) look(ctx context.Context, step Step) ([]stages.Decision, error)
 	defer cancel()
 	meanwhile, allAnswered := context.WithCancel(ctx)
 	defer allAnswered()
-	decisions := make([]stages.Decision, len(step.Gates))
+	decisions := make([]stages.Decision, len(gates))
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err = f.stand(meanwhile); err != nil {
@@ -119,7 +123,7 @@ func (f *flight) look(ctx context.Context, step Step) ([]stages.Decision, error)
 		}
 	})
 	var asked sync.WaitGroup
-	for i, gate := range step.Gates {
+	for i, gate := range gates {
 		asked.Add(1)
 		wg.Go(func() {
 			decisions[i] = f.ask(ctx, i, gate)
@@ -157,12 +161,50 @@ func (f *flight) stand(ctx context.Context) error {
 	return nil
 }
 
+// runs proves that the canary does.
+func (f *flight) runs(ctx context.Context) error {
+	rel := f.canary
+	if err := f.of(rel); err != nil {
+		return err
+	}
+	c := begin(func() (struct{}, error) { return struct{}{}, prove(ctx, rel, f.cfg.Watch) })
+	if !c.returned(ctx) {
+		return fmt.Errorf("%w: the verifier has not returned: %w", stages.ErrIndeterminate, context.Cause(ctx))
+	}
+	return c.err
+}
+
+// asked is a gate of a step.
+type asked struct {
+	gate stages.Gate[stages.Release]
+	// late is a look of it that has not returned in time. No other begins before it has.
+	late *call[stages.Decision]
+}
+
+// decide looks once. Of a look that comes late, only a failure counts.
+func (a *asked) decide(ctx context.Context, rel stages.Release) (stages.Decision, error) {
+	if late := a.late; late != nil {
+		if !late.returned(ctx) {
+			return stages.Decision{}, fmt.Errorf("an earlier look has not returned: %w", context.Cause(ctx))
+		}
+		a.late = nil
+		if late.err == nil && late.value.Verdict == stages.Fail {
+			return late.value, nil
+		}
+	}
+	c := begin(func() (stages.Decision, error) { return a.gate.Decide(ctx, rel) })
+	if !c.returned(ctx) {
+		a.late = c
+		return stages.Decision{}, context.Cause(ctx)
+	}
+	return c.value, c.err
+}
+
 // ask asks one gate. Only one that works can pass or fail anything.
-func (f *flight) ask(ctx context.Context, i int, gate stages.Gate[stages.Release]) stages.Decision {
+func (f *flight) ask(ctx context.Context, i int, gate *asked) stages.Decision {
 	ctx, cancel := context.WithTimeoutCause(ctx, f.cfg.GateTimeout, fmt.Errorf("no answer within GateTimeout, %s", f.cfg.GateTimeout))
 	defer cancel()
-	var d stages.Decision
-	err := protect(func() (err error) { d, err = gate.Decide(ctx, f.canary); return err })
+	d, err := gate.decide(ctx, f.canary)
 	if d.Gate == "" {
 		d.Gate = fmt.Sprintf("step %d gate %d", f.record.Step, i+1)
 	}
