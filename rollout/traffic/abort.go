@@ -199,7 +199,7 @@ func (c *Canary) clear(ctx context.Context, run string) (bool, error) {
 		return false, err
 	}
 	defer done()
-	f, err := c.adopt(ctx)
+	f, err := c.adopt(ctx, nil)
 	if err != nil || f == nil {
 		return false, err
 	}
@@ -207,14 +207,29 @@ func (c *Canary) clear(ctx context.Context, run string) (bool, error) {
 	return true, f.clearUp(ctx)
 }
 
-// adopt makes the recorded canary this process's own, under the lock of its run.
-func (c *Canary) adopt(ctx context.Context) (*flight, error) {
-	record, version, err := c.cfg.State.Load(ctx)
-	if err != nil || record == nil {
+// adopt makes the recorded canary this process's own, under the lock of its run or,
+// if there is a hold, under that.
+func (c *Canary) adopt(ctx context.Context, h *hold) (*flight, error) {
+	var f *flight
+	err := insist(ctx, c.cfg.SettleTimeout, func(ctx context.Context) error {
+		record, version, err := c.cfg.State.Load(ctx)
+		if err == nil {
+			err = h.allows(record)
+		}
+		if err != nil || record == nil {
+			f = nil
+			return err
+		}
+		f = &flight{Canary: c, hold: h, record: *record, version: version, report: reporter(ctx)}
+		if err = f.claim(ctx); errors.Is(err, ErrStateChanged) {
+			return errStale // By our own write, whose answer was lost, or by a word from outside.
+		}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
-	f := &flight{Canary: c, record: *record, version: version, report: reporter(ctx)}
-	return f, f.claim(ctx)
+	return f, nil
 }
 
 // Restore brings the stable release back that the checkpoint was taken of, with
@@ -227,12 +242,12 @@ func (c *Canary) Restore(ctx context.Context, run string, cp stages.Checkpoint) 
 	if ctx.Err() != nil {
 		return stages.Restoration{}, context.Cause(ctx)
 	}
-	_, done, err := c.locked(ctx, run)
+	h, done, err := c.locked(ctx, run)
 	if err != nil {
 		return stages.Restoration{}, fmt.Errorf("restore %s: %w", cp.Subject, err)
 	}
 	defer done()
-	aborted, err := c.ground(ctx, run)
+	aborted, err := c.ground(ctx, run, h)
 	if err != nil {
 		return stages.Restoration{}, fmt.Errorf("restore %s: %w", cp.Subject, err)
 	}
@@ -254,21 +269,21 @@ func (c *Canary) Restore(ctx context.Context, run string, cp stages.Checkpoint) 
 }
 
 // ground aborts the run's canary if one is under way, recorded or not.
-func (c *Canary) ground(ctx context.Context, run string) (*AbortError, error) {
-	f, err := c.adopt(ctx)
+func (c *Canary) ground(ctx context.Context, run string, h *hold) (*AbortError, error) {
+	f, err := c.adopt(ctx, h)
 	if err != nil {
 		return nil, err
 	}
 	if f == nil {
 		// A record may have been deleted by hand.
-		split, err := c.cfg.Router.Observe(ctx)
+		f = &flight{Canary: c, hold: h, record: Record{Run: run, Holder: h.newHolder(run), Phase: Watching}, report: reporter(ctx)}
+		split, err := f.observe(ctx)
 		if _, odd := errors.AsType[*RouteError](err); odd {
 			err = nil // What could not be divided is nobody's canary, unless something gets to it.
 		}
 		if err != nil || split.Canary == 0 {
 			return nil, err
 		}
-		f = &flight{Canary: c, record: Record{Run: run, Holder: newHolder(run), Phase: Watching}, report: reporter(ctx)}
 	}
 	err = f.abort(ctx, ErrAbandoned)
 	if e, ok := errors.AsType[*AbortError](err); ok {

@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -37,6 +38,30 @@ type Canary struct {
 type hold struct {
 	// cleared says that another run's canary had to be put out of the way.
 	cleared bool
+	// holders are those that a record may name under the lock: whom the dead have left
+	// it to, and this process. Any other has the lock by now.
+	holders []string
+}
+
+// allows refuses the record of somebody who has taken the lock over.
+func (h *hold) allows(r *Record) error {
+	if h == nil || r == nil || slices.Contains(h.holders, r.Holder) {
+		return nil
+	}
+	return takenOver(r)
+}
+
+func takenOver(r *Record) error {
+	return fmt.Errorf("%w: run %q has taken the canary over", stages.ErrLockLost, r.Run)
+}
+
+// newHolder names this process as the holder of a run's canary.
+func (h *hold) newHolder(run string) string {
+	name := run + " " + rand.Text()[:10]
+	if h != nil {
+		h.holders = append(h.holders, name)
+	}
+	return name
 }
 
 var (
@@ -106,7 +131,7 @@ func (c *Canary) Deploy(ctx context.Context, req stages.DeployRequest) (stages.R
 	if !plan.holds(req.Plan, h.cleared) {
 		return stages.Release{}, fmt.Errorf("deploy a canary of release %s: %w: plan again", plan.Release, stages.ErrPlanStale)
 	}
-	f, err := c.begin(ctx, req)
+	f, err := c.begin(ctx, req, h)
 	switch {
 	case err != nil:
 		return stages.Release{}, fmt.Errorf("deploy a canary of release %s: %w", plan.Release, err)
@@ -115,7 +140,7 @@ func (c *Canary) Deploy(ctx context.Context, req stages.DeployRequest) (stages.R
 		req.Plan = plan.stable
 		return c.cfg.Stable.Deploy(ctx, req)
 	case f == nil:
-		if f, err = c.start(ctx, req); err != nil {
+		if f, err = c.start(ctx, req, h); err != nil {
 			return stages.Release{}, fmt.Errorf("deploy a canary of release %s: %w", plan.Release, err)
 		}
 	}
@@ -210,8 +235,17 @@ func (c *Canary) Lock(ctx context.Context, run string) (stages.Unlock, error) {
 	if err != nil {
 		return nil, err
 	}
+	h := &hold{cleared: cleared}
+	left, _, err := c.cfg.State.Load(ctx)
+	if err != nil {
+		giveBack(ctx, unlock)
+		return nil, err
+	}
+	if left != nil {
+		h.holders = []string{left.Holder}
+	}
 	c.mu.Lock()
-	c.holds[run] = &hold{cleared: cleared}
+	c.holds[run] = h
 	c.mu.Unlock()
 	return func(ctx context.Context) error {
 		c.mu.Lock()

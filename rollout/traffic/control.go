@@ -60,7 +60,7 @@ func (c *Canary) Abort(ctx context.Context, reason string) error {
 		return fmt.Errorf("abort the canary: %w", err)
 	}
 	defer done()
-	f, err := c.adopt(ctx)
+	f, err := c.adopt(ctx, nil)
 	if err != nil || f == nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (c *Canary) Promote(ctx context.Context, req stages.DeployRequest) (stages.
 		return stages.Release{}, fmt.Errorf("promote the canary: %w", err)
 	}
 	defer done()
-	f, err := c.adopt(ctx)
+	f, err := c.adopt(ctx, nil)
 	switch {
 	case err != nil:
 		return stages.Release{}, fmt.Errorf("promote the canary: %w", err)

@@ -2,7 +2,6 @@ package traffic
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -15,6 +14,7 @@ import (
 // each phase ends with the record of the one after.
 type flight struct {
 	*Canary
+	hold      *hold // nil for what was taken from another run
 	req       stages.DeployRequest
 	record    Record
 	version   string
@@ -26,12 +26,15 @@ type flight struct {
 
 // begin looks for a canary that is under way already, under the lock. It returns
 // nothing if there is none left.
-func (c *Canary) begin(ctx context.Context, req stages.DeployRequest) (*flight, error) {
+func (c *Canary) begin(ctx context.Context, req stages.DeployRequest, h *hold) (*flight, error) {
 	record, version, err := c.cfg.State.Load(ctx)
+	if err == nil {
+		err = h.allows(record)
+	}
 	if err != nil || record == nil {
 		return nil, err
 	}
-	f := &flight{Canary: c, req: req, record: *record, version: version, report: reporter(ctx)}
+	f := &flight{Canary: c, hold: h, req: req, record: *record, version: version, report: reporter(ctx)}
 	resumable := c.cfg.Resume && record.untouched() && record.AbortAsked == "" && record.Image == req.Clearance.Image()
 	if err := f.claim(ctx); err != nil {
 		return nil, err
@@ -49,7 +52,7 @@ func (c *Canary) begin(ctx context.Context, req stages.DeployRequest) (*flight, 
 }
 
 // start records a new canary, if traffic can be divided.
-func (c *Canary) start(ctx context.Context, req stages.DeployRequest) (*flight, error) {
+func (c *Canary) start(ctx context.Context, req stages.DeployRequest, h *hold) (*flight, error) {
 	for _, s := range c.cfg.Steps {
 		if _, err := c.cfg.Router.Nearest(ctx, s.Weight); err != nil {
 			return nil, err
@@ -67,18 +70,16 @@ func (c *Canary) start(ctx context.Context, req stages.DeployRequest) (*flight, 
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint of the stable release: %w", err)
 	}
-	f := &flight{Canary: c, req: req, report: reporter(ctx)}
+	f := &flight{Canary: c, hold: h, req: req, report: reporter(ctx)}
 	return f, f.save(ctx, func(r *Record) {
-		*r = Record{Format: recordFormat, Run: req.Run, Holder: newHolder(req.Run), Image: img, Phase: Deploying, Stable: cp}
+		*r = Record{Format: recordFormat, Run: req.Run, Holder: h.newHolder(req.Run), Image: img, Phase: Deploying, Stable: cp}
 	})
 }
-
-func newHolder(run string) string { return run + " " + rand.Text()[:10] }
 
 // claim makes a record that somebody has left this process's own.
 func (f *flight) claim(ctx context.Context) error {
 	next := f.record
-	next.Holder = newHolder(f.record.Run)
+	next.Holder = f.hold.newHolder(f.record.Run)
 	version, err := f.cfg.State.Save(ctx, next, f.version)
 	if err != nil {
 		return err
@@ -343,7 +344,7 @@ var errStale = errors.New("the record's version was old")
 func (f *flight) load(ctx context.Context, holder string) (*Record, string, error) {
 	stored, version, err := f.cfg.State.Load(ctx)
 	if err == nil && stored != nil && stored.Holder != holder {
-		return nil, "", fmt.Errorf("%w: run %q has taken the canary over", stages.ErrLockLost, stored.Run)
+		return nil, "", takenOver(stored)
 	}
 	return stored, version, err
 }
