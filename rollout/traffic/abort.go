@@ -292,10 +292,11 @@ func (c *Canary) ground(ctx context.Context, run string, h *hold) (*AbortError, 
 	return nil, err
 }
 
-// unhurried returns a context that outlives the cancellation of ctx.
+// unhurried returns a context that outlives the cancellation of ctx, and has time to
+// wait for the requests that are under way.
 func (f *flight) unhurried(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(context.WithoutCancel(ctx), f.cfg.AbortTimeout,
-		fmt.Errorf("not done within %s", f.cfg.AbortTimeout))
+	limit := f.cfg.AbortTimeout + max(0, f.cfg.Drain)
+	return context.WithTimeoutCause(context.WithoutCancel(ctx), limit, fmt.Errorf("not done within %s", limit))
 }
 
 const (
