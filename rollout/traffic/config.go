@@ -53,8 +53,9 @@ type CanaryConfig struct {
 	// State keeps what is under way where other processes find it.
 	State State
 	// Resume has a run go on with the canary of a process that died, at its step,
-	// if it is of the same image. By default it is aborted, and the new run's own
-	// begins anew. It makes the canary's release again in any case.
+	// if it is of the same image and there still is that step. By default it is
+	// aborted, and the new run's own begins anew. It makes the canary's release again in
+	// any case.
 	Resume bool
 	// Interval is the time between two looks at the gates. Default 10 seconds.
 	Interval time.Duration

@@ -35,7 +35,8 @@ func (c *Canary) begin(ctx context.Context, req stages.DeployRequest, h *hold) (
 		return nil, err
 	}
 	f := &flight{Canary: c, hold: h, req: req, record: *record, version: version, report: reporter(ctx)}
-	resumable := c.cfg.Resume && record.untouched() && record.AbortAsked == "" && record.Image == req.Clearance.Image()
+	resumable := c.cfg.Resume && record.untouched() && record.AbortAsked == "" && record.Image == req.Clearance.Image() &&
+		record.Step <= len(c.cfg.Steps)
 	if err := f.claim(ctx); err != nil {
 		return nil, err
 	}
