@@ -108,6 +108,9 @@ func (c *Canary) Promote(ctx context.Context, req stages.DeployRequest) (stages.
 	if err := req.Clearance.Check(); err != nil {
 		return stages.Release{}, fmt.Errorf("promote the canary: %w", err)
 	}
+	if req.Run == "" {
+		return stages.Release{}, fmt.Errorf("promote the canary: %w: there is no run", stages.ErrInvalid)
+	}
 	done, err := c.take(ctx, req.Run)
 	if err != nil {
 		return stages.Release{}, fmt.Errorf("promote the canary: %w", err)
