@@ -59,12 +59,21 @@ func (c *Canary) start(ctx context.Context, req stages.DeployRequest, h *hold) (
 			return nil, err
 		}
 	}
-	split, err := c.cfg.Router.Observe(ctx)
+	// Where it can't be seen that the canary has no traffic, it could not be removed.
+	err := insist(ctx, c.cfg.SettleTimeout, func(ctx context.Context) error {
+		split, err := c.cfg.Router.Observe(ctx)
+		switch {
+		case err != nil:
+			return err
+		case split.Canary != 0:
+			return fmt.Errorf("no canary is under way: %w", &ChangedError{Want: []int{0}, Got: split.Canary, Detail: split.Detail})
+		case !split.Settled:
+			return fmt.Errorf("%w: before a canary the cluster says %s", errUnsettled, split)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	if split.Canary != 0 {
-		return nil, fmt.Errorf("no canary is under way: %w", &ChangedError{Want: []int{0}, Got: split.Canary, Detail: split.Detail})
 	}
 	img := req.Clearance.Image()
 	cp, err := c.restorer.Checkpoint(ctx, stages.CheckpointRequest{Run: req.Run, Image: img})
