@@ -141,7 +141,7 @@ func (r *NGINX) annotate(ctx context.Context, canary *networkingv1.Ingress, weig
 	set := func(key, value string) {
 		patch = append(patch, operation{Op: "add", Path: pointer("metadata", "annotations", key), Value: value})
 	}
-	if canary.Annotations[nginxCanary] != "true" {
+	if !isCanary(canary) {
 		set(nginxCanary, "true")
 	}
 	if value := strconv.Itoa(weight); orZero(canary.Annotations[nginxWeight]) != value {
@@ -272,7 +272,7 @@ func (r *NGINX) read(ctx context.Context) (in ingresses, _ error) {
 			in.stable = o
 		case o.Name == r.config.CanaryIngress:
 			in.canary = o
-		case o.Annotations[nginxCanary] == "true":
+		case isCanary(o):
 			in.rivals = append(in.rivals, o)
 		}
 	}
@@ -284,7 +284,7 @@ func (r *NGINX) check(canary *networkingv1.Ingress) error {
 	if canary == nil {
 		return nil
 	}
-	if canary.Annotations[nginxCanary] != "true" {
+	if !isCanary(canary) {
 		return r.odd(canary.Name, "is no canary", "annotate it with "+nginxCanary+`: "true"`)
 	}
 	for key := range canary.Annotations {
@@ -293,6 +293,13 @@ func (r *NGINX) check(canary *networkingv1.Ingress) error {
 		}
 	}
 	return nil
+}
+
+// isCanary reports that the controller takes an Ingress for a canary, which it does
+// by any spelling of true that Go knows.
+func isCanary(o *networkingv1.Ingress) bool {
+	is, err := strconv.ParseBool(o.Annotations[nginxCanary])
+	return err == nil && is
 }
 
 // picks reports that an annotation sends requests to a canary past its weight.
@@ -305,7 +312,7 @@ func (r *NGINX) checkRoutes(in ingresses) error {
 	switch {
 	case in.stable == nil:
 		return &RouteError{Object: r.object(r.config.Ingress), Problem: "doesn't exist", Missing: true}
-	case in.stable.Annotations[nginxCanary] == "true":
+	case isCanary(in.stable):
 		return r.odd(in.stable.Name, "is a canary itself", "name the stable release's Ingress")
 	case len(routesOf(in.stable, r.config.Stable)) == 0:
 		return r.odd(in.stable.Name, "no rule sends to Service "+r.config.Stable, "name the Service that it sends to")

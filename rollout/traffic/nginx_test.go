@@ -137,6 +137,11 @@ func TestOddIngresses(t *testing.T) {
 		_, err := r.Nearest(t.Context(), 10)
 		requireOdd(t, err, problem)
 	}
+	for _, spelling := range []string{"True", "1", "t"} { // The controller reads them all.
+		_, r := newNGINX(t, stable, ingress("rival", "rival", map[string]string{annotation + "canary": spelling}, "/"))
+		_, err := r.Nearest(t.Context(), 10)
+		requireOdd(t, err, "is a canary of the same host and path")
+	}
 	for _, weight := range []string{"much", "-1", "101"} {
 		_, r := newNGINX(t, stable, ingress("shop-canary", "shop-canary", with("canary-weight", weight), "/"))
 		_, err := r.Observe(t.Context())
