@@ -34,6 +34,9 @@ func guard[T any](ctx context.Context, stalled func(time.Duration), f func(conte
 			done <- o
 		}()
 		value, err := f(ctx)
+		if err != nil {
+			_ = err.Error() // It must not panic where nobody expects it.
+		}
 		o = outcome{value, err}
 	}()
 	select {
@@ -54,14 +57,18 @@ func guard[T any](ctx context.Context, stalled func(time.Duration), f func(conte
 	}
 }
 
-// protect calls f, turning a panic into an error.
+// protect calls f, turning a panic into an error, and an error that panics when it is
+// asked what it is, as a nil pointer does.
 func protect(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = newPanicError(p)
 		}
 	}()
-	return f()
+	if err = f(); err != nil {
+		_ = err.Error()
+	}
+	return err
 }
 
 // PanicError is a stage that panicked. It matches [stages.ErrPanicked].
