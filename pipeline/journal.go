@@ -105,7 +105,8 @@ func encodeEntry(e Entry) ([]byte, error) {
 // decodeEntries reads lines of JSON, and returns how many bytes of data the
 // entries take. What follows them is one torn line: the append that wrote it
 // never returned, so nothing that it announced has happened. A line that is
-// damaged elsewhere is an error.
+// damaged elsewhere is an error, and so is one that is whole and not understood, as
+// a newer version may have written it.
 func decodeEntries(data []byte) (entries []Entry, size int64, err error) {
 	for number := 1; len(data) > 0; number++ {
 		line, rest, whole := bytes.Cut(data, []byte("\n"))
@@ -114,11 +115,11 @@ func decodeEntries(data []byte) (entries []Entry, size int64, err error) {
 		}
 		var e Entry
 		err := json.Unmarshal(line, &e)
+		if err != nil && len(rest) == 0 && !json.Valid(line) {
+			break
+		}
 		if err == nil {
 			err = e.validate()
-		}
-		if err != nil && len(rest) == 0 {
-			break
 		}
 		if err != nil {
 			return nil, 0, fmt.Errorf("%w: line %d: %w", ErrJournal, number, err)
