@@ -279,3 +279,30 @@ func FuzzLoad(f *testing.F) {
 }
 
 func names(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+
+// A template that renders nothing leaves a null behind.
+func TestNullIsNoChoice(t *testing.T) {
+	cfg := write(t, `
+releases:
+- name: a
+  namespace: n
+  chart: ./c
+  installed: {{ "" }}
+  createNamespace: ~
+  wait: null
+`, nil)
+	_, configs, err := load(t.Context(), cfg)
+	require.NoError(t, err)
+	assert.False(t, configs["n/a"].RemoveOnly)
+	assert.True(t, configs["n/a"].CreateNamespace)
+}
+
+func TestErrorsOfValuesHoldNone(t *testing.T) {
+	for _, text := range []string{"~: 'ab\"canary'\n", "a: !!int 'x`canary'\n", "? [12345678901]\n: canary\n"} {
+		cfg := write(t, "releases:\n- {name: a, namespace: n, chart: ./c, values: [v.yaml]}\n", map[string]string{"v.yaml": text})
+		_, err := Load(t.Context(), cfg)
+		require.ErrorIs(t, err, stages.ErrInvalid, text)
+		assert.NotContains(t, err.Error(), "canary", text)
+		assert.NotContains(t, err.Error(), "12345678901", text)
+	}
+}

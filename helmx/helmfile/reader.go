@@ -2,6 +2,7 @@ package helmfile
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -140,8 +141,8 @@ func (r *reader) boolean(n *yaml.Node, field string) bool {
 
 func (r *reader) integer(n *yaml.Node, field string) int {
 	v, err := strconv.Atoi(target(n).Value)
-	if err != nil || v < 0 {
-		r.refuse(n, field, "must be a whole number, not negative")
+	if err != nil || v < 0 || v > math.MaxInt32 {
+		r.refuse(n, field, "must be a whole number, not negative and at most %d", math.MaxInt32)
 	}
 	return v
 }
@@ -188,7 +189,11 @@ func (r *reader) mapping(n *yaml.Node, field string) map[string]any {
 }
 
 var (
-	quoted   = regexp.MustCompile("`[^`]*`|\"[^\"]*\"|'[^']*'")
+	// A value that is quoted may hold the same quotes.
+	quoted = regexp.MustCompile("(?s)`.*`|\"(?:[^\"\\\\]|\\\\.)*\"|'[^']*'")
+	// mapKey begins what the parsers say of a key that is no text, which goes on with
+	// the key, or the value, as Go writes it.
+	mapKey   = regexp.MustCompile(`(?s)((?:invalid|unsupported) map key).*`)
 	yamlLine = regexp.MustCompile(`line (\d+):? *`)
 )
 
@@ -209,6 +214,7 @@ func yamlProblem(err error) string {
 	for _, noise := range []string{"error converting YAML to JSON: ", "error unmarshaling JSON: ", "while decoding JSON: ", "yaml: unmarshal errors:\n", "yaml: "} {
 		text = strings.ReplaceAll(text, noise, "")
 	}
+	text = mapKey.ReplaceAllString(text, "$1; a key must be a text, a number, true or false")
 	return strings.Join(strings.Fields(unquote(text)), " ")
 }
 

@@ -54,16 +54,25 @@ var refusedAtRelease = map[string]string{
 	"chartPath": "use chart",
 }
 
+// flag returns what reads a choice. Null, which is also what a template comes to that
+// renders nothing, is none: it must not uninstall a release.
+func (r *reader) flag(to **bool) func(*yaml.Node, string) {
+	return func(n *yaml.Node, field string) {
+		if isNull(target(n)) {
+			return
+		}
+		v := r.boolean(n, field)
+		*to = &v
+	}
+}
+
 // settings adds the fields that helmDefaults and releases have in common.
 func (r *reader) settings(into *settings, fields known) known {
-	flag := func(to **bool) func(*yaml.Node, string) {
-		return func(n *yaml.Node, f string) { v := r.boolean(n, f); *to = &v }
-	}
 	number := func(to **int) func(*yaml.Node, string) {
 		return func(n *yaml.Node, f string) { v := r.integer(n, f); *to = &v }
 	}
-	fields["wait"], fields["waitForJobs"] = flag(&into.wait), flag(&into.waitForJobs)
-	fields["createNamespace"], fields["skipCRDs"] = flag(&into.createNamespace), flag(&into.skipCRDs)
+	fields["wait"], fields["waitForJobs"] = r.flag(&into.wait), r.flag(&into.waitForJobs)
+	fields["createNamespace"], fields["skipCRDs"] = r.flag(&into.createNamespace), r.flag(&into.skipCRDs)
 	fields["timeout"], fields["deleteTimeout"] = number(&into.timeout), number(&into.deleteTimeout)
 	fields["cascade"] = func(n *yaml.Node, f string) {
 		if how := r.text(n, f); how != "background" {
@@ -109,7 +118,7 @@ func (r *reader) release(n *yaml.Node, field string) release {
 		"chart":     text(&rel.chart),
 		"version":   text(&rel.version),
 		"condition": func(n *yaml.Node, f string) { rel.condition = located{r.text(n, f), n.Line} },
-		"installed": func(n *yaml.Node, f string) { v := r.boolean(n, f); rel.installed = &v },
+		"installed": r.flag(&rel.installed),
 		"labels":    func(n *yaml.Node, f string) { rel.labels = r.textMap(n, f) },
 		"needs": func(n *yaml.Node, f string) {
 			for i, item := range r.list(n, f) {
