@@ -270,11 +270,12 @@ func shadowChart(c *chart.Chart, given map[string]any, path string, warn func(st
 		if aliased(c, dep) {
 			continue
 		}
-		if sub, ok := given[dep.Name()].(map[string]any); ok {
-			shadowChart(dep, sub, path+"."+dep.Name(), warn)
-		}
-		if sub, ok := c.Values[dep.Name()].(map[string]any); ok {
-			shadowChart(dep, sub, path+"."+dep.Name(), warn)
+		// What is laid over the dependency's defaults is both: where the one has a null,
+		// the other has no effect.
+		over, isMap := given[dep.Name()].(map[string]any)
+		under, wasMap := c.Values[dep.Name()].(map[string]any)
+		if isMap || wasMap {
+			shadowChart(dep, tree.Overlay(under, over), path+"."+dep.Name(), warn)
 		}
 	}
 }

@@ -255,6 +255,45 @@ func (s scenario) assertDecides(t *testing.T, won setting, steps []string, value
 	assert.Equal(t, "CHANGED", got, "seed %d: %v is not what sets %v", seed, won.at(), steps)
 }
 
+// Defaults that are replaced by something of another shape are taken away beforehand,
+// without a difference to Helm: also where a null takes away what replaces them, and
+// among globals.
+func TestShadowedDefaultsAgreeWithHelm(t *testing.T) {
+	log.SetOutput(io.Discard) // Helm warns of what doesn't fit, which is the point here.
+	t.Cleanup(func() { log.SetOutput(os.Stderr) })
+	for name, files := range map[string][3]string{
+		"null over replaced default": {"sub: {a: text, b: text}\n", "a: {x: 1}\nb: {x: 1}\n", "sub: {a: null}\n"},
+		"null deeper":                {"sub: {t: {a: text}}\n", "t: {a: {x: 1}}\n", "sub: {t: {a: null}}\n"},
+		"global":                     {"global: {a: {x: 1}}\n", "global: {a: {y: 1}}\n", "global: {a: text}\n"},
+		"global of the dependency":   {"sub: {global: {a: {x: 1}}}\n", "global: {a: text}\n", "global: {a: text}\nsub: {global: {a: other}}\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := scenario{dir: t.TempDir()}
+			for path, text := range map[string]string{
+				"c/Chart.yaml": "{apiVersion: v2, name: c, version: 1.0.0, dependencies: [{name: sub, version: 1.x.x}]}", "c/charts/sub/Chart.yaml": "{apiVersion: v2, name: sub, version: 1.0.0}",
+				"c/values.yaml": files[0], "c/charts/sub/values.yaml": files[1], "given.yaml": files[2],
+			} {
+				path = filepath.Join(s.dir, path)
+				require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+				require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+			}
+			s.values.Files = []string{filepath.Join(s.dir, "given.yaml")}
+			s.options.ValueFiles = s.values.Files
+			want, err := s.helmEffective(t)
+			require.NoError(t, err)
+			cfg := Config{Chart: filepath.Join(s.dir, "c"), Values: s.values, Logger: slog.New(slog.DiscardHandler)}
+			src, err := loadSource(t.Context(), &cfg, false)
+			require.NoError(t, err)
+			c, values, err := src.instance(cfg.Logger)
+			require.NoError(t, err)
+			require.NoError(t, chartutil.ProcessDependenciesWithMerge(c, values))
+			have, err := chartutil.CoalesceValues(c, values)
+			require.NoError(t, err)
+			assert.Equal(t, want, map[string]any(have))
+		})
+	}
+}
+
 func FuzzParsePath(f *testing.F) {
 	for _, seed := range []string{"a.b[0].c", `a\.b`, "[0]", "", "a..b", "a[01]", `\`, "a.[0]"} {
 		f.Add(seed)

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 
+	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/strvals"
 	"sigs.k8s.io/yaml"
 
@@ -20,7 +21,8 @@ import (
 type Values struct {
 	// Files are YAML files.
 	Files []string
-	// Map holds values given in Go. It is copied.
+	// Map holds values given in Go. It is copied. Maps and lists of any type in it count
+	// as maps and lists, so that they are merged and masked like those of a file.
 	Map map[string]any
 	// Overrides are assignments in the syntax of Helm's command line.
 	Overrides []Override
@@ -90,7 +92,7 @@ func (v Values) load(ctx context.Context) (*layers, error) {
 		out.lay(Origin{Kind: FromFile, Name: file, Index: i + 1}, &lineFinder{data: data}, layer)
 	}
 	if len(v.Map) > 0 {
-		out.lay(Origin{Kind: FromMap}, nil, tree.Clone(v.Map))
+		out.lay(Origin{Kind: FromMap}, nil, tree.Plain(v.Map))
 	}
 	for i, o := range v.Overrides {
 		origin := Origin{Kind: FromOverride, Name: string(o.mode()), Index: i + 1}
@@ -167,11 +169,12 @@ func (o Override) apply(into map[string]any) error {
 
 // shadow deletes from defaults what given replaces by something of another
 // shape. The outcome of Helm's own merge is the same, but Helm would print a
-// warning, with the value, through the global logger.
+// warning, with the value, through the global logger. Globals are left alone: Helm
+// copies their defaults to dependencies, where they aren't replaced.
 func shadow(defaults, given map[string]any, path string, warn func(path string)) {
 	for key, value := range given {
 		under, exists := defaults[key]
-		if !exists || value == nil || under == nil {
+		if !exists || value == nil || under == nil || key == chartutil.GlobalKey {
 			continue
 		}
 		at := strings.TrimPrefix(path+"."+key, ".")
@@ -188,8 +191,12 @@ func shadow(defaults, given map[string]any, path string, warn func(path string))
 }
 
 var (
-	yamlLine   = regexp.MustCompile(`line (\d+)(?:, column \d+)?: *`)
-	quotedText = regexp.MustCompile("`[^`]*`|\"[^\"]*\"|'[^']*'")
+	yamlLine = regexp.MustCompile(`line (\d+)(?:, column \d+)?: *`)
+	// A value that is quoted may hold the same quotes.
+	quotedText = regexp.MustCompile("(?s)`.*`|\"(?:[^\"\\\\]|\\\\.)*\"|'[^']*'")
+	// mapKey begins what the parsers say of a key that is no text, which goes on with
+	// the key, or the value, as Go writes it.
+	mapKey = regexp.MustCompile(`(?s)((?:invalid|unsupported) map key).*`)
 )
 
 // yamlProblem returns what a YAML parser says without the text it quotes.
@@ -198,6 +205,7 @@ func yamlProblem(err error) string {
 	for _, noise := range []string{"error converting YAML to JSON: ", "error unmarshaling JSON: ", "while decoding JSON: ", "yaml: unmarshal errors:\n", "yaml: "} {
 		text = strings.ReplaceAll(text, noise, "")
 	}
+	text = mapKey.ReplaceAllString(text, "$1; a key must be a text, a number, true or false")
 	return strings.Join(strings.Fields(quotedText.ReplaceAllString(text, "…")), " ")
 }
 

@@ -153,3 +153,26 @@ func TestEncryptedValues(t *testing.T) {
 	_, err = v.load(t.Context())
 	require.ErrorIs(t, err, denied)
 }
+
+// Parsers quote keys and values in ways of their own.
+func TestYAMLErrorsHoldNoValues(t *testing.T) {
+	for _, text := range []string{
+		"~: 'ab\"canary'\n", "null: 12345678901\n", "? {a: 12345678901}\n: canary\n", "? [12345678901]\n: canary\n", "a: !!float 'x`canary'\n", "a: canary: x\n", "- canary\n",
+	} {
+		file := filepath.Join(t.TempDir(), "values.yaml")
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		_, err := Values{Files: []string{file}}.load(t.Context())
+		require.Error(t, err, text)
+		assert.NotContains(t, err.Error(), "canary", text)
+		assert.NotContains(t, err.Error(), "12345678901", text)
+	}
+}
+
+func TestTypedMapsAreMerged(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "values.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("labels: {a: file, b: file}\n"), 0o600))
+	given := map[string]string{"a": "map"}
+	got, err := Values{Files: []string{file}, Map: map[string]any{"labels": given, "list": []string{"x"}}}.load(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, map[string]any{"labels": map[string]any{"a": "map", "b": "file"}, "list": []any{"x"}}, got.merged)
+}

@@ -23,3 +23,18 @@ func TestOverlay(t *testing.T) {
 	assert.Equal(t, map[string]any{}, tree.Overlay(nil, nil))
 	assert.Equal(t, b, tree.Overlay(nil, b))
 }
+
+func TestPlain(t *testing.T) {
+	type name string
+	given := map[string]any{
+		"labels": map[string]string{"a": "b"}, "list": []string{"x"}, "deep": []map[string][]int{{"n": {1}}}, "name": name("n"),
+		"named": map[name]any{"k": nil}, "bytes": []byte("b"), "nil": nil, "number": int32(3), "keys": map[int]string{1: "x"},
+	}
+	got := tree.Plain(given)
+	assert.Equal(t, map[string]any{
+		"labels": map[string]any{"a": "b"}, "list": []any{"x"}, "deep": []any{map[string]any{"n": []any{1}}}, "name": "n",
+		"named": map[string]any{"k": nil}, "bytes": []byte("b"), "nil": nil, "number": int32(3), "keys": map[int]string{1: "x"},
+	}, got)
+	got["labels"].(map[string]any)["a"] = "c"
+	assert.Equal(t, map[string]string{"a": "b"}, given["labels"], "nothing is shared")
+}
