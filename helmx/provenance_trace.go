@@ -282,8 +282,9 @@ func (t *tracer) locate(now map[string]any, steps []string) Origin {
 	}
 	var best setting
 	var depth int
+	s := t.start() // Nothing is taken out of it, so that it serves for all.
 	walk(at, nil, func(below []string, leaf any) {
-		won, _, ok := t.winner(t.start(), append(slices.Clone(steps), below...), leaf)
+		won, _, ok := t.winner(s, append(slices.Clone(steps), below...), leaf)
 		if ok && (best.origin.Kind == "" || rank(won.origin) > rank(best.origin)) {
 			best, depth = won, len(below)
 		}
