@@ -57,7 +57,6 @@
 // [ApprovalGate] is a gate for a pipeline's plan. An approval is about one digest in one
 // environment, by somebody who is asked, and may expire. One that is missing makes
 // the gate inconclusive, a denial makes it fail. [Deployer] deploys only what has
-// the gate inconclusive, a denial makes it fail. [Deployer] deploys only what has
 // passed the gates that the environment names, and the approval gate if it requires
 // approvals.
 //
