@@ -49,13 +49,16 @@ func describe(v veil, id stages.Object, before, after *object, from, to string) 
 func (o object) show(v veil, differences []difference, live *unstructured.Unstructured) []stages.FieldChange {
 	out := make([]stages.FieldChange, 0, len(differences))
 	for _, d := range differences {
-		change := stages.FieldChange{Path: d.path.String()}
+		change := stages.FieldChange{Path: d.path.masked(v).String()}
 		if live != nil {
 			change.Owner = owner(live, d.path)
 		}
 		leaf := ""
 		if n := len(d.path); n > 0 {
 			leaf = d.path[n-1].field
+			if n > 1 {
+				leaf = fieldIn(d.path[n-2].field, leaf)
+			}
 		}
 		from, to := v.tree(d.from, nil, "", leaf), v.tree(d.to, nil, "", leaf)
 		if o.isSecret() && len(d.path) > 0 && (d.path[0].field == "data" || d.path[0].field == "stringData") {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -46,6 +47,17 @@ func (p fieldPath) String() string {
 		}
 	}
 	return out.String()
+}
+
+// masked returns p without known secrets among what elements of lists are told by.
+func (p fieldPath) masked(v veil) fieldPath {
+	out := slices.Clone(p)
+	for i, s := range out {
+		if text, ok := s.value.(string); ok && !plain(s.key) {
+			out[i].value = v.scalar(text)
+		}
+	}
+	return out
 }
 
 // to returns the path of a field. Paths share no memory with those that are made

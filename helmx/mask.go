@@ -22,14 +22,24 @@ const longPart = 8
 type veil struct {
 	whole map[string]bool
 	parts *strings.Replacer
+	// blocks are the lines of secrets of several, without their indentation.
+	blocks [][]string
 }
 
-// newVeil returns a veil over secrets, and over what they come to in base64.
+// newVeil returns a veil over secrets, and over what they come to in base64, within
+// JSON and indented.
 func newVeil(secrets []string) veil {
 	v := veil{whole: map[string]bool{}}
 	var parts []string
 	for _, s := range secrets {
-		for _, form := range []string{s, strings.TrimSpace(s), base64.StdEncoding.EncodeToString([]byte(s))} {
+		trimmed := strings.TrimSpace(s)
+		if lines := strings.Split(trimmed, "\n"); len(lines) > 1 && len(trimmed) >= longPart {
+			for i, line := range lines {
+				lines[i] = strings.TrimSpace(line)
+			}
+			v.blocks = append(v.blocks, lines)
+		}
+		for _, form := range []string{s, trimmed, base64.StdEncoding.EncodeToString([]byte(s)), withinJSON(s), withinJSON(trimmed), withinScript(trimmed)} {
 			if len(form) < shortest || v.whole[form] {
 				continue
 			}
@@ -54,7 +64,53 @@ func (v veil) text(s string) string {
 	if v.parts == nil {
 		return s
 	}
-	return v.parts.Replace(s)
+	s = v.parts.Replace(s)
+	for _, lines := range v.blocks {
+		s = maskBlock(s, lines)
+	}
+	return s
+}
+
+// withinJSON returns s as it stands between the quotes of a JSON string.
+func withinJSON(s string) string {
+	quoted := quoteJSON(s)
+	return quoted[1 : len(quoted)-1]
+}
+
+// withinScript is [withinJSON] for an encoder that minds HTML, as that of templates does.
+func withinScript(s string) string {
+	return strings.NewReplacer("<", `\u003c`, ">", `\u003e`, "&", `\u0026`).Replace(withinJSON(s))
+}
+
+// maskBlock masks lines that follow each other in text with any indentation, as they
+// do where one file was put into another.
+func maskBlock(text string, lines []string) string {
+	var out strings.Builder
+	for {
+		at := strings.Index(text, lines[0])
+		if at < 0 {
+			out.WriteString(text)
+			return out.String()
+		}
+		first := at + len(lines[0])
+		end, found := first, true
+		for _, line := range lines[1:] {
+			_, next, _ := strings.Cut(text[end:], "\n")
+			next = strings.TrimLeft(next, " \t")
+			if strings.TrimSpace(text[end:len(text)-len(next)]) != "" || !strings.HasPrefix(next, line) {
+				found = false
+				break
+			}
+			end = len(text) - len(next) + len(line)
+		}
+		if !found {
+			out.WriteString(text[:first])
+			text = text[first:]
+			continue
+		}
+		out.WriteString(text[:at] + Redacted)
+		text = text[end:]
+	}
 }
 
 func (v veil) scalar(s string) string {
@@ -72,6 +128,15 @@ func plain(field string) bool {
 		return true
 	}
 	return false
+}
+
+// fieldIn returns the name by which a field of a map is judged: none where the names
+// are those of files or variables, such as in the data of a ConfigMap.
+func fieldIn(parent, field string) string {
+	if parent == "data" {
+		return ""
+	}
+	return field
 }
 
 // tree returns value with secrets masked, copying what it changes. Where other is
@@ -102,7 +167,7 @@ func (v veil) tree(value, other any, tag, field string) any {
 		over, _ := other.(map[string]any)
 		out := make(map[string]any, len(value))
 		for key, item := range value {
-			out[key] = v.tree(item, over[key], tag, key)
+			out[key] = v.tree(item, over[key], tag, fieldIn(field, key))
 		}
 		return out
 	case []any:

@@ -122,6 +122,7 @@ func (d *Deployer) foresee(s *session, img stages.Image, history []*release.Rele
 	if err := o.settle(d, s); err != nil {
 		return nil, err
 	}
+	var former []string
 	if !o.install {
 		// The deployed revision, or failing that the last attempt.
 		base := deployed(history)
@@ -131,8 +132,9 @@ func (d *Deployer) foresee(s *session, img stages.Image, history []*release.Rele
 		if o.before, err = parseObjects(base.Manifest, s.namespace, s.mapper); err != nil {
 			return nil, fmt.Errorf("revision %d: %w", base.Version, err)
 		}
+		former = append(secretStrings(o.before), d.source.secretsOfRecord(base)...)
 	}
-	s.secrets = slices.Concat(secretStrings(o.before), secretStrings(o.rendered.objects), secretStrings(o.rendered.hooked), d.source.secrets())
+	s.secrets = slices.Concat(former, secretStrings(o.rendered.objects), secretStrings(o.rendered.hooked), d.source.secrets())
 	return o, nil
 }
 

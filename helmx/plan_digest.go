@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"helm.sh/helm/v3/pkg/release"
+
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -168,6 +170,27 @@ func (s *source) volatile() bool {
 // that came from an encrypted file.
 func (s *source) secrets() []string {
 	return slices.Concat(secretValues(s.layers.merged), s.layers.hidden, s.hidden)
+}
+
+// secretsOfRecord returns what the Secrets among the hooks of a revision hold, and the
+// strings among its values that are secret by their name, or that are where an
+// encrypted file has one now. They may still be valid, and what they were rendered
+// into is what a plan starts from.
+func (s *source) secretsOfRecord(rel *release.Release) []string {
+	out := secretValues(rel.Config)
+	if hooked, err := hookObjects(rel.Hooks, rel.Namespace, nil); err == nil {
+		out = append(out, secretStrings(hooked)...)
+	}
+	for _, steps := range s.layers.hiddenAt {
+		if v, ok := lookup(rel.Config, steps); ok {
+			eachString(v, func(text string) {
+				if len(text) >= shortest {
+					out = append(out, text)
+				}
+			})
+		}
+	}
+	return out
 }
 
 // planMemory keeps what the latest plans saw, so that a deployment that is bound

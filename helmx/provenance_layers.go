@@ -38,6 +38,8 @@ func (s setting) at() Origin {
 type layers struct {
 	// hidden are the strings that were encrypted in their file.
 	hidden []string
+	// hiddenAt are their places.
+	hiddenAt [][]string
 	// merged is what they come to, marked the same with marks for scalars.
 	merged, marked map[string]any
 	// settings are what marks stand for; the first is unused.
@@ -141,9 +143,10 @@ func joinPath(steps []string) string { return strings.Join(steps, "\x00") }
 
 // hide remembers what a decrypted layer has that its encrypted file doesn't show.
 func (l *layers) hide(layer map[string]any, encrypted []byte) {
-	eachString(layer, func(s string) {
-		if len(s) >= shortest && !bytes.Contains(encrypted, []byte(s)) {
+	walk(layer, nil, func(steps []string, leaf any) {
+		if s, ok := leaf.(string); ok && len(s) >= shortest && !bytes.Contains(encrypted, []byte(s)) {
 			l.hidden = append(l.hidden, s)
+			l.hiddenAt = append(l.hiddenAt, steps)
 		}
 	})
 }

@@ -57,6 +57,7 @@ func (d *Deployer) restore(ctx context.Context, run string, st state) (stages.Re
 		if objects, err := parseObjects(rel.Manifest, s.namespace, nil); err == nil {
 			s.secrets = append(s.secrets, secretStrings(objects)...)
 		}
+		s.secrets = append(s.secrets, d.source.secretsOfRecord(rel)...)
 	}
 	todo, why, own := assess(st, history, run)
 	switch todo {

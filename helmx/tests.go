@@ -92,11 +92,7 @@ func (d *Deployer) secretsOf(s *session, rel *release.Release) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	hooked, err := hookObjects(rel.Hooks, d.cfg.Namespace, s.mapper)
-	if err != nil {
-		return nil, err
-	}
-	return slices.Concat(secretStrings(objects), secretStrings(hooked), d.source.secrets()), nil
+	return slices.Concat(secretStrings(objects), d.source.secretsOfRecord(rel), d.source.secrets()), nil
 }
 
 func isTest(h *release.Hook) bool { return slices.Contains(h.Events, release.HookTest) }

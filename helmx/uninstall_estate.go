@@ -36,6 +36,9 @@ func (d *Deployer) appraise(s *session, history []*release.Release) (*estate, er
 		return nil, err
 	}
 	s.secrets = slices.Concat(secretStrings(all), d.source.secrets())
+	for _, rel := range history {
+		s.secrets = append(s.secrets, d.source.secretsOfRecord(rel)...)
+	}
 	made, err := s.recorded(d.cfg.Release)
 	if err != nil {
 		return nil, err
