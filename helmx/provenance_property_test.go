@@ -294,6 +294,36 @@ func TestShadowedDefaultsAgreeWithHelm(t *testing.T) {
 	}
 }
 
+// What can't be marked is told of also where it gets as a global from one chart to a
+// dependency of its dependency.
+func TestHollowGlobals(t *testing.T) {
+	dir := t.TempDir()
+	for path, text := range map[string]string{
+		"Chart.yaml": "{apiVersion: v2, name: c, version: 1.0.0}", "values.yaml": "global: {list: []}\n",
+		"charts/sub/Chart.yaml": "{apiVersion: v2, name: sub, version: 1.0.0}", "charts/sub/charts/deep/Chart.yaml": "{apiVersion: v2, name: deep, version: 1.0.0}",
+		"given.yaml": "sub: {global: {none: null}}\n",
+	} {
+		path = filepath.Join(dir, path)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	}
+	cfg := Config{Chart: dir, Values: Values{Files: []string{filepath.Join(dir, "given.yaml")}}, Logger: slog.New(slog.DiscardHandler)}
+	src, err := loadSource(t.Context(), &cfg, false)
+	require.NoError(t, err)
+	tr, err := src.trace(ImageValues{}, stages.Image{})
+	require.NoError(t, err)
+	all, err := tr.explain(nil)
+	require.NoError(t, err)
+	told := map[string]string{}
+	for _, p := range all {
+		told[p.Path] = string(p.Origin.Kind)
+	}
+	assert.Equal(t, map[string]string{
+		"global.list": "chart", "sub.global.list": "chart", "sub.deep.global.list": "chart",
+		"sub.global.none": "file", "sub.deep.global.none": "file",
+	}, told)
+}
+
 func FuzzParsePath(f *testing.F) {
 	for _, seed := range []string{"a.b[0].c", `a\.b`, "[0]", "", "a..b", "a[01]", `\`, "a.[0]"} {
 		f.Add(seed)

@@ -307,7 +307,20 @@ func (t *tracer) hollowWinner(s *stack, steps []string, value any) (setting, fun
 	if won, remove, ok := t.hollowUser(s, steps); ok {
 		return won, remove, true
 	}
-	return t.hollowDefault(s, t.root, steps, value)
+	if won, remove, ok := t.hollowDefault(s, t.root, steps, value); ok {
+		return won, remove, true
+	}
+	// A global has come from any of the charts on the way down, the uppermost first.
+	for n := range slices.Index(steps, chartutil.GlobalKey) {
+		at := slices.Concat(steps[:n], steps[slices.Index(steps, chartutil.GlobalKey):])
+		if won, remove, ok := t.hollowUser(s, at); ok {
+			return won, remove, true
+		}
+		if won, remove, ok := t.hollowDefault(s, t.root, at, value); ok {
+			return won, remove, true
+		}
+	}
+	return setting{}, nil, false
 }
 
 func (t *tracer) hollowUser(s *stack, steps []string) (setting, func(), bool) {
