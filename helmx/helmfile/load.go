@@ -252,8 +252,8 @@ func (l *loader) entries(list []entry, data documentData) (map[string]any, error
 				return nil, err
 			}
 			m := map[string]any{}
-			if err := yaml.Unmarshal(text, &m); err != nil {
-				return nil, place{file: file}.yamlError(err)
+			if err := (place{file: file}).values(text, yaml.Unmarshal, &m); err != nil {
+				return nil, err
 			}
 			merged = tree.Overlay(merged, m)
 		}
@@ -318,8 +318,8 @@ func (l *loader) secret(ctx context.Context, e entry) (map[string]any, error) {
 		return nil, fmt.Errorf("decrypt %s: %w", file, err)
 	}
 	m := map[string]any{}
-	if err := yaml.Unmarshal(plain, &m); err != nil {
-		return nil, place{file: file}.yamlError(err)
+	if err := (place{file: file}).values(plain, yaml.Unmarshal, &m); err != nil {
+		return nil, err
 	}
 	return m, nil
 }

@@ -1,6 +1,7 @@
 package helmfile
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"regexp"
@@ -216,6 +217,22 @@ func yamlProblem(err error) string {
 	}
 	text = mapKey.ReplaceAllString(text, "$1; a key must be a text, a number, true or false")
 	return strings.Join(strings.Fields(unquote(text)), " ")
+}
+
+// values reads a file of values into m. Of several documents Helm reads the first and
+// drops the others, which nobody means.
+func (p place) values(text []byte, unmarshal func([]byte, any) error, m *map[string]any) error {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	var n yaml.Node
+	for first := true; decoder.Decode(&n) == nil; first = false {
+		if !first && !isNull(n.Content[0]) {
+			return p.error(n.Line, "", "a file of values has one document; Helm would drop this one")
+		}
+	}
+	if err := unmarshal(text, m); err != nil {
+		return p.yamlError(err)
+	}
+	return nil
 }
 
 // yamlError places what a YAML parser says.

@@ -108,6 +108,7 @@ func TestProblemsInValuesFilesNameTheFile(t *testing.T) {
 		"not a map":    {"v.yaml", "- hunter2", "v.yaml"},
 		"bad template": {"v.yaml.gotmpl", "a: 1\nb: {{ .Values.none }}", `v.yaml.gotmpl:2: template: map has no entry for key "none"`},
 		"bad result":   {"v.yaml.gotmpl", "a: {{ \"[hunter2\" }}", "v.yaml.gotmpl:1 (as rendered)"},
+		"several":      {"v.yaml", "a: 1\n---\nb: hunter2\n", "v.yaml:2: a file of values has one document"},
 		"missing env":  {"v.yaml.gotmpl", "a: {{ requiredEnv \"X\" }}", "v.yaml.gotmpl:1: template: the environment variable X is not set"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -107,8 +107,8 @@ func (l *loader) releaseEntry(e entry, data releaseData) (map[string]any, error)
 		return nil, err
 	}
 	m := map[string]any{}
-	if err := k8syaml.Unmarshal(text, &m); err != nil {
-		return nil, at.yamlError(err)
+	if err := at.values(text, func(text []byte, into any) error { return k8syaml.Unmarshal(text, into) }, &m); err != nil {
+		return nil, err
 	}
 	return m, nil
 }
