@@ -15,7 +15,7 @@
 // Jobs and Pods are followed until they are rolled out. Only pods of the revision
 // being rolled out count: those of the ReplicaSet made from the Deployment's
 // current template, of the StatefulSet's update revision, of the DaemonSet's
-// current template generation. Pods of an older revision, or of anything else,
+// current template. Pods of an older revision, or of anything else,
 // neither fail nor delay a verification by crashing.
 //
 // Each container that uses the image's repository, init containers included,

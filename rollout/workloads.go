@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/fairlead-dev/fairlead/rollout/internal/daemonset"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -221,8 +222,8 @@ func (in *inspector) mayLack(maxUnavailable *intstr.IntOrString, desired int) in
 	return max(0, min(n, desired-1))
 }
 
-// daemonSet: the pods of the current template generation count, which the
-// controller writes on the DaemonSet and on each pod.
+// daemonSet: the pods of the current template count, which the controller tells by
+// what it writes on the DaemonSet and on each pod.
 func (in *inspector) daemonSet(o stages.Object, now time.Time) assessment {
 	a := assessment{object: o}
 	set, ok := object[*appsv1.DaemonSet](in.world, daemonSets.name, o.Namespace, o.Name)
@@ -235,7 +236,7 @@ func (in *inspector) daemonSet(o stages.Object, now time.Time) assessment {
 	}
 	owner := subjectOf("DaemonSet", set)
 	all := ownedBy[*corev1.Pod](in.world, pods.name, set.UID)
-	current := withLabel(all, templateGenerationLabel, set.Annotations[appsv1.DeprecatedTemplateGeneration])
+	current := daemonset.Current(set, all)
 	if set.Spec.UpdateStrategy.Type == appsv1.OnDeleteDaemonSetStrategyType && leftAlone(all, current) {
 		a.fail(ManualUpdate, owner, "OnDelete", "pods of the previous revision stay until somebody deletes them")
 	}
@@ -251,8 +252,6 @@ func (in *inspector) daemonSet(o stages.Object, now time.Time) assessment {
 	}
 	return a
 }
-
-const templateGenerationLabel = "pod-template-generation"
 
 func withLabel(all []*corev1.Pod, label, value string) []*corev1.Pod {
 	var out []*corev1.Pod

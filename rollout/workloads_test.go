@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/fairlead-dev/fairlead/rollout/internal/daemonset"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -48,8 +49,8 @@ func TestDaemonSetCountsItsTemplateGeneration(t *testing.T) {
 			Spec:       appsv1.DaemonSetSpec{Template: podTemplate(pinnedTo(digestA))},
 			Status:     appsv1.DaemonSetStatus{DesiredNumberScheduled: 1, UpdatedNumberScheduled: 1, NumberAvailable: 1},
 		}
-		old := labelled(podOf(set, "DaemonSet", "shop-old", podTemplate(pinnedTo(digestB))), templateGenerationLabel, "3")
-		pod := labelled(podOf(set, "DaemonSet", "shop-x", podTemplate(pinnedTo(digestA))), templateGenerationLabel, "4")
+		old := labelled(podOf(set, "DaemonSet", "shop-old", podTemplate(pinnedTo(digestB))), daemonset.GenerationLabel, "3")
+		pod := labelled(podOf(set, "DaemonSet", "shop-x", podTemplate(pinnedTo(digestA))), daemonset.GenerationLabel, "4")
 		l := newLab(t, set, as(old, crashed(1, "Error", 9)), pod)
 		object := stages.Object{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "shop"}
 		r := l.start(t.Context(), release(t, object))
@@ -70,7 +71,7 @@ func TestOnDeleteNeedsSomebodyToDelete(t *testing.T) {
 			Spec:       appsv1.DaemonSetSpec{Template: podTemplate(pinnedTo(digestA)), UpdateStrategy: appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}},
 			Status:     appsv1.DaemonSetStatus{DesiredNumberScheduled: 1},
 		}
-		old := labelled(podOf(set, "DaemonSet", "shop-old", podTemplate(pinnedTo(digestB))), templateGenerationLabel, "3")
+		old := labelled(podOf(set, "DaemonSet", "shop-old", podTemplate(pinnedTo(digestB))), daemonset.GenerationLabel, "3")
 		r := newLab(t, set, old).start(t.Context(), release(t, stages.Object{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "shop"}))
 		assert.Equal(t, ManualUpdate, r.failure(t).Cause)
 	})
@@ -300,7 +301,7 @@ func TestAllowUnavailable(t *testing.T) {
 				l := newLab(t, set)
 				l.config.AllowUnavailable = test.allow
 				for i := range test.nodes {
-					pod := labelled(podOf(set, "DaemonSet", fmt.Sprint("shop-", i), podTemplate(pinnedTo(digestA))), templateGenerationLabel, "4")
+					pod := labelled(podOf(set, "DaemonSet", fmt.Sprint("shop-", i), podTemplate(pinnedTo(digestA))), daemonset.GenerationLabel, "4")
 					if i < test.available {
 						pod = as(pod, ready(pinnedTo(digestA)))
 					}

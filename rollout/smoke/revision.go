@@ -8,6 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/fairlead-dev/fairlead/rollout/internal/daemonset"
 )
 
 // revisions tells the pods of a workload's current revision from those of one
@@ -16,14 +18,15 @@ import (
 type revisions struct {
 	cluster   cluster
 	namespace string
+	pods      []corev1.Pod // which it is asked about
 	known     map[types.UID]revision
 }
 
 // revision reports whether a pod of one owner is of the current revision.
 type revision func(*corev1.Pod) bool
 
-func newRevisions(c cluster, namespace string) revisions {
-	return revisions{c, namespace, map[types.UID]revision{}}
+func newRevisions(c cluster, namespace string, pods []corev1.Pod) revisions {
+	return revisions{c, namespace, pods, map[types.UID]revision{}}
 }
 
 // current reports whether pod is of its workload's current revision. A pod that
@@ -80,13 +83,28 @@ func (r revisions) of(ctx context.Context, owner metav1.OwnerReference) (revisio
 		}
 		for _, set := range list.Items {
 			if set.UID == owner.UID && set.Status.ObservedGeneration >= set.Generation {
-				return labelled("pod-template-generation", set.Annotations[appsv1.DeprecatedTemplateGeneration]), nil
+				return r.daemonSet(&set), nil
 			}
 		}
 	default:
 		return always, nil
 	}
 	return never, nil
+}
+
+// daemonSet goes by all pods of the DaemonSet, as its controller does.
+func (r revisions) daemonSet(set *appsv1.DaemonSet) revision {
+	var all []*corev1.Pod
+	for i := range r.pods {
+		if owner := metav1.GetControllerOf(&r.pods[i]); owner != nil && owner.UID == set.UID {
+			all = append(all, &r.pods[i])
+		}
+	}
+	current := map[string]bool{}
+	for _, pod := range daemonset.Current(set, all) {
+		current[pod.Name] = true
+	}
+	return func(pod *corev1.Pod) bool { return current[pod.Name] }
 }
 
 // replicaSet asks the Deployment, if there is one, whether this is its newest: both

@@ -99,7 +99,7 @@ func (t target) endpoints(ctx context.Context, c cluster, rel stages.Release) ([
 	}
 	var out []endpoint
 	notReady, former, foreign := 0, 0, 0
-	revisions := newRevisions(c, rel.Namespace)
+	revisions := newRevisions(c, rel.Namespace, pods)
 	for i := range pods {
 		pod := &pods[i]
 		if pod.DeletionTimestamp != nil || !ready(pod) {

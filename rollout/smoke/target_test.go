@@ -179,6 +179,12 @@ func TestOnlyPodsOfTheCurrentRevisionAreAsked(t *testing.T) {
 			shopPod("before", released, ofKind("DaemonSet", "agent", map[string]string{"pod-template-generation": "6"})),
 			shopPod("now", released, ofKind("DaemonSet", "agent", map[string]string{"pod-template-generation": "7"})),
 		}, []string{"pod shop/now"}},
+		"daemon set that was rolled back": {[]runtime.Object{
+			&appsv1.DaemonSet{ObjectMeta: numbered("agent", "7"), Status: appsv1.DaemonSetStatus{ObservedGeneration: 2}},
+			shopPod("kept", released, ofKind("DaemonSet", "agent", map[string]string{"pod-template-generation": "5", appsv1.ControllerRevisionHashLabelKey: "one"})),
+			shopPod("late", released, ofKind("DaemonSet", "agent", map[string]string{"pod-template-generation": "6", appsv1.ControllerRevisionHashLabelKey: "two"})),
+			shopPod("now", released, ofKind("DaemonSet", "agent", map[string]string{"pod-template-generation": "7", appsv1.ControllerRevisionHashLabelKey: "one"})),
+		}, []string{"pod shop/kept", "pod shop/now"}},
 		"what nothing is known of": {[]runtime.Object{shopPod("now", released, ofKind("CloneSet", "web", nil))}, []string{"pod shop/now"}},
 	} {
 		t.Run(name, func(t *testing.T) {
