@@ -103,11 +103,18 @@ func (w witness) unavailable(ctx context.Context, what string, err error) string
 	return "(" + what + ": " + w.settings.clean.line(why) + ")"
 }
 
-// knowing returns a witness that masks what is secret in the pod of a finding.
+// knowing returns a witness that masks what is secret in the pod of a finding, and in
+// the template, which is repeated where a pod is refused.
 func (w witness) knowing(f finding) witness {
+	known := slices.Clone(w.settings.clean.known)
 	if f.pod != nil {
-		w.settings.clean.known = append(slices.Clone(w.settings.clean.known), secretValues(&f.pod.Spec)...)
+		known = append(known, secretValues(&f.pod.Spec)...)
 	}
+	if f.template != nil {
+		known = append(known, secretValues(f.template)...)
+	}
+	slices.SortStableFunc(known, func(a, b string) int { return len(b) - len(a) }) // the longest first
+	w.settings.clean.known = known
 	return w
 }
 
@@ -153,7 +160,7 @@ func (w witness) account(f finding) *account {
 	for _, owner := range chain {
 		e.Owners = append(e.Owners, owner.String())
 	}
-	e.Field = field(manifestKind(f, chain), f, f.spec())
+	e.Field = w.settings.clean.line(field(manifestKind(f, chain), f, f.spec())) // names in it may be a message's
 	advice := AdviceFor(f.cause).filled(w.names(f))
 	if len(advice.Commands) > 0 {
 		e.Command = advice.Commands[0]

@@ -7,10 +7,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -103,4 +105,17 @@ func TestMissingEventsAreSaid(t *testing.T) {
 	w := witness{cluster: c, world: newWorld(c.hub), settings: settingsOf(t, Config{EvidenceTimeout: 50 * time.Millisecond})}
 	f := w.failure(t.Context(), finding{cause: ImageNotFound, reason: "ErrImagePull", subject: subject{"Pod", ns, "shop-1", "shop-1"}}, nil)
 	assert.Equal(t, []string{"(the latest events are missing: no answer within 50ms)"}, f.Decisive.Events)
+}
+
+// A webhook may repeat what the template has in the clear.
+func TestSecretsOfATemplateAreMasked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := deployment(pinnedTo(digestA), 1)
+		d.Spec.Template.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "DB_PASSWORD", Value: "Zq7Xk2Wv9Rt4"}}
+		rs := replicaSet(d, 2, d.Spec.Template)
+		rs.Status.Conditions = []appsv1.ReplicaSetCondition{refusedBy(`admission webhook "x" denied the request: container app has the literal "Zq7Xk2Wv9Rt4"`)}
+		l := newLab(t, d, rs, event(rs, "ReplicaSet", "FailedCreate", `denied the literal "Zq7Xk2Wv9Rt4"`))
+		f := l.start(t.Context(), release(t)).failure(t)
+		assert.NotContains(t, f.Error()+strings.Join(f.Decisive.Events, "\n"), "Zq7Xk2Wv9Rt4")
+	})
 }

@@ -18,15 +18,27 @@ var redactions = []struct {
 }{
 	// A private key may be cut off by the limit on log lines, hence the \z.
 	{regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z0-9 ]*-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY[A-Z0-9 ]*-----|\z)`), "-----PRIVATE KEY " + masked + "-----"},
+	// Where it ends without having begun, all that was kept of it is before.
+	{regexp.MustCompile(`(?s)\A.*?-----END [A-Z0-9 ]*PRIVATE KEY[A-Z0-9 ]*-----`), "-----PRIVATE KEY " + masked + "-----"},
 	// scheme://user:password@host; the greedy match takes an @ in the password too.
 	{regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/?#"'<>]+@`), "${1}" + masked + "@"},
-	{regexp.MustCompile(`(?i)((?:proxy-)?authorization["']?[ \t]*[:=][ \t]*["']?)(?:(?:bearer|basic|digest|token|negotiate|aws4-hmac-sha256)[ \t]+)?[^\s"']+(?:,[ \t]*[^\s"']+)*`), "${1}" + masked},
+	// A password with characters that a URL doesn't allow: that is when programs
+	// complain about it. What is behind the colon is no port.
+	{regexp.MustCompile(`([a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/?#"'<>:@\[]*:(?:[^\s"'<>0-9/]|[0-9]+[^\s"'<>0-9/?])[^\s"'<>]*@`), "${1}" + masked + "@"},
+	// user:password@tcp(host:3306)/database
+	{regexp.MustCompile(`[^\s:/@"']+:[^\s"']*@((?:tcp|udp)[46]?|unix)\(`), masked + "@${1}("},
+	// https://storage/layer?X-Amz-Signature=…, of which registries tell their clients.
+	{regexp.MustCompile(`(?i)([?&](?:x-[a-z]+-)?sig(?:nature)?=)[^\s&"'<>]+`), "${1}" + masked},
+	{regexp.MustCompile(`(?i)((?:proxy-)?authorization\\*["']?[ \t]*[:=][ \t]*\\*["']?)(?:\[[^\]\n]*\]?|(?:[a-z][a-z0-9-]*[ \t]+)?[^\s"'\\]+(?:,[ \t]*[^\s"'\\]+)*)`), "${1}" + masked},
 	{regexp.MustCompile(`(?i)\b(bearer|basic)[ \t]+[a-z0-9._~+/=-]{8,}`), "${1} " + masked},
-	// password=…, "apiKey": "…", DB_PASSWORD: …, --token …
-	{regexp.MustCompile(`(?i)((?:` + secretWords + `)[a-z0-9_-]*["']?[ \t]*(?::=|=>|[:=])[ \t]*)(?:"(?:[^"\\\n]|\\.)*"?|'(?:[^'\\\n]|\\.)*'?|[^\s,;&"']+)`), "${1}" + masked},
+	{regexp.MustCompile(`(?i)(\b(?:set-)?cookie\\*["']?[ \t]*[:=][ \t]*\\*["']?)[^\s;"'\\\[]+(?:;[ \t]*[^\s;"'\\]+)*`), "${1}" + masked},
+	// password=…, "apiKey": "…", DB_PASSWORD: …, --token …, also in a string in a string
+	{regexp.MustCompile(`(?i)((?:(?:` + secretWords + `)[a-z0-9_-]*|_pass)\\*["']?[ \t]*(?::=|=>|[:=])[ \t]*)(?:\[[^\]\n]*\]?|\\+"[^"\n]*"?|"(?:[^"\\\n]|\\.)*"?|'(?:[^'\\\n]|\\.)*'?|[^\s,;&"']+)`), "${1}" + masked},
 	{regexp.MustCompile(`(?i)(--?[a-z0-9-]*(?:` + secretWords + `)[a-z0-9-]*[ \t]+)[^\s-][^\s]*`), "${1}" + masked},
+	// {"auths":{"registry":{"auth":"…"}}}
+	{regexp.MustCompile(`("auth\\*"[ \t]*:[ \t]*\\*")[A-Za-z0-9+/=_-]{8,}`), "${1}" + masked},
 	{regexp.MustCompile(`\b(?:AKIA|ASIA)[A-Z0-9]{16}\b`), masked},
-	{regexp.MustCompile(`\b(?:gh[pousr]_|github_pat_|glpat-|xox[abpres]-|sk-|hvs\.|dckr_pat_)[A-Za-z0-9_-]{10,}`), masked},
+	{regexp.MustCompile(`\b(?:gh[pousr]_|github_pat_|glpat-|xox[abpres]-|sk-|hvs\.|dckr_pat_|AIza)[A-Za-z0-9_-]{10,}`), masked},
 	{regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*`), masked},
 }
 

@@ -68,3 +68,39 @@ func FuzzRedact(f *testing.F) {
 		}
 	})
 }
+
+// What is logged most often: headers as Go and JSON print them, JSON in a string,
+// passwords that make a URL invalid, links that storage has signed.
+func TestRedactWherePeopleLogIt(t *testing.T) {
+	const s = "Zq7Xk2Wv9Rt4"
+	for _, in := range []string{
+		"map[Accept:[*/*] Authorization:[Bearer " + s + "]]",
+		`{"Authorization":["Token ` + s + `"]}`,
+		`Authorization: ApiKey ` + s,
+		`{"msg":"body {\"password\":\"` + s + `\"}"}`,
+		`{"msg":"body {\\\"password\\\":\\\"` + s + `\\\"}"}`,
+		`{"X-Api-Key":["` + s + `","` + s + `"]}`,
+		`parse "postgres://bob:pa/` + s + `@db:5432/shop": invalid port ":pa" after host`,
+		`postgres://bob:12#` + s + `@db:5432/shop`,
+		`dial root:` + s + `@tcp(db:3306)/shop`,
+		`Get "https://x.blob.core.windows.net/l?sv=1&sig=` + s + `&se=2": dial tcp: i/o timeout`,
+		`Get "https://s3.example/l?X-Amz-Expires=1&X-Amz-Signature=` + s + `": dial tcp: i/o timeout`,
+		`Cookie: theme=dark; sid=` + s,
+		`{"auths":{"r.example":{"auth":"` + s + `"}}}`,
+		`DB_PASS=` + s,
+	} {
+		assert.NotContains(t, Redact(in), s, in)
+	}
+	for _, in := range []string{
+		`Head "https://localhost:5001/v2/lab/shop/manifests/sha256:aaaa": dial tcp 127.0.0.1:5001: connect: connection refused`,
+		"https://registry:5000/v2/shop@sha256:aaaa", "http://[::1]:8080/x@y", "http://host/x?design=1&verify=2", "tests_passed: 3",
+		"authorization failed: no basic auth credentials",
+	} {
+		assert.Equal(t, in, Redact(in))
+	}
+}
+
+func TestTailBeginsWithinAKey(t *testing.T) {
+	log := "MIIEowIBAAKCAQEA\nabcd/+==\n-----END RSA PRIVATE KEY-----\nfatal: can't parse the key\n"
+	assert.Equal(t, []string{"-----PRIVATE KEY ***-----", "fatal: can't parse the key"}, cleaner{}.tail(log, 20, 8192))
+}

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"unicode"
 
 	"github.com/fairlead-dev/fairlead/rollout"
 	"github.com/fairlead-dev/fairlead/stages"
@@ -23,7 +24,7 @@ const maxLine = 600
 // line returns s as one line of bounded length.
 func (c cleaner) line(s string) string {
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || unicode.Is(unicode.Bidi_Control, r) {
 			return ' '
 		}
 		return r

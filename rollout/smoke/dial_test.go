@@ -128,7 +128,7 @@ func TestSecretsAreMasked(t *testing.T) {
 			c.Redact = func(s string) string { return strings.ReplaceAll(s, "canary-3", "***") }
 		}, func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusTeapot)
-			say(w, fmt.Sprintf("I was sent %s and %s, canary-3, password=canary-4\x1b[2J", strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), r.Header.Get("X-Odd")))
+			say(w, fmt.Sprintf("I was sent %s and %s, canary-3, password=canary-4\x1b[2J\u202e", strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), r.Header.Get("X-Odd")))
 		})
 		var told strings.Builder
 		ctx := stages.WithProgress(t.Context(), func(p stages.Progress) { told.WriteString(p.Message) })
@@ -138,6 +138,7 @@ func TestSecretsAreMasked(t *testing.T) {
 		assert.Contains(t, all, "I was sent *** and ***, ***, password=***")
 		assert.NotContains(t, all, "canary")
 		assert.NotContains(t, all, "\x1b")
+		assert.NotContains(t, all, "\u202e")
 	})
 }
 
