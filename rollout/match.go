@@ -36,7 +36,10 @@ var waitingPatterns = []pattern{
 	{pullReasons, words(`signature validation failed|SignatureValidationFailed`), ImageUnsigned},
 	{pullReasons, words(`no match for platform|no matching manifest|image operating system .* cannot be used|does not match the specified platform|no image found in (image index|manifest list)`), ImageWrongPlatform},
 	{pullReasons, words(`toomanyrequests|too many requests|rate limit`), ImageRateLimited},
-	{pullReasons, words(`no such host|connection refused|connection reset|i/o timeout|deadline exceeded|handshake timeout|no route to host|network is unreachable|unexpected EOF|: EOF|server misbehaving|temporary failure in name resolution|(status|code|response)[^0-9]{0,80}5\d\d\b|service unavailable|bad gateway|gateway time-?out|internal server error|x509:|server gave HTTP response to HTTPS client|RegistryUnavailable|registry is unavailable`), ImageUnreachable},
+	{pullReasons, words(`no such host|connection refused|connection reset|i/o timeout|deadline exceeded|handshake timeout|no route to host|network is unreachable|unexpected EOF|: EOF|server misbehaving|temporary failure in name resolution|(status|response)[^0-9"]{0,80}[ =]5\d\d\b|\bcode[:= ]+5\d\d\b|service unavailable|bad gateway|gateway time-?out|internal server error|x509:|server gave HTTP response to HTTPS client|RegistryUnavailable|registry is unavailable`), ImageUnreachable},
+	// What the node's own store lacks says nothing about the registry, and the next
+	// attempt fetches it.
+	{pullReasons, words(`(parent|extraction) snapshot .*(does not exist|not found)|content store: .*not found`), ImagePullFailed},
 	{pullReasons, words(`unauthorized|authentication required|authorization failed|access denied|insufficient_scope|forbidden|no basic auth credentials|\bdenied\b`), ImageUnauthorized},
 	{pullReasons, words(`not found|manifest unknown|name unknown|does not exist|NotFound|name invalid`), ImageNotFound},
 	{pullReasons, words(`invalid reference|failed to apply default image tag|couldn't parse image`), ImageNameInvalid},
