@@ -110,15 +110,18 @@ func parseScheduling(message string) (Scheduling, bool) {
 
 // splitPredicates splits at the commas before a number; others are of a taint.
 func splitPredicates(text string) []string {
+	const comma = ", "
 	var out []string
-	for part := range strings.SplitSeq(text, ", ") {
+	begin, at := 0, 0 // of the last one of out, and of the part looked at
+	for part := range strings.SplitSeq(text, comma) {
+		end := at + len(part)
 		if _, _, counted := leadingCount(part); !counted && len(out) > 0 {
-			out[len(out)-1] += ", " + part
-			continue
-		}
-		if part != "" {
+			out[len(out)-1] = text[begin:end]
+		} else if part != "" {
+			begin = at
 			out = append(out, part)
 		}
+		at = end + len(comma)
 	}
 	return out
 }

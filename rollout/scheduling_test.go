@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -75,4 +76,14 @@ func FuzzParseScheduling(f *testing.F) {
 			}
 		}
 	})
+}
+
+// However many parts a message has, reading it takes time in proportion to its length.
+func TestSchedulingMessageOfManyParts(t *testing.T) {
+	const parts = 500_000
+	s, ok := parseScheduling("0/3 nodes are available: 1 a" + strings.Repeat(", b", parts) + ", 2 c")
+	assert.True(t, ok)
+	require.Len(t, s.Predicates, 2)
+	assert.Len(t, s.Predicates[0].Message, 1+len(", b")*parts)
+	assert.Equal(t, "c", s.Predicates[1].Message)
 }
