@@ -2,6 +2,8 @@ package metric
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -96,8 +98,17 @@ func (s Sample) series() string {
 		}
 		b.WriteString(name)
 		b.WriteByte('=')
-		b.WriteString(short(s.Labels[name]))
+		b.WriteString(identity(s.Labels[name]))
 	}
 	b.WriteByte('}')
 	return b.String()
+}
+
+// identity is short, but no two values have the same.
+func identity(value string) string {
+	text := short(value)
+	if strings.HasSuffix(text, "…") {
+		text += fmt.Sprintf("%x", sha256.Sum256([]byte(value)))
+	}
+	return text
 }

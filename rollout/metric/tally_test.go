@@ -2,6 +2,7 @@ package metric
 
 import (
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,4 +146,17 @@ func TestAlignFindsTheBucketsThatBothFitIn(t *testing.T) {
 		_, _, err := align(tallyOf([]Bucket{{0, 1, 5}}), other)
 		require.ErrorIs(t, err, ErrUnfit, name)
 	}
+}
+
+func TestTallyTellsLongLabelsApart(t *testing.T) {
+	var sum tally
+	for at, values := range [][2]float64{{100, 1e6}, {101, 1e6 + 1}} {
+		points, err := counters([]Sample{
+			{Labels: map[string]string{"path": strings.Repeat("x", 300) + "a"}, Value: values[0], Time: time.Unix(int64(at), 0)},
+			{Labels: map[string]string{"path": strings.Repeat("x", 300) + "b"}, Value: values[1], Time: time.Unix(int64(at), 0)},
+		})
+		require.NoError(t, err)
+		sum.add(points)
+	}
+	assert.Equal(t, uint64(2), sum.requests())
 }
