@@ -9,7 +9,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-const initContainer = "init container"
+const (
+	initContainer = "init container"
+	sidecar       = "sidecar"
+)
 
 // containers classifies what each container's status says.
 func (in *inspector) containers(pod *corev1.Pod, crashes bool) []finding {
@@ -23,7 +26,7 @@ func (in *inspector) containers(pod *corev1.Pod, crashes bool) []finding {
 			}
 		case s.State.Terminated != nil:
 			t := s.State.Terminated
-			if t.ExitCode == 0 && (f.role == initContainer || pod.Spec.RestartPolicy != corev1.RestartPolicyAlways) {
+			if t.ExitCode == 0 && (f.role == initContainer || pod.Spec.RestartPolicy != corev1.RestartPolicyAlways) || endedWithPod(pod, f.role, t) {
 				continue
 			}
 			f.reason, f.message = t.Reason, t.Message
@@ -37,6 +40,18 @@ func (in *inspector) containers(pod *corev1.Pod, crashes bool) []finding {
 		out = append(out, f)
 	}
 	return out
+}
+
+// endedWithPod reports whether a sidecar was ended because the pod's work is over: the
+// kubelet asks it to when all other containers have ended for good, and how it obeys
+// says nothing.
+func endedWithPod(pod *corev1.Pod, role string, t *corev1.ContainerStateTerminated) bool {
+	if role != sidecar || pod.Spec.RestartPolicy == corev1.RestartPolicyAlways || len(pod.Status.ContainerStatuses) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(pod.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool {
+		return s.State.Terminated == nil || t.FinishedAt.Before(&s.State.Terminated.FinishedAt)
+	})
 }
 
 // crashCauses are those that say that the program ended after it was started.

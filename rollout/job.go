@@ -75,15 +75,15 @@ func hasCondition(job *batchv1.Job, t batchv1.JobConditionType) bool {
 func (in *inspector) jobFailed(a *assessment, owner subject, c batchv1.JobCondition) {
 	f := finding{cause: jobCause(c.Reason), reason: orElse(c.Reason, "Failed"), message: c.Message, subject: owner}
 	for _, pod := range ownedBy[*corev1.Pod](in.world, pods.name, owner.uid) {
-		for _, s := range allStatuses(pod) {
-			t := s.State.Terminated
+		for i, s := range allStatuses(pod) {
+			t, role := s.State.Terminated, roleOf(pod, i, s.Name)
 			if t == nil {
 				t = s.LastTerminationState.Terminated
 			}
-			if t == nil || t.ExitCode == 0 || f.exit != nil && t.FinishedAt.Before(&f.exit.FinishedAt) {
+			if t == nil || t.ExitCode == 0 || f.exit != nil && t.FinishedAt.Before(&f.exit.FinishedAt) || endedWithPod(pod, role, t) {
 				continue
 			}
-			f.pod, f.subject, f.container, f.role, f.exit, f.restarts = pod, podSubject(pod), s.Name, "container", t, s.RestartCount
+			f.pod, f.subject, f.container, f.role, f.exit, f.restarts = pod, podSubject(pod), s.Name, role, t, s.RestartCount
 			f.message = fmt.Sprintf("%s: %s", c.Message, describeExit(t, 1, false))
 		}
 	}

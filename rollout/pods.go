@@ -293,7 +293,7 @@ func roleOf(pod *corev1.Pod, i int, name string) string {
 	}
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == name && isSidecar(c) {
-			return "sidecar"
+			return sidecar
 		}
 	}
 	return "init container"
