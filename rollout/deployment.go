@@ -50,7 +50,7 @@ func (in *inspector) deployment(o stages.Object, now time.Time) assessment {
 	case a.done:
 	case d.Spec.Paused && (int(s.UpdatedReplicas) < a.desired || s.Replicas > s.UpdatedReplicas):
 		paused(&a, owner)
-	case c != nil && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded" && in.isAboutNewest(d, c.Message):
+	case c != nil && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded" && in.isAboutNewest(d, c.Message) && !in.isBefore(c.LastUpdateTime):
 		a.fail(DeadlineExceeded, owner, c.Reason, c.Message)
 	case s.Replicas > s.UpdatedReplicas:
 		a.waiting = fmt.Sprintf("%d pods of the previous revision are still running", s.Replicas-s.UpdatedReplicas)
@@ -136,6 +136,13 @@ func sameTemplate(a, b corev1.PodTemplateSpec) bool {
 func (in *inspector) isAboutNewest(d *appsv1.Deployment, message string) bool {
 	match, newest := replicaSetName.FindStringSubmatch(message), in.newestReplicaSet(d)
 	return match == nil || newest == nil || match[1] == newest.Name
+}
+
+// isBefore reports whether something was said before the release: a Deployment whose
+// template it doesn't change keeps what was said of its pods until they are ready, for
+// example when the release brings nothing but the ConfigMap that they wait for.
+func (in *inspector) isBefore(said metav1.Time) bool {
+	return !said.IsZero() && said.Time.Before(in.deployed.Truncate(time.Second))
 }
 
 // replicaSetName finds the name in what the deployment controller writes into

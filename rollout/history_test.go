@@ -7,7 +7,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -90,4 +92,23 @@ func TestBarePodThatAnEventCallsEvicted(t *testing.T) {
 			assert.Equal(t, "kubectl describe pod shop -n shop", f.Decisive.Command)
 		})
 	}
+}
+
+// A release that leaves the template as it was may mend what a former one failed of.
+func TestADeadlineOfBeforeTheRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, old, updated, oldPod, newPod := upgrade()
+		d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Status: corev1.ConditionFalse, Reason: "ProgressDeadlineExceeded",
+			LastUpdateTime: metav1.Now(), LastTransitionTime: metav1.Now(), Message: `ReplicaSet "shop-2" has timed out progressing.`}}
+		l := newLab(t, d, old, updated, oldPod, as(newPod, waiting("ContainerCreating", "")))
+		time.Sleep(10 * time.Minute)
+		rel := release(t)
+		rel.Deployed = time.Now()
+		r := l.start(t.Context(), rel)
+		require.False(t, r.over(), "%v", r.err)
+		time.Sleep(10 * time.Second)
+		l.put(as(newPod, ready(pinnedTo(digestA))), complete(d))
+		<-r.done
+		require.NoError(t, r.err)
+	})
 }

@@ -46,13 +46,14 @@ func (f finding) key() string {
 
 // inspector looks at pods.
 type inspector struct {
-	world  *world
-	image  stages.Image
-	strict bool
-	settle time.Duration
-	toEnd  bool // a bare pod is done when it has succeeded
-	spare  bool // as many pods may be missing as the workload itself allows
-	drain  bool // pods that have been replaced are counted as long as they run
+	world    *world
+	image    stages.Image
+	strict   bool
+	settle   time.Duration
+	toEnd    bool      // a bare pod is done when it has succeeded
+	spare    bool      // as many pods may be missing as the workload itself allows
+	drain    bool      // pods that have been replaced are counted as long as they run
+	deployed time.Time // the release; zero if that isn't known
 	// ready remembers when a pod was first seen ready, by pod and restarts.
 	ready map[readyKey]time.Time
 	// history are the pods that had failed, and the jobs that had ended, before the

@@ -23,6 +23,7 @@ type session struct {
 	verb     string // what is being done, for errors
 	subject  string // to which release
 	image    stages.Image
+	deployed time.Time
 	targets  []stages.Object // of kinds that are waited for
 	// namespace is of objects that name none.
 	namespace string
@@ -71,6 +72,7 @@ func (s *session) run(ctx context.Context) (outcome, error) {
 	s.began = time.Now()
 	s.world = newWorld(s.cluster.hub)
 	s.inspector = newInspector(s.world, s.image, s.settings)
+	s.inspector.deployed = s.deployed
 	s.patience = &patience{rules: s.settings.rules, seen: map[string]*sighting{}}
 	s.told, s.doneSince = map[stages.Object]string{}, map[stages.Object]time.Time{}
 
