@@ -62,6 +62,8 @@ type inspector struct {
 	// unwells remembers when a liveness probe was first seen to fail, by pod and
 	// restarts.
 	unwells map[readyKey]time.Time
+	// doubt bounds how long such a pod is held up.
+	doubt time.Duration
 	// restarts are how often containers had been restarted then.
 	restarts map[containerKey]int32
 	// failures are the pods that failed while we looked, by the place that a new
@@ -76,6 +78,7 @@ func newInspector(w *world, img stages.Image, s settings) *inspector {
 		world: w, image: img, strict: s.StrictImageID, settle: s.Settle, toEnd: s.Completion, spare: s.AllowUnavailable, drain: s.drain,
 		ready: map[readyKey]time.Time{}, history: map[types.UID]bool{}, unwells: map[readyKey]time.Time{},
 		restarts: map[containerKey]int32{}, failures: map[string]map[types.UID]bool{}, completed: map[stages.Object]assessment{},
+		doubt: min(maxDoubt, s.Timeout/2),
 	}
 }
 

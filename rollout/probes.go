@@ -105,7 +105,7 @@ func (in *inspector) unwell(pod *corev1.Pod, now time.Time) time.Time {
 		if s.State.Running == nil {
 			continue
 		}
-		doubted := max(in.doubtedByProbe(pod, s, now), in.doubtedByEvent(pod, s))
+		doubted := min(max(in.doubtedByProbe(pod, s, now), in.doubtedByEvent(pod, s)), in.doubt)
 		if doubted == 0 {
 			continue
 		}
@@ -133,7 +133,8 @@ func (in *inspector) doubtedByProbe(pod *corev1.Pod, s corev1.ContainerStatus, n
 	if e == nil || !strings.HasPrefix(e.Message, "Liveness ") {
 		return 0
 	}
-	patience := time.Duration(max(c.LivenessProbe.PeriodSeconds, 1)*max(c.LivenessProbe.FailureThreshold, 1))*time.Second + killDelay
+	period, threshold := int64(max(c.LivenessProbe.PeriodSeconds, 1)), int64(max(c.LivenessProbe.FailureThreshold, 1))
+	patience := time.Duration(min(period*threshold, int64(time.Hour/time.Second)))*time.Second + killDelay
 	if now.Sub(eventTime(e)) > patience+time.Minute { // whatever the nodes' clocks say
 		return 0
 	}
@@ -152,6 +153,10 @@ func (in *inspector) doubtedByEvent(pod *corev1.Pod, s corev1.ContainerStatus) t
 	}
 	return 0
 }
+
+// maxDoubt is for how long a pod that is ready is held up at most. What becomes of a
+// probe with a long period would only be known long after the rollout.
+const maxDoubt = time.Minute
 
 // statusDelay is how long a kubelet may take to report what it has told by an event.
 const statusDelay = 30 * time.Second

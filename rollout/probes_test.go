@@ -2,8 +2,11 @@ package rollout
 
 import (
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
@@ -52,4 +55,30 @@ func TestProbeTarget(t *testing.T) {
 		assert.Equal(t, want, probeTarget(&corev1.Probe{ProbeHandler: handler}))
 	}
 	assert.Empty(t, probeTarget(nil))
+}
+
+// A probe with a long period that failed once, during the start, must not hold up a pod
+// that is ready until the timeout.
+func TestAProbeThatIsSeldomHoldsUpNothingForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, old, updated, _, _ := upgrade()
+		for _, template := range []*corev1.PodTemplateSpec{&d.Spec.Template, &updated.Spec.Template} {
+			template.Spec.Containers[0].LivenessProbe = &corev1.Probe{PeriodSeconds: 120, FailureThreshold: 3}
+		}
+		pod := podOf(updated, "ReplicaSet", "shop-2-x", d.Spec.Template)
+		pod = as(pod, running(pinnedTo(digestA)))
+		l := newLab(t, d, old, updated, pod)
+		r := l.start(t.Context(), release(t))
+		time.Sleep(5 * time.Second)
+		l.put(about(pod, "app", "Unhealthy", "Liveness probe failed: connection refused"))
+		time.Sleep(5 * time.Second)
+		l.put(as(pod, func(p *corev1.Pod) {
+			p.Status.ContainerStatuses[0].Ready = true
+			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+		}))
+		l.put(complete(d))
+		<-r.done
+		require.NoError(t, r.err)
+		assert.Equal(t, maxDoubt+10*time.Second, r.elapsed)
+	})
 }
