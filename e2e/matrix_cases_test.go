@@ -185,7 +185,7 @@ func placeFaults() []fault {
 			w.pod.NodeName = m.node
 			w.app().Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1000")}
 		}},
-		{name: "fills its scratch space", kinds: []string{kindPod, kindDeployment}, cause: rollout.EphemeralStorage, field: "volumes[name=memory].emptyDir.sizeLimit", timeout: 90 * time.Second,
+		{name: "fills its scratch space", kinds: []string{kindPod, kindDeployment}, cause: rollout.EphemeralStorage, field: "volumes[name=memory].emptyDir.sizeLimit", timeout: 150 * time.Second,
 			broken: func(_ *matrix, w *workload) {
 				w.remember()
 				w.pod.Volumes[0].EmptyDir.SizeLimit = new(resource.MustParse("1Mi"))

@@ -152,8 +152,14 @@ func (b *bystander) decidable(f *rollout.Failure, rule rollout.Rule) time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var first, counted time.Time
-	count := 0
+	count, evicted := 0, map[string]bool{}
 	for _, s := range b.seen {
+		if s.reason == "Evicted" && s.reason == f.Decisive.Reason {
+			evicted[s.subject] = true // one pod after the other, each once
+			if len(evicted) == rule.Count && counted.IsZero() {
+				counted = s.at
+			}
+		}
 		if !isObject(s.container) && s.subject != f.Decisive.Subject {
 			continue // such as a pod that is being replaced
 		}

@@ -94,6 +94,31 @@ func TestBarePodThatAnEventCallsEvicted(t *testing.T) {
 	}
 }
 
+// A controller's pod whose program obeys when it is evicted has succeeded, as its status
+// says; what was the matter is told by an event alone.
+func TestPodsThatAreEvictedAndObey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		app := newApp(t, ns, "shop")
+		l := newLab(t, app.objects()...)
+		r := l.start(t.Context(), app.release)
+		evict := func(pod *corev1.Pod) {
+			l.put(as(pod, func(p *corev1.Pod) {
+				running(pinnedTo(digestA))(p)
+				p.Status.Phase = corev1.PodSucceeded
+				p.Status.ContainerStatuses[0].State = corev1.ContainerState{Terminated: ended(0, "Completed")}
+			}))
+			l.put(event(pod, "Pod", "Evicted", `Usage of EmptyDir volume "memory" exceeds the limit "1Mi". `))
+			time.Sleep(time.Second)
+		}
+		evict(app.pod)
+		require.False(t, r.over(), "once may be the node's fault: %v", r.err)
+		evict(podOf(app.set, "ReplicaSet", "shop-2-b", app.deployment.Spec.Template))
+		f := r.failure(t)
+		assert.Equal(t, EphemeralStorage, f.Cause)
+		assert.Less(t, f.Elapsed, 3*time.Second)
+	})
+}
+
 // A release that leaves the template as it was may mend what a former one failed of.
 func TestADeadlineOfBeforeTheRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

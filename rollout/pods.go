@@ -105,7 +105,7 @@ type look struct {
 // somebody else's business (a job has its own limit), they are not reported.
 func (in *inspector) inspect(pod *corev1.Pod, crashes bool, now time.Time) look {
 	var l look
-	if pod.Status.Phase == corev1.PodFailed {
+	if over(pod) {
 		l.findings = in.failed(pod, crashes)
 		return l
 	}
@@ -144,7 +144,7 @@ func (in *inspector) remember() {
 					in.restarts[containerKey{pod.UID, s.Name}] = s.RestartCount
 				}
 			}
-			if pod.Status.Phase == corev1.PodFailed && metav1.GetControllerOf(pod) != nil {
+			if over(pod) && metav1.GetControllerOf(pod) != nil {
 				in.history[pod.UID] = true
 			}
 		}
@@ -161,12 +161,21 @@ func (in *inspector) remember() {
 	}
 }
 
+// over reports whether a pod as a whole has ended although it should not have. A
+// controller's pod that should run for ever is said to have succeeded if it was ended
+// from outside, by an eviction for one, and its program obeyed.
+func over(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded &&
+		pod.Spec.RestartPolicy == corev1.RestartPolicyAlways && metav1.GetControllerOf(pod) != nil
+}
+
 // failed says why a pod as a whole has ended.
 func (in *inspector) failed(pod *corev1.Pod, crashes bool) []finding {
-	reason, message := orElse(pod.Status.Reason, "Failed"), pod.Status.Message
-	if c := disruption(pod); c != nil && pod.Status.Reason == "" {
+	reason, message := in.endedFor(pod)
+	if c := disruption(pod); c != nil && reason == "" {
 		reason, message = c.Reason, c.Message
 	}
+	reason = orElse(reason, string(pod.Status.Phase))
 	f := finding{cause: ending(reason, message), reason: reason, message: message, subject: podSubject(pod), pod: pod}
 	if !crashes || in.history[pod.UID] {
 		return nil
