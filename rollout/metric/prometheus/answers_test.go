@@ -64,20 +64,25 @@ func TestEveryNonAnswerIsTold(t *testing.T) {
 		"a redirect": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "/login", http.StatusFound)
 		}, "query-failed"},
-		"a login page":       {says(200, "<html>"), "query-server-error"},
-		"no content":         {says(204, ""), "query-server-error"},
-		"an empty body":      {says(200, ""), "query-server-error"},
-		"no result":          {says(200, `{"status":"success"}`), "query-server-error"},
-		"an empty object":    {says(200, `{}`), "query-server-error"},
-		"no scalar":          {says(200, success(`"resultType":"scalar","result":null`)), "query-server-error"},
-		"no value":           {says(200, success(`"resultType":"vector","result":[{"metric":{"pod":"0"}}]`)), "query-server-error"},
-		"no sample":          {says(200, success(`"resultType":"vector","result":[null]`)), "query-server-error"},
-		"one of two values":  {answer(says(200, strings.Replace(success(vector("1")), "]}]", `]},{"metric":{}}]`, 1)), aged(0)), "query-server-error"},
-		"null":               {says(200, `{"status":"success","data":null}`), "query-server-error"},
-		"a failed success":   {says(200, `{"status":"error","errorType":"internal","error":"boom"}`), "query-server-error"},
-		"a successful error": {says(400, success(vector("1"))), "query-server-error"},
-		"malformed":          {says(400, `{"status":"error","errorType":"bad_data","error":"parse error"}`), "query-bad-expression"},
-		"too slow a query":   {says(503, `{"status":"error","errorType":"timeout","error":"timed out"}`), "query-timeout"},
+		"a login page":        {says(200, "<html>"), "query-server-error"},
+		"no content":          {says(204, ""), "query-server-error"},
+		"an empty body":       {says(200, ""), "query-server-error"},
+		"no result":           {says(200, `{"status":"success"}`), "query-server-error"},
+		"an empty object":     {says(200, `{}`), "query-server-error"},
+		"no scalar":           {says(200, success(`"resultType":"scalar","result":null`)), "query-server-error"},
+		"no value":            {says(200, success(`"resultType":"vector","result":[{"metric":{"pod":"0"}}]`)), "query-server-error"},
+		"no sample":           {says(200, success(`"resultType":"vector","result":[null]`)), "query-server-error"},
+		"one of two values":   {answer(says(200, strings.Replace(success(vector("1")), "]}]", `]},{"metric":{}}]`, 1)), aged(0)), "query-server-error"},
+		"null for a value":    {answer(says(200, strings.Replace(success(vector("1")), `"1"]`, `null]`, 1)), aged(0)), "query-server-error"},
+		"half a value":        {answer(says(200, strings.Replace(success(vector("1")), `,"1"]`, `]`, 1)), aged(0)), "query-server-error"},
+		"null for an age":     {answer(number, says(200, strings.Replace(success(strings.ReplaceAll(vector("1"), `"__name__":"x",`, "")), `"1"]`, `null]`, 1))), "query-server-error"},
+		"null in a histogram": {answer(says(200, success(`"resultType":"vector","result":[{"metric":{},"histogram":[1700000000,{"count":"1","sum":"1","buckets":[[0,"0","1",null]]}]}]`)), aged(0)), "query-server-error"},
+		"a book of an error":  {says(400, `{"status":"error","errorType":"bad_data","error":"`+strings.Repeat("x", 9000)+`"}`), "query-bad-expression"},
+		"null":                {says(200, `{"status":"success","data":null}`), "query-server-error"},
+		"a failed success":    {says(200, `{"status":"error","errorType":"internal","error":"boom"}`), "query-server-error"},
+		"a successful error":  {says(400, success(vector("1"))), "query-server-error"},
+		"malformed":           {says(400, `{"status":"error","errorType":"bad_data","error":"parse error"}`), "query-bad-expression"},
+		"too slow a query":    {says(503, `{"status":"error","errorType":"timeout","error":"timed out"}`), "query-timeout"},
 		"too slow a body": {func(w http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(w).Flush() // an error is the client's to find
 			<-r.Context().Done()
@@ -120,6 +125,7 @@ func TestEveryNonAnswerIsTold(t *testing.T) {
 			require.Len(t, d.Reasons, 1)
 			assert.Equal(t, test.rule, d.Reasons[0].Rule, "%+v", d)
 			assert.NotContains(t, d.Reasons[0].Message, canary)
+			assert.Less(t, len(d.Reasons[0].Message), 4000)
 		})
 	}
 }

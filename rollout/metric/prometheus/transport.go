@@ -1,6 +1,8 @@
 package prometheus
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/api"
 	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/model"
 )
 
 // errTooLarge is an answer over the limit.
@@ -117,8 +120,43 @@ func (c statusClient) Do(ctx context.Context, req *http.Request) (*http.Response
 	case code/100 == 3, code == http.StatusUnauthorized, code == http.StatusForbidden, code == http.StatusNotFound, code == http.StatusTooManyRequests, code == http.StatusRequestEntityTooLarge:
 		return resp, nil, &statusError{status: code}
 	}
+	if !valued(body) {
+		return resp, nil, errNoResult
+	}
 	return resp, body, nil
 }
+
+// valued reports whether each sample of a vector has its value. The client reads a
+// null, and what isn't there, as zero. Other malformed answers are its to refuse.
+func valued(body []byte) bool {
+	var answer struct {
+		Data struct {
+			ResultType string          `json:"resultType"`
+			Result     json.RawMessage `json:"result"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(body, &answer) != nil || answer.Data.ResultType != model.ValVector.String() {
+		return true
+	}
+	var samples []struct {
+		Value     []json.RawMessage `json:"value"`
+		Histogram json.RawMessage   `json:"histogram"`
+	}
+	if json.Unmarshal(answer.Data.Result, &samples) != nil {
+		return true
+	}
+	for _, s := range samples {
+		if len(s.Value) > 0 && (len(s.Value) != 2 || isNull(s.Value[1])) {
+			return false
+		}
+		if bytes.Contains(s.Histogram, []byte("null")) && !isNull(s.Histogram) {
+			return false
+		}
+	}
+	return true
+}
+
+func isNull(raw json.RawMessage) bool { return string(bytes.TrimSpace(raw)) == "null" }
 
 // secrets masks what must not be shown, wherever a server repeats it.
 type secrets struct {
@@ -143,8 +181,19 @@ func (s *secrets) add(values ...string) {
 func (s *secrets) mask(text string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, v := range s.list {
+	// The longest first: one may be part of another.
+	for _, v := range slices.SortedFunc(slices.Values(s.list), func(a, b string) int { return cmp.Compare(len(b), len(a)) }) {
 		text = strings.ReplaceAll(text, v, "…")
 	}
-	return text
+	return clip(text)
+}
+
+// maxText bounds what is kept of a text that the server wrote, in bytes.
+const maxText = 2000
+
+func clip(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxText], "") + "…"
 }
