@@ -8,14 +8,36 @@ import (
 	"strings"
 
 	common "go.opentelemetry.io/proto/otlp/common/v1"
+	"google.golang.org/protobuf/proto"
 )
 
-// labelsOf returns a copy of outer with the attributes added.
+// maxLabels bounds the labels of a series, in bytes of names and values and with
+// something for each: those of the resource are kept with every series of it.
+const (
+	maxLabels = 16 << 10
+	perLabel  = 64
+)
+
+// labelsOf returns a copy of outer with the attributes added, nil if outer is or if
+// that is more than a series may have.
 func labelsOf(outer map[string]string, attributes []*common.KeyValue) map[string]string {
+	if outer == nil || len(attributes) > maxLabels/perLabel {
+		return nil
+	}
 	out := make(map[string]string, len(outer)+len(attributes))
 	maps.Copy(out, outer)
 	for _, a := range attributes {
+		if proto.Size(a) > maxLabels {
+			return nil
+		}
 		out[a.GetKey()] = text(a.GetValue(), 0)
+	}
+	size := 0
+	for name, value := range out {
+		size += len(name) + len(value) + perLabel
+	}
+	if size > maxLabels {
+		return nil
 	}
 	return out
 }

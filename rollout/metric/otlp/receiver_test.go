@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -111,20 +112,22 @@ func TestReceiverAddsUpDeltas(t *testing.T) {
 
 func TestReceiverRejects(t *testing.T) {
 	for name, test := range map[string]struct{ metric, why string }{
-		"no temporality":                   {sum("requests", 0, number("200", 1, 0)), "temporality"},
-		"no temporality either":            {`{"name":"latency","histogram":{"dataPoints":[{}]}}`, "temporality"},
-		"odd buckets":                      {`{"name":"latency","histogram":{"aggregationTemporality":2,"dataPoints":[{"bucketCounts":["1"],"explicitBounds":[1,2]}]}}`, "bounds"},
-		"descending buckets":               {`{"name":"latency","histogram":{"aggregationTemporality":2,"dataPoints":[{"bucketCounts":["1","1","1"],"explicitBounds":[2,1]}]}}`, "bounds"},
-		"an odd temporality":               {sum("requests", 3, number("200", 1, 0)), "temporality"},
-		"too many buckets":                 {`{"name":"latency","histogram":{"aggregationTemporality":2,"dataPoints":[{"bucketCounts":["1"` + strings.Repeat(`,"1"`, 1000) + `],"explicitBounds":[` + ascending(1000) + `]}]}}`, "too many"},
-		"exponential without temporality":  {exponential(0, `{}`), "temporality"},
-		"counts that don't add up":         {exponential(2, `{"count":"1"}`), "contradict"},
-		"a scale too low":                  {exponential(2, `{"scale":-11,"count":"1","positive":{"bucketCounts":["1"]}}`), "contradict"},
-		"an endless threshold":             {exponential(2, `{"zeroThreshold":"Infinity","count":"1","zeroCount":"1"}`), "contradict"},
-		"a threshold that is not a number": {exponential(2, `{"zeroThreshold":"NaN","count":"1","zeroCount":"1"}`), "contradict"},
-		"buckets beyond all numbers":       {exponential(2, `{"scale":0,"count":"1","positive":{"offset":1024,"bucketCounts":["1"]}}`), "contradict"},
-		"too many exponential buckets":     {exponential(2, `{"scale":9,"count":"1001","negative":{"bucketCounts":["1"`+strings.Repeat(`,"1"`, 1000)+`]}}`), "too many"},
-		"summaries":                        {`{"name":"latency","summary":{"dataPoints":[{"count":"1"}]}}`, "summaries"},
+		"no temporality":                    {sum("requests", 0, number("200", 1, 0)), "temporality"},
+		"no temporality either":             {`{"name":"latency","histogram":{"dataPoints":[{}]}}`, "temporality"},
+		"odd buckets":                       {`{"name":"latency","histogram":{"aggregationTemporality":2,"dataPoints":[{"bucketCounts":["1"],"explicitBounds":[1,2]}]}}`, "bounds"},
+		"descending buckets":                {`{"name":"latency","histogram":{"aggregationTemporality":2,"dataPoints":[{"bucketCounts":["1","1","1"],"explicitBounds":[2,1]}]}}`, "bounds"},
+		"an odd temporality":                {sum("requests", 3, number("200", 1, 0)), "temporality"},
+		"too many buckets":                  {`{"name":"latency","histogram":{"aggregationTemporality":2,"dataPoints":[{"bucketCounts":["1"` + strings.Repeat(`,"1"`, 1000) + `],"explicitBounds":[` + ascending(1000) + `]}]}}`, "too many"},
+		"exponential without temporality":   {exponential(0, `{}`), "temporality"},
+		"explicit counts that don't add up": {`{"name":"latency","histogram":{"aggregationTemporality":2,"dataPoints":[{"count":"100","bucketCounts":["0","0"],"explicitBounds":[0.1]}]}}`, "its count"},
+		"an attribute without measure":      {gauge("active", `{"asInt":"1","attributes":[{"key":"a","value":{"stringValue":"`+strings.Repeat("x", 20<<10)+`"}}]}`), "attributes"},
+		"counts that don't add up":          {exponential(2, `{"count":"1"}`), "contradict"},
+		"a scale too low":                   {exponential(2, `{"scale":-11,"count":"1","positive":{"bucketCounts":["1"]}}`), "contradict"},
+		"an endless threshold":              {exponential(2, `{"zeroThreshold":"Infinity","count":"1","zeroCount":"1"}`), "contradict"},
+		"a threshold that is not a number":  {exponential(2, `{"zeroThreshold":"NaN","count":"1","zeroCount":"1"}`), "contradict"},
+		"buckets beyond all numbers":        {exponential(2, `{"scale":0,"count":"1","positive":{"offset":1024,"bucketCounts":["1"]}}`), "contradict"},
+		"too many exponential buckets":      {exponential(2, `{"scale":9,"count":"1001","negative":{"bucketCounts":["1"`+strings.Repeat(`,"1"`, 1000)+`]}}`), "too many"},
+		"summaries":                         {`{"name":"latency","summary":{"dataPoints":[{"count":"1"}]}}`, "summaries"},
 	} {
 		r := receiver(t, nil)
 		reply := send(t, r, test.metric)
@@ -279,4 +282,32 @@ func TestASendersClockCanNotKeepAPointFresh(t *testing.T) {
 	list := query(t, r, "active")
 	require.Len(t, list, 1)
 	assert.WithinDuration(t, time.Now(), list[0].Time, 10*time.Second)
+}
+
+// TestAttributesAreBounded has one small request name a large resource with many
+// series, each of which would keep all of it.
+func TestAttributesAreBounded(t *testing.T) {
+	r := receiver(t, nil)
+	var points []string
+	for i := range 200 {
+		points = append(points, number(strconv.Itoa(i), 1, 0))
+	}
+	body := strings.Replace(export(sum("requests", cumulative, points...)), `"stringValue":"shop"`, `"stringValue":"`+strings.Repeat("x", 1<<20)+`"`, 1)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	w := post(t, r, body)
+	runtime.ReadMemStats(&after)
+	require.Equal(t, http.StatusOK, w.Code)
+	assert.Contains(t, w.Body.String(), `"rejectedDataPoints":"200"`)
+	assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(64<<20), "a request of a MiB must not take many times that")
+	assert.Empty(t, query(t, r, "requests"))
+
+	many := make([]string, 300)
+	for i := range many {
+		many[i] = fmt.Sprintf(`{"key":"k%d","value":{"intValue":"1"}}`, i)
+	}
+	assert.Contains(t, send(t, r, gauge("active", `{"asInt":"1","attributes":[`+strings.Join(many, ",")+`]}`)), "attributes")
+	assert.NotContains(t, send(t, r, gauge("active", `{"asInt":"1","attributes":[`+strings.Join(many[:128], ",")+`]}`)), "attributes")
+	assert.Len(t, query(t, r, "active"), 1)
 }

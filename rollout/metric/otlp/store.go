@@ -109,23 +109,33 @@ func (s *store) take(all []*metrics.ResourceMetrics) Rejected {
 	s.expire(now)
 	var rejected rejections
 	for _, resource := range all {
+		ofResource := sync.OnceValue(func() map[string]string {
+			return labelsOf(map[string]string{}, resource.GetResource().GetAttributes())
+		})
 		for _, scope := range resource.GetScopeMetrics() {
+			ofScope := sync.OnceValue(func() map[string]string {
+				return labelsOf(ofResource(), scopeAttributes(scope.GetScope()))
+			})
 			for _, m := range scope.GetMetrics() {
 				if !slices.Contains(s.config.Keep, m.GetName()) {
 					continue
 				}
-				outer := labelsOf(nil, resource.GetResource().GetAttributes())
-				if name := scope.GetScope().GetName(); name != "" {
-					outer["otel.scope.name"] = name
-				}
-				outer = labelsOf(outer, scope.GetScope().GetAttributes())
 				for _, p := range pointsOf(m, &rejected) {
-					s.put(m.GetName(), labelsOf(outer, p.attributes), p, now, &rejected)
+					s.put(m.GetName(), labelsOf(ofScope(), p.attributes), p, now, &rejected)
 				}
 			}
 		}
 	}
 	return rejected.sum()
+}
+
+// scopeAttributes are a scope's name and its attributes, which win.
+func scopeAttributes(scope *common.InstrumentationScope) []*common.KeyValue {
+	if scope.GetName() == "" {
+		return scope.GetAttributes()
+	}
+	name := &common.KeyValue{Key: "otel.scope.name", Value: &common.AnyValue{Value: &common.AnyValue_StringValue{StringValue: scope.GetName()}}}
+	return append([]*common.KeyValue{name}, scope.GetAttributes()...)
 }
 
 func (s *store) expire(now time.Time) {
@@ -143,6 +153,10 @@ func (s *store) expire(now time.Time) {
 }
 
 func (s *store) put(name string, labels map[string]string, p point, now time.Time, rejected *rejections) {
+	if labels == nil {
+		rejected.add(1, fmt.Sprintf("a series has too many or too long attributes, for more than %d bytes", maxLabels))
+		return
+	}
 	key := keyOf(labels)
 	known := s.series[name][key]
 	if p.gone {
@@ -261,7 +275,7 @@ func explicit(list []*metrics.HistogramDataPoint, delta bool, rejected *rejectio
 	for _, p := range list {
 		buckets, ok := bucketsOf(p)
 		if !ok && !gone(p.GetFlags()) {
-			rejected.add(1, "a histogram's buckets don't fit its bounds, or are too many")
+			rejected.add(1, "a histogram's buckets don't fit its bounds or its count, or are too many")
 			continue
 		}
 		out = append(out, point{
@@ -298,7 +312,7 @@ func bucketsOf(p *metrics.HistogramDataPoint) ([]metric.Bucket, bool) {
 	if len(counts) != len(bounds)+1 || len(counts) > maxBuckets {
 		return nil, false
 	}
-	lower := math.Inf(-1)
+	lower, total := math.Inf(-1), uint64(0)
 	buckets := make([]metric.Bucket, 0, len(counts))
 	for i, count := range counts {
 		upper := math.Inf(1)
@@ -310,8 +324,9 @@ func bucketsOf(p *metrics.HistogramDataPoint) ([]metric.Bucket, bool) {
 		}
 		buckets = append(buckets, metric.Bucket{Lower: lower, Upper: upper, Count: float64(count)})
 		lower = upper
+		total += count
 	}
-	return buckets, true
+	return buckets, total == p.GetCount()
 }
 
 func nanos(n uint64) time.Time {
