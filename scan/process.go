@@ -2,6 +2,7 @@ package scan
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,15 +47,19 @@ func (c *Command) run(ctx context.Context, login []string, args ...string) (outp
 	if !slices.ContainsFunc(c.cfg.Env, func(v string) bool { return strings.HasPrefix(v, "HOME=") }) {
 		cmd.Env = append(cmd.Env, "HOME="+c.cfg.CacheDir)
 	}
-	var stdout bytes.Buffer
+	stdout := &head{limit: maxReport}
 	stderr := &tail{limit: maxMessage}
-	cmd.Stdout, cmd.Stderr = &stdout, stderr
+	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.WaitDelay = lingering
 	killGroup(cmd)
-	if err := cmd.Run(); err != nil {
+	err = cmd.Run()
+	if stdout.over {
+		return nil, stages.Permanent(fmt.Errorf("run Trivy: it wrote more than %d MiB", maxReport>>20))
+	}
+	if err != nil {
 		return nil, explain(err, redact(stderr.String(), login))
 	}
-	return stdout.Bytes(), nil
+	return stdout.buf.Bytes(), nil
 }
 
 // explain joins a failed process with what it said.
@@ -73,13 +78,36 @@ func explain(err error, said string) error {
 
 // redact removes the values of login from s.
 func redact(s string, login []string) string {
-	for _, v := range login {
-		if _, secret, _ := strings.Cut(v, "="); secret != "" {
+	// The longest first: a user name may be part of a password.
+	for _, v := range slices.SortedFunc(slices.Values(login), func(a, b string) int { return cmp.Compare(len(valueOf(b)), len(valueOf(a))) }) {
+		if secret := valueOf(v); secret != "" {
 			s = strings.ReplaceAll(s, secret, "***")
 		}
 	}
 	return s
 }
+
+func valueOf(variable string) string {
+	_, value, _ := strings.Cut(variable, "=")
+	return value
+}
+
+// head keeps what is written to it, and refuses what is over the limit, which ends
+// the program that goes on writing.
+type head struct {
+	limit int
+	buf   bytes.Buffer
+	over  bool
+}
+
+func (h *head) Write(b []byte) (int, error) {
+	if h.over = h.over || h.buf.Len()+len(b) > h.limit; h.over {
+		return 0, errTooMuch
+	}
+	return h.buf.Write(b)
+}
+
+var errTooMuch = errors.New("there is too much output")
 
 // tail keeps the last bytes that are written to it.
 type tail struct {

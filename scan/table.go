@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -26,7 +27,7 @@ func WriteTable(w io.Writer, report stages.Report) error {
 		system = "no distribution"
 	}
 	if _, err := fmt.Fprintf(w, "%s\n%s, database of %s, %s, %d packages, %s\n",
-		report.Image, report.Scanner, made, system, report.Packages, count(report.Findings)); err != nil {
+		report.Image, plain(report.Scanner), made, plain(system), report.Packages, count(report.Findings)); err != nil {
 		return fmt.Errorf("write scan table: %w", err)
 	}
 	if len(report.Findings) == 0 {
@@ -81,7 +82,7 @@ func plain(s string) string {
 		return "-"
 	}
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029' {
 			return ' '
 		}
 		return r

@@ -47,3 +47,13 @@ func (fullDisk) Write([]byte) (int, error) { return 0, errFull }
 func TestWriteTableReportsWriteErrors(t *testing.T) {
 	require.ErrorIs(t, scan.WriteTable(fullDisk{}, report(lodash)), errFull)
 }
+
+func TestWriteTableOfAHostileImage(t *testing.T) {
+	hostile := report(lodash)
+	hostile.OS = "alpine 3.20\x1b]0;mine\x07\u202e, 9 packages, no findings\n\n"
+	hostile.Findings[0].Package = "lodash\u202egpj.exe\u2028"
+	var b strings.Builder
+	require.NoError(t, scan.WriteTable(&b, hostile))
+	assert.NotRegexp(t, "[\x1b\x07\u202e\u2028]", b.String())
+	assert.Len(t, strings.Split(strings.TrimSpace(b.String()), "\n"), 5)
+}
