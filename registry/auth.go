@@ -1,10 +1,13 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -73,7 +76,8 @@ func (s *secrets) add(values ...string) {
 func (s *secrets) remove(text string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for v := range s.seen {
+	// The longest first: one may be part of another.
+	for _, v := range slices.SortedFunc(maps.Keys(s.seen), func(a, b string) int { return cmp.Compare(len(b), len(a)) }) {
 		text = strings.ReplaceAll(text, v, "[redacted]")
 	}
 	return text

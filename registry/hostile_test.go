@@ -335,3 +335,31 @@ func FuzzResolve(f *testing.F) {
 		}
 	})
 }
+
+// TestUpdateRefusesAnEndlessConfiguration has a registry say that what a tag names
+// has a configuration without end, which an update would read whole.
+func TestUpdateRefusesAnEndlessConfiguration(t *testing.T) {
+	var read atomic.Int64
+	addr := hostile(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/manifests/") {
+			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+			write(w, strings.Replace(manifestJSON, `"size":2`, `"size":1099511627776`, 1))
+			return
+		}
+		chunk := bytes.Repeat([]byte(" "), 1<<20)
+		for range 16 {
+			n, err := w.Write(chunk)
+			read.Add(int64(n))
+			if err != nil {
+				return
+			}
+		}
+	})
+	_, err := newClient(t, registry.Config{}).Update(t.Context(), addr+"/app:v1", func(current v1.Image) (v1.Image, error) {
+		_, err := current.ConfigFile()
+		return current, err
+	})
+	require.ErrorContains(t, err, "the answer is too large")
+	assert.True(t, stages.IsPermanent(err))
+	assert.Zero(t, read.Load())
+}
