@@ -118,12 +118,25 @@ func TestBrokenImplementationsFail(t *testing.T) {
 		})
 	}
 	assert.Empty(t, signer(func(s *Signer) (stages.Signer, stages.SignatureVerifier) { return s, s }))
-	assert.Equal(t, []string{"an unsigned image does not verify", "refuses no image", "stops when cancelled"},
+	assert.Equal(t, []string{"an unsigned image does not verify", "a signature is of one image only", "refuses no image", "stops when cancelled"},
 		signer(func(s *Signer) (stages.Signer, stages.SignatureVerifier) {
 			return s, stages.SignatureVerifierFunc(func(_ context.Context, img stages.Image) (stages.Signature, error) {
 				return s.signature(img), nil
 			})
 		}))
+	assert.Equal(t, []string{"a signature is of one image only"}, signer(func(s *Signer) (stages.Signer, stages.SignatureVerifier) {
+		return s, stages.SignatureVerifierFunc(func(ctx context.Context, img stages.Image) (stages.Signature, error) {
+			if err := errors.Join(ready(ctx, nil), requireImage(img)); err != nil {
+				return stages.Signature{}, err
+			}
+			for signed := range s.store().signed { // whichever it is
+				if signed.Repository() == img.Repository() {
+					return s.signature(img), nil
+				}
+			}
+			return s.VerifySignature(ctx, img)
+		})
+	}))
 	assert.Contains(t, signer(func(s *Signer) (stages.Signer, stages.SignatureVerifier) {
 		return stages.SignerFunc(func(ctx context.Context, img stages.Image) (stages.Signature, error) {
 			return s.signature(img), ready(ctx, requireImage(img))

@@ -2,6 +2,8 @@ package stagestest
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -59,6 +61,14 @@ var signerChecks = []check[SignerHarness]{
 		_, err := h.Signer.Sign(t.Context(), h.Image)
 		require.NoError(t, err)
 		requireUnsigned(t, h.Stranger, h.Image)
+	}},
+	{"a signature is of one image only", func(t T, h SignerHarness) {
+		_, err := h.Signer.Sign(t.Context(), h.Image)
+		require.NoError(t, err)
+		// Its neighbour, which differs in the digest alone and need not exist.
+		neighbour, err := stages.ParseImage(fmt.Sprintf("%s@sha256:%x", h.Image.Repository(), sha256.Sum256([]byte(h.Image.String()))))
+		require.NoError(t, err)
+		requireUnsigned(t, h.Verifier, neighbour)
 	}},
 	{"refuses no image", func(t T, h SignerHarness) {
 		_, err := h.Signer.Sign(t.Context(), stages.Image{})
