@@ -49,7 +49,7 @@ func runs(e expectation, what string, clean cleaner) *tally {
 // add judges one more request.
 func (t *tally) add(a attempt) {
 	t.attempts = append(t.attempts, a)
-	text := t.expect.judge(a.Answer)
+	text := t.expect.judge(a.Answer, t.clean.mask)
 	if a.err != nil {
 		text = a.err.Error()
 	}
@@ -114,6 +114,9 @@ func (t *tally) failure(rel stages.Release) error {
 		}
 	}
 	evidence := stages.Evidence{Subject: workload(rel).String(), Remedy: t.remedy}
+	if len(t.problems) == 0 {
+		message = fmt.Sprintf("%s: %d of %d %ss passed within the test's timeout, %d required", t.what, t.passed, t.expect.Attempts, t.unit, t.expect.Successes)
+	}
 	if n := len(t.problems); n > 0 {
 		p := t.problems[n-1]
 		if t.expect.Attempts == 1 {
@@ -148,8 +151,7 @@ func (t *tally) describe(p problem) []string {
 	}
 	lines := []string{t.clean.line(line + ": " + p.text)}
 	if len(a.Body) > 0 {
-		body := shorten(t.clean.line(string(a.Body[:min(len(a.Body), 4*maxBodyExcerpt)])), maxBodyExcerpt)
-		lines = append(lines, "  body: "+body)
+		lines = append(lines, "  body: "+shorten(t.clean.line(string(a.Body)), maxBodyExcerpt))
 	}
 	return lines
 }

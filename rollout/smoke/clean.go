@@ -1,9 +1,13 @@
 package smoke
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -29,16 +33,47 @@ func (c cleaner) line(s string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(s, "\uFFFD"))
+	return shorten(strings.Join(strings.Fields(c.mask(s)), " "), maxLine)
+}
+
+// mask returns s without secrets. What cuts a text does so afterwards, because half
+// a secret isn't recognised.
+func (c cleaner) mask(s string) string {
 	for _, secret := range c.secret {
 		if secret != "" {
 			s = strings.ReplaceAll(s, secret, masked)
 		}
 	}
-	s = rollout.Redact(s)
+	s = rollout.Redact(s[:min(len(s), maxRedacted)])
 	if c.extra != nil {
 		s = c.extra(s)
 	}
-	return shorten(strings.Join(strings.Fields(s), " "), maxLine)
+	return s
+}
+
+// maxRedacted is how much of a text is searched for what looks like a secret; no
+// more is shown.
+const maxRedacted = 64 << 10
+
+// forms returns secrets as they are and as they are written in JSON, in URLs and in
+// Go, the longest first, because one may be part of another.
+func forms(secrets []string) []string {
+	var all []string
+	for _, s := range secrets {
+		quoted, asGo := strings.Builder{}, strconv.Quote(s)
+		encoder := json.NewEncoder(&quoted)
+		encoder.SetEscapeHTML(false)
+		if encoder.Encode(s) == nil {
+			text := strings.TrimSuffix(quoted.String(), "\n")
+			all = append(all, text[1:len(text)-1])
+		}
+		if escaped, err := json.Marshal(s); err == nil {
+			all = append(all, string(escaped[1:len(escaped)-1]))
+		}
+		all = append(all, s, asGo[1:len(asGo)-1], url.QueryEscape(s), url.PathEscape(s))
+	}
+	slices.SortFunc(all, func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) })
+	return slices.Compact(all)
 }
 
 // credentialHeader matches names of headers whose values are secret.

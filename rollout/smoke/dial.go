@@ -167,8 +167,11 @@ func (d *dialTest) once(ctx context.Context, rel stages.Release, turn int, t *ta
 	var open opened
 	a.Answer, a.err = protect(func() (Answer, error) {
 		return d.Try(bounded, Endpoint{Release: rel, Pod: e.pod.Name, Host: d.host(rel), Dial: func(ctx context.Context) (net.Conn, error) {
-			conn, err := d.dial(ctx, e)
-			return open.keep(conn, err)
+			// An HTTP transport goes on dialling when its request has ended.
+			within, end := context.WithCancelCause(bounded)
+			stop := context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })
+			defer stop()
+			return open.dial(within, func() (net.Conn, error) { return d.dial(within, e) })
 		}})
 	})
 	a.Latency = cmp.Or(a.Latency, time.Since(began))
@@ -213,25 +216,51 @@ func (d *dialTest) host(rel stages.Release) string {
 
 // opened are the connections of one request.
 type opened struct {
-	mu    sync.Mutex
-	conns []net.Conn
-	err   error // of the last one that could not be opened
+	mu       sync.Mutex
+	conns    []net.Conn
+	dialling int
+	closed   bool  // what is opened later is closed at once
+	err      error // of the last one that could not be opened
 }
 
-func (o *opened) keep(conn net.Conn, err error) (net.Conn, error) {
+// dial opens one more. The pod has no part in how long that takes: that there is
+// none in time says nothing about the release.
+func (o *opened) dial(ctx context.Context, open func() (net.Conn, error)) (net.Conn, error) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	if err != nil {
-		o.err = err
+	o.dialling++
+	o.mu.Unlock()
+	conn, err := open()
+	if err != nil && ctx.Err() != nil {
+		err = &unreachable{err}
+	}
+	if err = o.keep(conn, err); err != nil {
+		if conn != nil {
+			_ = conn.Close() // nobody waits for it any more
+		}
 		return nil, err
 	}
-	o.conns = append(o.conns, conn)
 	return conn, nil
+}
+
+func (o *opened) keep(conn net.Conn, err error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.dialling--
+	switch {
+	case err != nil:
+		o.err = err
+	case o.closed:
+		return net.ErrClosed
+	default:
+		o.conns = append(o.conns, conn)
+	}
+	return err
 }
 
 func (o *opened) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.closed = true
 	for _, c := range o.conns {
 		_ = c.Close() // the request has ended, one way or the other
 	}
@@ -241,8 +270,11 @@ func (o *opened) close() {
 func (o *opened) trouble() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.err != nil {
+	switch {
+	case o.err != nil:
 		return o.err
+	case o.dialling > 0:
+		return &unreachable{errors.New("no connection by port-forward in time")}
 	}
 	for _, c := range o.conns {
 		if t, ok := c.(*tunnel); ok {

@@ -419,6 +419,6 @@ func FuzzJSONPath(f *testing.F) {
 			require.ErrorIs(t, err, stages.ErrInvalid)
 			return
 		}
-		e.judge(Answer{Body: []byte(body)})
+		e.judge(Answer{Body: []byte(body)}, plainly)
 	})
 }

@@ -141,8 +141,9 @@ type Answer struct {
 	Message string
 }
 
-// judge returns what is wrong with an answer, "" for nothing.
-func (e expectation) judge(a Answer) string {
+// judge returns what is wrong with an answer, "" for nothing. What it quotes of the
+// answer, it has masked before it cuts it.
+func (e expectation) judge(a Answer, mask func(string) string) string {
 	body, whole := a.Body, true
 	if len(body) > maxBody {
 		body, whole = body[:maxBody], false
@@ -157,7 +158,7 @@ func (e expectation) judge(a Answer) string {
 	case e.matches != nil && !e.matches.Match(body):
 		return fmt.Sprintf("the %s doesn't match %q", sized(body, whole), shorten(e.Matches, 80))
 	}
-	if problem := e.judgeJSON(body, whole); problem != "" {
+	if problem := e.judgeJSON(body, whole, mask); problem != "" {
 		return problem
 	}
 	if e.MaxLatency > 0 && a.Latency > e.MaxLatency {

@@ -261,5 +261,5 @@ func (h *httpTest) remember(value string) {
 func (h *httpTest) masks() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return append([]string(nil), h.secrets...)
+	return forms(h.secrets)
 }

@@ -64,7 +64,7 @@ func decode(raw []byte) (any, error) {
 }
 
 // judgeJSON returns what is wrong with a body's values, "" for nothing.
-func (e expectation) judgeJSON(body []byte, whole bool) string {
+func (e expectation) judgeJSON(body []byte, whole bool, mask func(string) string) string {
 	if len(e.paths) == 0 {
 		return ""
 	}
@@ -76,14 +76,14 @@ func (e expectation) judgeJSON(body []byte, whole bool) string {
 		return fmt.Sprintf("the body is not JSON: %v", err)
 	}
 	for _, p := range e.paths {
-		if problem := p.judge(v); problem != "" {
+		if problem := p.judge(v, mask); problem != "" {
 			return problem
 		}
 	}
 	return ""
 }
 
-func (p path) judge(body any) (problem string) {
+func (p path) judge(body any, mask func(string) string) (problem string) {
 	defer func() {
 		if recovered := recover(); recovered != nil {
 			problem = fmt.Sprintf("JSON path %s can't be evaluated: %v", p.text, recovered)
@@ -102,12 +102,12 @@ func (p path) judge(body any) (problem string) {
 		for _, value := range group {
 			values++
 			if got := plain(value); !equal(got, p.want) {
-				return fmt.Sprintf("JSON path %s is %s, expected %s", p.text, compact(got), compact(p.want))
+				return fmt.Sprintf("JSON path %s is %s, expected %s", p.text, compact(got, mask), compact(p.want, mask))
 			}
 		}
 	}
 	if values == 0 {
-		return fmt.Sprintf("JSON path %s finds nothing, expected %s", p.text, compact(p.want))
+		return fmt.Sprintf("JSON path %s finds nothing, expected %s", p.text, compact(p.want, mask))
 	}
 	return ""
 }
@@ -120,12 +120,12 @@ func plain(v reflect.Value) any {
 	return v.Interface()
 }
 
-func compact(v any) string {
+func compact(v any, mask func(string) string) string {
 	raw, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Sprint(v)
+		return shorten(mask(fmt.Sprint(v)), 120)
 	}
-	return shorten(string(raw), 120)
+	return shorten(mask(string(raw)), 120)
 }
 
 // equal compares decoded JSON, numbers by value: 1 is 1.0 and 1e0.

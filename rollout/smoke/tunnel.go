@@ -38,15 +38,43 @@ type tunnel struct {
 // dial connects to an endpoint. That says that the API server and the kubelet have
 // agreed, not that the port is open: see tunnel.refused.
 func (c cluster) dial(ctx context.Context, e endpoint) (*tunnel, error) {
-	session, err := c.session(ctx, e)
-	if err != nil {
-		return nil, err
+	return promptly(ctx, func() (*tunnel, error) {
+		session, err := c.session(ctx, e)
+		if err != nil {
+			return nil, err
+		}
+		t, err := openTunnel(session, e.port)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("forward port %d of %s: %w", e.port, e, err), session.Close())
+		}
+		return t, nil
+	})
+}
+
+// promptly opens a tunnel, or returns once ctx is done: not all that it takes heeds
+// a context. What is opened too late is closed.
+func promptly(ctx context.Context, open func() (*tunnel, error)) (*tunnel, error) {
+	type result struct {
+		tunnel *tunnel
+		err    error
 	}
-	t, err := openTunnel(session, e.port)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("forward port %d of %s: %w", e.port, e, err), session.Close())
+	done := make(chan result)
+	go func() {
+		t, err := open()
+		select {
+		case done <- result{t, err}:
+		case <-ctx.Done():
+			if t != nil {
+				_ = t.Close()
+			}
+		}
+	}()
+	select {
+	case r := <-done:
+		return r.tunnel, r.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
-	return t, nil
 }
 
 func openTunnel(session httpstream.Connection, port int32) (*tunnel, error) {
@@ -125,11 +153,25 @@ func (t *tunnel) settle(ctx context.Context, wait time.Duration) error {
 	defer timer.Stop()
 	select {
 	case <-t.told:
-		return t.refused()
+		if err := t.refused(); err != nil {
+			return err
+		}
+		return t.lost()
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// lost returns an error if the way to the kubelet has broken off. That the pod has
+// closed the connection is no such thing.
+func (t *tunnel) lost() error {
+	select {
+	case <-t.session.CloseChan():
+		return &unreachable{errors.New("port-forward: the connection to the API server was lost")}
+	default:
+		return nil
 	}
 }
 
