@@ -132,13 +132,5 @@ func (r *request) current(ctx context.Context, tag name.Tag) (v1.Image, error) {
 	if err != nil {
 		return nil, r.fail(ctx, err)
 	}
-	manifest, err := img.Manifest()
-	if err != nil {
-		return nil, r.fail(ctx, err)
-	}
-	// It is read whole, as far as the manifest says that it goes.
-	if manifest.Config.Size > maxManifest {
-		return nil, r.fail(ctx, fmt.Errorf("%w: the image's configuration has %d bytes, no more than %d are accepted", errTooLarge, manifest.Config.Size, maxManifest))
-	}
 	return img, nil
 }

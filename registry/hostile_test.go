@@ -3,6 +3,7 @@ package registry_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -336,30 +337,62 @@ func FuzzResolve(f *testing.F) {
 	})
 }
 
-// TestUpdateRefusesAnEndlessConfiguration has a registry say that what a tag names
-// has a configuration without end, which an update would read whole.
-func TestUpdateRefusesAnEndlessConfiguration(t *testing.T) {
-	var read atomic.Int64
+// TestEndlessConfigurationsAreRefused has a registry say that an image has a
+// configuration without end, which would be read whole.
+func TestEndlessConfigurationsAreRefused(t *testing.T) {
+	for name, size := range map[string]string{"huge": "1099511627776", "of unknown size": "-1"} {
+		for _, redirected := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, redirected %t", name, redirected), func(t *testing.T) {
+				manifest := strings.Replace(manifestJSON, `"size":2`, `"size":`+size, 1)
+				var read atomic.Int64
+				addr := hostile(t, func(w http.ResponseWriter, r *http.Request) {
+					switch {
+					case strings.Contains(r.URL.Path, "/manifests/") && redirected:
+						http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+						return
+					case strings.Contains(r.URL.Path, "/manifests/"), r.URL.Path == "/elsewhere":
+						w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+						write(w, manifest)
+						return
+					}
+					chunk := bytes.Repeat([]byte(" "), 1<<20)
+					for range 16 {
+						n, err := w.Write(chunk)
+						read.Add(int64(n))
+						if err != nil {
+							return
+						}
+					}
+				})
+				c := newClient(t, registry.Config{})
+				_, err := c.Update(t.Context(), addr+"/app:v1", func(current v1.Image) (v1.Image, error) {
+					_, err := current.ConfigFile()
+					return current, err
+				})
+				require.ErrorContains(t, err, "the answer is too large")
+				assert.True(t, stages.IsPermanent(err))
+
+				img, err := stages.ParseImage(fmt.Sprintf("%s/app@sha256:%x", addr, sha256.Sum256([]byte(manifest))))
+				require.NoError(t, err)
+				dest := serve(t, registry.Options{})
+				_, err = c.Copy(t.Context(), img, dest.Addr()+"/app", registry.CopyOptions{})
+				require.ErrorContains(t, err, "the answer is too large")
+				assert.Zero(t, read.Load())
+			})
+		}
+	}
+}
+
+func TestAManifestIsCheckedWhereverItComesFrom(t *testing.T) {
 	addr := hostile(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, "/manifests/") {
-			w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
-			write(w, strings.Replace(manifestJSON, `"size":2`, `"size":1099511627776`, 1))
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
 			return
 		}
-		chunk := bytes.Repeat([]byte(" "), 1<<20)
-		for range 16 {
-			n, err := w.Write(chunk)
-			read.Add(int64(n))
-			if err != nil {
-				return
-			}
-		}
+		w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+		w.Header().Set("Docker-Content-Digest", "sha256:"+strings.Repeat("0", 64))
+		write(w, manifestJSON)
 	})
-	_, err := newClient(t, registry.Config{}).Update(t.Context(), addr+"/app:v1", func(current v1.Image) (v1.Image, error) {
-		_, err := current.ConfigFile()
-		return current, err
-	})
-	require.ErrorContains(t, err, "the answer is too large")
-	assert.True(t, stages.IsPermanent(err))
-	assert.Zero(t, read.Load())
+	_, err := newClient(t, registry.Config{}).Resolve(t.Context(), addr+"/app:v1")
+	require.ErrorIs(t, err, registry.ErrDigestMismatch)
 }

@@ -3,6 +3,7 @@ package registry
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -40,7 +41,7 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	kind, target := endpoint(req.URL.Path)
+	kind, target := endpoint(first(req).URL.Path)
 	switch {
 	case kind == "manifests" && req.Method == http.MethodGet && resp.StatusCode == http.StatusOK:
 		return checkManifest(resp, target)
@@ -48,6 +49,14 @@ func (g *guard) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp.Body = &boundedBody{resp.Body, maxManifest}
 	}
 	return resp, nil
+}
+
+// first returns the request that led to req by redirects, or req.
+func first(req *http.Request) *http.Request {
+	for req.Response != nil && req.Response.Request != nil {
+		req = req.Response.Request
+	}
+	return req
 }
 
 // endpoint returns the last two elements of a path under /v2/. A path that is
@@ -82,9 +91,21 @@ func checkManifest(resp *http.Response, target string) (*http.Response, error) {
 			return nil, fmt.Errorf("%w: asked for or promised was %.71s, the content is %s", ErrDigestMismatch, want, got)
 		}
 	}
+	// The configuration is read whole, as far as the manifest says that it goes.
+	var manifest struct {
+		Config struct {
+			Size int64 `json:"size"`
+		} `json:"config"`
+	}
+	if err := json.Unmarshal(content, &manifest); err == nil && (manifest.Config.Size < 0 || manifest.Config.Size > maxConfig) {
+		return nil, fmt.Errorf("%w: the image's configuration has %d bytes, no more than %d are accepted", errTooLarge, manifest.Config.Size, maxConfig)
+	}
 	resp.Body = io.NopCloser(bytes.NewReader(content))
 	return resp, nil
 }
+
+// maxConfig bounds an image's configuration, in bytes.
+const maxConfig = 32 << 20
 
 // boundedBody ends with an error where a body is longer than it may be.
 type boundedBody struct {

@@ -22,6 +22,9 @@ import (
 // errContent is a layer that is not what the image's configuration says.
 var errContent = errors.New("content does not match its digest")
 
+// maxConfig bounds an image's configuration, in bytes.
+const maxConfig = 32 << 20
+
 // pinnedImage is what Trivy reads an image through. Trivy takes a registry's word
 // for a layer's content; this compares each layer with its digest while it is
 // read, and remembers which ones held.
@@ -60,6 +63,10 @@ func (s *Scanner) open(ctx context.Context, image stages.Image) (*pinnedImage, e
 	manifest, err := img.Manifest()
 	if err != nil {
 		return nil, fmt.Errorf("read manifest: %w", classify(err))
+	}
+	// It is read whole, as far as the manifest says that it goes.
+	if size := manifest.Config.Size; size < 0 || size > maxConfig {
+		return nil, stages.Permanent(fmt.Errorf("the image's configuration has %d bytes, no more than %d are accepted", size, maxConfig))
 	}
 	config, err := img.ConfigFile()
 	if err != nil {

@@ -3,6 +3,7 @@ package trivy_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -173,6 +174,34 @@ func TestTamperedManifestIsRefused(t *testing.T) {
 	})
 	_, err = scanner.Scan(t.Context(), image)
 	require.Error(t, err)
+}
+
+// TestAnEndlessConfigurationIsRefused has an image say that its configuration, which
+// is read whole, has no end.
+func TestAnEndlessConfigurationIsRefused(t *testing.T) {
+	for _, size := range []int64{1 << 40, -1} {
+		reg := newRegistry(t)
+		scanner := newScanner(t, trivy.Config{Database: reg.pushDatabase(t, "db", goodDatabase(t, time.Now()))})
+		manifest, err := imageOf(t, debian).Manifest()
+		require.NoError(t, err)
+		manifest.Config.Size = size
+		raw, err := json.Marshal(manifest)
+		require.NoError(t, err)
+		digest, _, err := v1.SHA256(bytes.NewReader(raw))
+		require.NoError(t, err)
+		reg.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/shop/manifests/") {
+				return false
+			}
+			w.Header().Set("Content-Type", string(manifest.MediaType))
+			_, _ = w.Write(raw)
+			return true
+		})
+		_, err = scanner.Scan(t.Context(), pinned(t, reg.host+"/shop", digest))
+		require.ErrorContains(t, err, "configuration has")
+		assert.True(t, stages.IsPermanent(err))
+		assert.Zero(t, reg.count("/shop/blobs/"))
+	}
 }
 
 func TestScanIsCached(t *testing.T) {
