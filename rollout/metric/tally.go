@@ -166,7 +166,17 @@ func align(canary, baseline *tally) (c, b sequential.Histogram, err error) {
 		c.Counts[at] += whole(canary.counts[one])
 		b.Counts[at] += whole(baseline.counts[one])
 	}
-	return c, b, nil
+	return positive(c), positive(b), nil
+}
+
+// positive puts what took no time at all, which some histograms have a bucket for,
+// into the first bucket above.
+func positive(h sequential.Histogram) sequential.Histogram {
+	for len(h.Counts) > 1 && h.UpperBounds[0] <= 0 && h.UpperBounds[1] > 0 {
+		h.Counts[1] += h.Counts[0]
+		h.UpperBounds, h.Counts = h.UpperBounds[1:], h.Counts[1:]
+	}
+	return h
 }
 
 // counters turns samples into points: plain counters, or histograms by their

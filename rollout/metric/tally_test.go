@@ -130,6 +130,7 @@ func TestAlignFindsTheBucketsThatBothFitIn(t *testing.T) {
 		"a finer baseline":      {tallyOf([]Bucket{{1, 2, 9}}), tallyOf([]Bucket{{1.5, 2, 3}}), []float64{2}, []uint64{9}, []uint64{3}},
 		"one that got coarser":  {tallyOf([]Bucket{{1, 2, 3}}, []Bucket{{1, 4, 5}}), tallyOf([]Bucket{{2, 3, 9}}), []float64{4}, []uint64{5}, []uint64{9}},
 		"a wider zero bucket":   {tallyOf([]Bucket{{-1, 1, 3}, {1, 2, 1}}), tallyOf([]Bucket{{-.1, .1, 1}, {.5, 1, 2}}), []float64{1, 2}, []uint64{3, 1}, []uint64{3, 0}},
+		"one up to zero":        {tallyOf([]Bucket{{-inf, 0, 1}, {0, 5, 2}, {5, inf, 3}}), tallyOf([]Bucket{{-inf, 0, 0}, {0, 5, 7}, {5, inf, 0}}), []float64{5, inf}, []uint64{3, 3}, []uint64{7, 0}},
 		"neither has bounds":    {tallyOf([]Bucket{{-inf, inf, 3}}), tallyOf([]Bucket{{-inf, inf, 4}}), []float64{inf}, []uint64{3}, []uint64{4}},
 	} {
 		c, b, err := align(test.canary, test.baseline)
