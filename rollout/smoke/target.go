@@ -139,6 +139,9 @@ func (t target) pods(ctx context.Context, c cluster, namespace, resource, name s
 	switch resource {
 	case "services":
 		if service, err = c.client.CoreV1().Services(namespace).Get(ctx, name, metav1.GetOptions{}); err == nil {
+			if service.Spec.Type == corev1.ServiceTypeExternalName {
+				return nil, nil, fmt.Errorf("%w: service %s/%s leads to another name, whatever it selects", stages.ErrInvalid, namespace, name)
+			}
 			if len(service.Spec.Selector) == 0 {
 				return nil, nil, fmt.Errorf("%w: service %s/%s selects no pods", stages.ErrInvalid, namespace, name)
 			}

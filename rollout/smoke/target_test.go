@@ -43,12 +43,12 @@ func shop(t *testing.T, pods ...runtime.Object) lab {
 	service := func(name string, ports ...corev1.ServicePort) *corev1.Service {
 		return &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}, Spec: corev1.ServiceSpec{Selector: labels, Ports: ports}}
 	}
-	headless := service("headless")
-	headless.Spec.Selector = nil
+	headless, elsewhere := service("headless"), service("elsewhere")
+	headless.Spec.Selector, elsewhere.Spec.Type = nil, corev1.ServiceTypeExternalName
 	return newLab(t, append(pods,
 		service("shop", corev1.ServicePort{Name: "web", Port: 80, TargetPort: intstr.FromString("http")}, corev1.ServicePort{Name: "rpc", Port: 90, TargetPort: intstr.FromInt32(9090)}, corev1.ServicePort{Name: "same", Port: 7000}),
 		service("one", corev1.ServicePort{Port: 80, TargetPort: intstr.FromString("http")}, corev1.ServicePort{Port: 53, Protocol: corev1.ProtocolUDP}),
-		headless,
+		headless, elsewhere,
 		&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "shop"}, Spec: appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}}},
 		&appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "shop"}, Spec: appsv1.StatefulSetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}}},
 		&appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "shop"}, Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}}},
@@ -74,6 +74,7 @@ func TestTargetPorts(t *testing.T) {
 		"unknown":             {Target{Port: "https"}, 0, `Target.Port "https"`},
 		"deployment's, none":  {Target{Name: "deploy/shop"}, 0, "has the ports [http 8080, grpc 9090]"},
 		"service for nobody":  {Target{Name: "service/headless"}, 0, "selects no pods"},
+		"service elsewhere":   {Target{Name: "service/elsewhere", Port: "80"}, 0, "leads to another name"},
 		"service that is not": {Target{Name: "service/none"}, 0, `get services shop/none: services "none" not found`},
 		"pod that is not":     {Target{Name: "pod/none"}, 0, `get pods shop/none: pods "none" not found`},
 	} {
