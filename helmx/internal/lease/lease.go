@@ -158,15 +158,16 @@ func (a *acquirer) observe(ctx context.Context, current *coordinationv1.Lease) (
 	if a.Waiting != nil {
 		a.Waiting(heldBy(current))
 	}
-	expiry := time.Until(a.since.Add(validity(current, a.TTL)))
-	if a.alive {
-		expiry = min(expiry, time.Until(a.patience))
-	}
-	if expiry <= 0 {
+	end := a.since.Add(validity(current, a.TTL))
+	if !time.Now().Before(end) {
 		return true, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, expiry)
+	if a.alive && a.patience.Before(end) {
+		end = a.patience // It may be over by now, which says nothing of the holder.
+	}
+	ctx, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
+	began := time.Now()
 	w, err := a.client.Watch(ctx, metav1.ListOptions{
 		FieldSelector:   fields.OneTermEqualSelector("metadata.name", a.Name).String(),
 		ResourceVersion: current.ResourceVersion,
@@ -183,10 +184,28 @@ func (a *acquirer) observe(ctx context.Context, current *coordinationv1.Lease) (
 			if !open && ctx.Err() != nil {
 				return a.outcome(ctx, current, nil)
 			}
-			if !open || event.Type != watch.Bookmark {
+			if !open || event.Type == watch.Error {
+				breathe(ctx, began)
+				return false, nil
+			}
+			if event.Type != watch.Bookmark {
 				return false, nil
 			}
 		}
+	}
+}
+
+// minWatch is what a watch that says nothing lasts at least, so that one that always
+// ends at once isn't repeated as fast as possible.
+const minWatch = time.Second
+
+// breathe waits until minWatch is over, or ctx ends.
+func breathe(ctx context.Context, began time.Time) {
+	timer := time.NewTimer(time.Until(began.Add(minWatch)))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
 	}
 }
 

@@ -124,6 +124,38 @@ func TestWatchesThatEndDoNotKeepTheDeadAlive(t *testing.T) {
 	})
 }
 
+// TestPatienceThatEndsMeanwhileProvesNobodyDead: whoever is told of the holder may
+// take its time, in which the patience ends.
+func TestPatienceThatEndsMeanwhileProvesNobodyDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		first := acquire(t, s, options("a"))
+		_, err := lease.Acquire(t.Context(), s, options("b", waiting(ttl/3+time.Second), func(o *lease.Options) {
+			o.Waiting = func(*lease.HeldError) { time.Sleep(2 * time.Second) }
+		}))
+		held, ok := errors.AsType[*lease.HeldError](err)
+		require.True(t, ok, "%v", err)
+		assert.Equal(t, "a", held.Holder)
+		time.Sleep(ttl)
+		require.NoError(t, first.Context().Err(), "it was taken from one who lives")
+		require.NoError(t, first.Release(t.Context()))
+	})
+}
+
+// TestWatchesThatEndAtOnceAreNotHurried: a proxy may not let a watch through.
+func TestWatchesThatEndAtOnceAreNotHurried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		acquire(t, s, options("a")).Abandon()
+		s.edit(func() { s.watchTime = time.Millisecond })
+		start, watches := time.Now(), 0
+		second := acquire(t, s, options("b", func(o *lease.Options) { o.Waiting = func(*lease.HeldError) { watches++ } }))
+		assert.Equal(t, ttl, time.Since(start))
+		assert.LessOrEqual(t, watches, int(ttl/time.Second)+1)
+		require.NoError(t, second.Release(t.Context()))
+	})
+}
+
 func TestIsLostBeforeAnotherCanHaveIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
