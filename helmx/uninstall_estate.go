@@ -178,7 +178,7 @@ func (s *session) ran(history []*release.Release) ([]object, error) {
 // mayRemove returns a [PrivilegeError] if the account lacks a right that an
 // uninstallation needs.
 func (d *Deployer) mayRemove(s *session, e *estate) error {
-	n := &needs{mapper: s.mapper}
+	n := &needs{mapper: s.mapper, apply: d.cfg.Apply.Mode}
 	for _, rel := range e.history {
 		record := Right{Resource: "secrets", Namespace: s.namespace, Name: fmt.Sprintf("sh.helm.release.v1.%s.v%d", d.cfg.Release, rel.Version)}
 		if !d.cfg.KeepHistory {

@@ -390,3 +390,44 @@ func TestPlanRemoval(t *testing.T) {
 	assert.Equal(t, stages.Restored, r.Outcome, r.Message)
 	assert.Equal(t, image("a").String(), runningImage(t, a))
 }
+
+// TestUninstallNeedsTheRightsOfItsMode: hooks are written as everything else is.
+func TestUninstallNeedsTheRightsOfItsMode(t *testing.T) {
+	serverSide := func(c *helmx.Config) { c.Apply.Mode = helmx.ServerSide }
+	for name, c := range map[string]struct {
+		may     func(helmx.Right) bool
+		missing []string
+	}{
+		"as RequiredRBAC grants them": {
+			may: func(r helmx.Right) bool { return r.Verb != "create" || r.Resource != "jobs" || r.Name != "" },
+		},
+		"without those to patch": {
+			may:     func(r helmx.Right) bool { return r.Verb != "patch" || r.Resource != "jobs" },
+			missing: []string{"patch jobs.batch post-delete in namespace shop", "patch jobs.batch pre-delete in namespace shop"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIServer(t, "shop")
+			templates := map[string]string{"hooks.yaml": deleteHooks[:strings.Index(deleteHooks, "{{- end }}")] + "{{- end }}"}
+			deploy(t, templated(t, a, templates), "run-1", "a")
+			review := (&reviewer{may: func(r helmx.Right) bool { return r.Verb != "*" && c.may(r) }}).serve
+			a.onRequest(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method == http.MethodPatch && strings.Contains(r.URL.Path, "/jobs/") {
+					fail(w, 422, metav1.StatusReasonInvalid, "it has come this far")
+					return true
+				}
+				return review(w, r)
+			})
+			_, err := templated(t, a, templates, serverSide).Uninstall(t.Context(), "run-2")
+			if c.missing == nil {
+				require.ErrorContains(t, err, "it has come this far")
+				return
+			}
+			var missing []string
+			for _, r := range requirePrivilegeError(t, err).Missing {
+				missing = append(missing, r.String())
+			}
+			assert.Equal(t, c.missing, missing)
+		})
+	}
+}
