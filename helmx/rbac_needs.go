@@ -199,6 +199,8 @@ func (d *Deployer) namespaceNeeds(s *session, n *needs) error {
 // were deployed, and deletes those that were not and waits for it.
 func objectNeeds(n *needs, before []object, o *surveyed, options RBACOptions) error {
 	old, wanted := index(before), index(o.rendered.objects)
+	// What somebody has begun to uninstall is waited for to be gone.
+	interrupted := removing(newest(o.history)) != ""
 	for _, obj := range o.rendered.objects {
 		if _, known, err := n.kind(obj); err != nil {
 			return err
@@ -209,6 +211,8 @@ func objectNeeds(n *needs, before []object, o *surveyed, options RBACOptions) er
 		verbs := []string{"get", "create", "patch"}
 		if _, stays := old[obj.identity()]; !obj.kept() && (!stays && !o.blind || !options.Once || options.Uninstall) {
 			verbs = append(verbs, "delete", "watch")
+		} else if interrupted {
+			verbs = append(verbs, "watch")
 		}
 		if err := n.object(obj, verbs...); err != nil {
 			return err
@@ -222,7 +226,8 @@ func objectNeeds(n *needs, before []object, o *surveyed, options RBACOptions) er
 		if !obj.kept() {
 			verbs = append(verbs, "delete")
 		}
-		if !obj.kept() && options.Uninstall {
+		// A restore waits until what is still being deleted is gone, before it makes it anew.
+		if !obj.kept() && (options.Uninstall || deployed(o.history) != nil || interrupted) {
 			verbs = append(verbs, "watch")
 		}
 		if deployed(o.history) != nil {

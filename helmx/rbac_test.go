@@ -86,7 +86,7 @@ func TestRequiredRBAC(t *testing.T) {
 		assert.Equal(t, slices.Concat([]rbacv1.PolicyRule{
 			rule("", "configmaps", "", "create"),
 			rule("", "configmaps", "web-config web-keep", "get patch"),
-			rule("", "configmaps", "web-extra", "get patch delete"),
+			rule("", "configmaps", "web-extra", "get watch patch delete"),
 			rule("", "pods", "", "list"),
 			rule("", "pods/log", "", "get"),
 			rule("", "secrets", "", "list create"),
@@ -339,4 +339,15 @@ func TestRightsThatAreWithdrawnMeanwhile(t *testing.T) {
 			assert.Equal(t, "ada", refused.Subject)
 		}
 	}
+}
+
+// TestRestoreWaitsWithTheRightsThatWereChecked: what the upgrade deletes may still be
+// going when the restore makes it anew.
+func TestRestoreWaitsWithTheRightsThatWereChecked(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	deploy(t, open(t, digestConfig(a, helmx.Set("extra=true"))), "run-1", "a")
+	a.onRequest((&reviewer{may: func(r helmx.Right) bool { return r.Verb != "*" && (r.Verb != "watch" || r.Resource != "configmaps") }}).serve)
+	_, err := open(t, digestConfig(a)).Deploy(t.Context(), request(t, "run-2", "b"))
+	assert.Equal(t, []helmx.Right{{Verb: "watch", Resource: "configmaps", Namespace: "shop", Name: "web-extra"}}, requirePrivilegeError(t, err).Missing)
+	assert.Equal(t, image("a").String(), runningImage(t, a))
 }
