@@ -1,6 +1,7 @@
 package helmx
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -90,29 +91,48 @@ func (s *session) contents() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a metadata client: %w", err)
 	}
-	kinds, err := s.removable()
+	kinds, unknown, err := s.removable()
 	if err != nil {
 		return nil, err
 	}
 	var left []string
 	for _, k := range kinds {
-		found, err := client.Resource(k.GroupVersionResource).Namespace(s.namespace).List(s.ctx, metav1.ListOptions{Limit: 100})
+		found, err := s.contentsOf(client, k)
 		switch {
 		case apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err):
 			continue
 		case err != nil && s.ctx.Err() == nil:
 			left = append(left, fmt.Sprintf("perhaps %s, which can't be listed", k.Resource))
-			continue
 		case err != nil:
 			return nil, s.explain(err)
 		}
+		left = append(left, found...)
+	}
+	for _, group := range unknown {
+		left = append(left, fmt.Sprintf("perhaps objects of %s, whose kinds the API server can't tell", group))
+	}
+	return left, nil
+}
+
+// contentsOf names what is in the namespace of one kind. A page of the list with
+// something in it is enough to know that the namespace stays.
+func (s *session) contentsOf(client metadata.Interface, k listable) ([]string, error) {
+	options := metav1.ListOptions{Limit: 100}
+	for {
+		found, err := client.Resource(k.GroupVersionResource).Namespace(s.namespace).List(s.ctx, options)
+		if err != nil {
+			return nil, err
+		}
+		var left []string
 		for _, item := range found.Items {
 			if item.DeletionTimestamp == nil && len(item.OwnerReferences) == 0 && !builtIn(k.kind, item.Name) && !(k.kind == "Lease" && item.Name == s.lease) {
 				left = append(left, k.kind+" "+item.Name)
 			}
 		}
+		if options.Continue = found.Continue; options.Continue == "" || len(left) > 0 {
+			return left, nil
+		}
 	}
-	return left, nil
 }
 
 // listable is a kind of objects that can be listed and deleted.
@@ -121,17 +141,26 @@ type listable struct {
 	kind string
 }
 
-// removable returns the kinds that a namespace may hold something of.
-func (s *session) removable() ([]listable, error) {
+// removable returns the kinds that a namespace may hold something of, and the groups
+// whose kinds are not known, such as those of a server of its own that is down.
+func (s *session) removable() (out []listable, unknown []string, _ error) {
 	lists, err := s.discovery.ServerPreferredNamespacedResources()
-	if err != nil && !discovery.IsGroupDiscoveryFailedError(err) {
-		return nil, s.explain(fmt.Errorf("list the kinds of the cluster: %w", err))
+	failed, some := errors.AsType[*discovery.ErrGroupDiscoveryFailed](err)
+	if err != nil && !some {
+		return nil, nil, s.explain(fmt.Errorf("list the kinds of the cluster: %w", err))
 	}
-	var out []listable
+	if some {
+		for gv := range failed.Groups {
+			if !transient(gv.Group, "") {
+				unknown = append(unknown, gv.String())
+			}
+		}
+		slices.Sort(unknown)
+	}
 	for _, list := range lists {
 		gv, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
-			return nil, fmt.Errorf("discovery: %w", err)
+			return nil, nil, fmt.Errorf("discovery: %w", err)
 		}
 		for _, r := range list.APIResources {
 			if slices.Contains(r.Verbs, "list") && slices.Contains(r.Verbs, "delete") && !transient(gv.Group, r.Name) {
@@ -139,7 +168,7 @@ func (s *session) removable() ([]listable, error) {
 			}
 		}
 	}
-	return out, nil
+	return out, unknown, nil
 }
 
 // transient reports what controllers keep on behalf of other objects.

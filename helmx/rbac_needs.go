@@ -185,7 +185,7 @@ func (d *Deployer) namespaceNeeds(s *session, n *needs) error {
 	namespaces.Name = d.cfg.Namespace
 	n.allow(namespaces, "get", "delete", "watch")
 	n.notef("A restore removes the namespace only if it can list that nothing is left in it.")
-	kinds, err := s.removable()
+	kinds, _, err := s.removable()
 	if err != nil {
 		return err
 	}
