@@ -66,12 +66,19 @@ func (t *boundTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// longestBackOff is for how long a server is waited for at most, each time.
+const longestBackOff = time.Minute
+
 // backOff waits as the server asks before client-go repeats the request.
 // client-go would do so itself, but under the context of the request, which Helm
-// never cancels.
+// never cancels. A server that asks for more than [longestBackOff] has refused.
 func (t *boundTransport) backOff(resp *http.Response) error {
 	seconds, err := strconv.Atoi(resp.Header.Get("Retry-After"))
 	if err != nil || seconds <= 0 || resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < http.StatusInternalServerError {
+		return nil
+	}
+	if seconds > int(longestBackOff/time.Second) {
+		resp.Header.Del("Retry-After") // Without it, client-go doesn't repeat the request.
 		return nil
 	}
 	timer := time.NewTimer(time.Duration(seconds) * time.Second)
