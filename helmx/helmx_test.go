@@ -151,6 +151,11 @@ func TestDeployRefusesUnpinnedCharts(t *testing.T) {
 			overrides: []helmx.Override{helmx.Set("sidecar=registry.example.com/acme/web:latest")},
 			want:      "Deployment shop/web, container sidecar: registry.example.com/acme/web:latest",
 		},
+		"a second container with a tag, by another spelling": {
+			image:     helmx.ImageValues{Repository: "image.repository", Digest: "image.digest"},
+			overrides: []helmx.Override{helmx.Set("sidecar=Registry.example.com:443/acme/web:latest")},
+			want:      "Deployment shop/web, container sidecar: Registry.example.com:443/acme/web:latest",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAPIServer(t, "shop")

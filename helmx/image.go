@@ -130,9 +130,14 @@ func splitReference(ref string) (repository, digest string) {
 	return familiar(name), digest
 }
 
-// familiar spells out what Docker's short names leave out.
+// familiar spells out what Docker's short names leave out, and leaves out of a host's
+// name what makes no difference.
 func familiar(name string) string {
 	host, path, ok := strings.Cut(name, "/")
+	if ok && (strings.ContainsAny(host, ".:") || strings.EqualFold(host, "localhost")) {
+		host = strings.ToLower(strings.TrimSuffix(host, ":443"))
+		name = host + "/" + path
+	}
 	switch {
 	case !ok:
 		return "docker.io/library/" + name
