@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/bitnami-labs/sealed-secrets/pkg/crypto"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
@@ -239,10 +240,15 @@ func (s Secret) check(scope Scope) error {
 	if len(s.Data) == 0 {
 		return refuse("data", "there is nothing to seal")
 	}
+	size := 0
 	for _, key := range slices.Sorted(maps.Keys(s.Data)) {
 		if len(utilvalidation.IsConfigMapKey(key)) > 0 {
 			return refuse("data", fmt.Sprintf("key %q must be letters, digits, '-', '_' and '.'", key))
 		}
+		size += len(s.Data[key])
+	}
+	if size > corev1.MaxSecretSize {
+		return refuse("data", fmt.Sprintf("it is %d bytes, and a Secret holds %d; split it", size, corev1.MaxSecretSize))
 	}
 	return nil
 }

@@ -178,6 +178,7 @@ func TestUnfitSecrets(t *testing.T) {
 		"bad namespace":  func(s *sealedsecrets.Secret) { s.Namespace = "a.b" },
 		"no data":        func(s *sealedsecrets.Secret) { s.Data = nil },
 		"malformed key":  func(s *sealedsecrets.Secret) { s.Data["a/b"] = []byte("canary") },
+		"too much data":  func(s *sealedsecrets.Secret) { s.Data["large"] = make([]byte, 1<<20) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := shop()
