@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -91,10 +92,16 @@ func (p *Previews) Sweep(ctx context.Context, options SweepOptions) ([]Swept, er
 		}
 		going = append(going, i)
 	}
-	// All are being deleted by now, so waiting for one after the other takes no longer.
+	// All are being deleted by now. Of those that hang, each takes the whole time.
+	waits := make([]error, len(list.Items))
+	var waiting sync.WaitGroup
 	for _, i := range going {
-		if err := p.awaitGone(ctx, &list.Items[i]); err != nil {
-			fail(i, err)
+		waiting.Go(func() { waits[i] = p.awaitGone(ctx, &list.Items[i]) })
+	}
+	waiting.Wait()
+	for _, i := range going {
+		if waits[i] != nil {
+			fail(i, waits[i])
 			continue
 		}
 		swept[i].Outcome = Removed

@@ -91,6 +91,23 @@ func TestSweepLeavesWhatIsRenewed(t *testing.T) {
 	assert.Len(t, left, 1)
 }
 
+// TestSweepWaitsForAllAtATime: those that hang don't add up.
+func TestSweepWaitsForAllAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster()
+		p := c.previews(t)
+		for n := range 3 {
+			c.holds[create(t, p, number(n+1)).Namespace] = true
+		}
+		c.now = noon.Add(preview.DefaultTTL)
+		start := time.Now()
+		swept, err := p.Sweep(t.Context(), preview.SweepOptions{})
+		require.Error(t, err)
+		assert.Equal(t, map[any]preview.Outcome{1: preview.Failed, 2: preview.Failed, 3: preview.Failed}, outcomes(swept))
+		assert.LessOrEqual(t, time.Since(start), preview.DefaultTimeout+time.Minute)
+	})
+}
+
 func TestSweepGoesOnPastFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster()
