@@ -178,14 +178,15 @@ func (k *kubeClient) applyObject(info *resource.Info, live *unstructured.Unstruc
 		for _, c := range conflicts {
 			switch k.apply.policy(c.Manager) {
 			case Yield:
-				if strings.HasSuffix(c.Path, ".image") {
+				without := tree.Clone(content)
+				if !removeField(without, c.Path) {
+					return fmt.Errorf("apply %s: can't leave %s to %s: the field is not found", describeInfo(info), c.Path, c.Manager)
+				}
+				if strings.HasSuffix(c.Path, ".image") || k.images(without) < k.images(content) {
 					refused = append(refused, c) // What was cleared must run.
 					continue
 				}
-				if !removeField(content, c.Path) {
-					return fmt.Errorf("apply %s: can't leave %s to %s: the field is not found", describeInfo(info), c.Path, c.Manager)
-				}
-				yielded = true
+				content, yielded = without, true
 			case Refuse:
 				refused = append(refused, c)
 			case Overwrite:
@@ -197,6 +198,17 @@ func (k *kubeClient) applyObject(info *resource.Info, live *unstructured.Unstruc
 		overwrite = !yielded // Once only what is to be overwritten is left.
 	}
 	return fmt.Errorf("apply %s: conflicts with other field managers did not end", describeInfo(info))
+}
+
+// images counts the image references of an object that are held to what was cleared.
+func (k *kubeClient) images(content map[string]any) int {
+	n := 0
+	eachImage(content, k.s.imageFields, func(r imageReference) {
+		if r.role != imageUnknown {
+			n++
+		}
+	})
+	return n
 }
 
 func (k *kubeClient) patch(info *resource.Info, content map[string]any, force bool) error {

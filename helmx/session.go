@@ -31,13 +31,15 @@ type session struct {
 	namespace string
 	lease     string // the name of the lock's Lease
 	hold      *hold  // the lock, where it may go away with the namespace
-	log       *slog.Logger
-	failures  *failureLog
-	rest      *rest.Config
-	clients   kubernetes.Interface
-	discovery *sessionDiscovery
-	mapper    meta.ResettableRESTMapper
-	kube      *kubeClient
+	// imageFields are fields of custom resources that hold image references.
+	imageFields []ImageField
+	log         *slog.Logger
+	failures    *failureLog
+	rest        *rest.Config
+	clients     kubernetes.Interface
+	discovery   *sessionDiscovery
+	mapper      meta.ResettableRESTMapper
+	kube        *kubeClient
 	// secrets are masked in errors.
 	secrets []string
 	// hook is why a hook failed, which Helm reports as text only.
@@ -47,6 +49,7 @@ type session struct {
 func (d *Deployer) session(ctx context.Context) (*session, error) {
 	s := &session{
 		ctx: ctx, cluster: d.cluster, namespace: d.cfg.Namespace, lease: d.leaseName(), log: d.cfg.Logger, failures: &failureLog{},
+		imageFields: d.cfg.ImageFields,
 	}
 	s.rest = d.cluster.config(ctx, s.failures, s)
 	var err error
