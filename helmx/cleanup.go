@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"helm.sh/helm/v3/pkg/release"
+	helmtime "helm.sh/helm/v3/pkg/time"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -61,14 +62,14 @@ func (s *session) leftovers(own []*release.Release, to *release.Release) ([]obje
 	if to == nil {
 		to = newest(own)
 	}
-	return s.beyond(own, to, func(rel *release.Release, o object, live *unstructured.Unstructured) bool {
-		return !s.kube.spared[o.identity()] && s.owns(rel.Name, live) && !(object{content: live.Object}).kept()
+	return s.beyond(own, to, func(rel *release.Release, o object, live *unstructured.Unstructured) (bool, error) {
+		return !s.kube.spared[o.identity()] && s.owns(rel.Name, live) && !(object{content: live.Object}).kept(), nil
 	})
 }
 
 // beyond returns the objects that revisions of own consist of and to, if any,
 // doesn't, that live, that the chart doesn't keep, and that pick accepts.
-func (s *session) beyond(own []*release.Release, to *release.Release, pick func(*release.Release, object, *unstructured.Unstructured) bool) ([]object, error) {
+func (s *session) beyond(own []*release.Release, to *release.Release, pick func(*release.Release, object, *unstructured.Unstructured) (bool, error)) ([]object, error) {
 	known := map[identity]object{}
 	if to != nil {
 		stay, err := parseObjects(to.Manifest, s.namespace, s.mapper)
@@ -92,7 +93,14 @@ func (s *session) beyond(own []*release.Release, to *release.Release, pick func(
 			if err != nil {
 				return nil, s.explain(err)
 			}
-			if live != nil && pick(rel, o, live) {
+			if live == nil {
+				continue
+			}
+			picked, err := pick(rel, o, live)
+			if err != nil {
+				return nil, err
+			}
+			if picked {
 				out = append(out, o)
 			}
 		}
@@ -128,8 +136,8 @@ func (s *session) tidy(history []*release.Release, rel *release.Release) {
 // adopted returns the objects that revisions of own have and to, if any, has not,
 // and that are older than those: the chart took them over, or found them left.
 func (s *session) adopted(own []*release.Release, to *release.Release) ([]object, error) {
-	return s.beyond(own, to, func(_ *release.Release, _ object, live *unstructured.Unstructured) bool {
-		return live.GetCreationTimestamp().Add(clockSkew).Before(own[0].Info.LastDeployed.Time)
+	return s.beyond(own, to, func(_ *release.Release, _ object, live *unstructured.Unstructured) (bool, error) {
+		return s.precedes(live, own[0], own[0].Info.LastDeployed.Time)
 	})
 }
 
@@ -233,8 +241,29 @@ func (s *session) awaitGone(objects []object, timeout time.Duration) ([]string, 
 	return late, nil
 }
 
-// clockSkew is how far the clocks of this host and of the cluster may be apart.
+// clockSkew is how far the clocks of this host and of the cluster may be apart without
+// being noticed.
 const clockSkew = time.Minute
+
+// precedes reports whether a live object is older than that time, which the host that
+// made the revision has written down. By how much that host's clock was ahead of the
+// cluster's, if it was, shows in the record of the revision, which has both.
+func (s *session) precedes(live *unstructured.Unstructured, rel *release.Release, began time.Time) (bool, error) {
+	made := live.GetCreationTimestamp().Add(clockSkew)
+	if !made.Before(began) {
+		return false, nil
+	}
+	if s.records == nil {
+		var err error
+		if s.records, err = s.recorded(rel.Name); err != nil {
+			return false, err
+		}
+	}
+	if recorded := s.records[rel.Version]; !recorded.IsZero() {
+		began = began.Add(-max(0, rel.Info.LastDeployed.Sub(helmtime.Time{Time: recorded.Time})))
+	}
+	return made.Before(began), nil
+}
 
 // removeHooks deletes the objects that hooks of own have made, so that nothing of
 // a cancelled release goes on running. Hooks that to has as well are spared once
@@ -282,7 +311,14 @@ func (s *session) eachHooked(history []*release.Release, visit func(*release.Hoo
 				if err != nil {
 					return s.explain(err)
 				}
-				if live != nil && !live.GetCreationTimestamp().Add(clockSkew).Before(h.LastRun.StartedAt.Time) {
+				if live == nil {
+					continue
+				}
+				older, err := s.precedes(live, rel, h.LastRun.StartedAt.Time)
+				if err != nil {
+					return err
+				}
+				if !older {
 					visit(h, o, live)
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	"helm.sh/helm/v3/pkg/storage"
 	"helm.sh/helm/v3/pkg/storage/driver"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
@@ -42,6 +43,8 @@ type session struct {
 	kube        *kubeClient
 	// secrets are masked in errors.
 	secrets []string
+	// records are when the records of the release were made, once that was asked for.
+	records map[int]metav1.Time
 	// hook is why a hook failed, which Helm reports as text only.
 	hook *HookError
 }
