@@ -280,6 +280,7 @@ func (s *session) await(ctx context.Context, info *resource.Info, done func(*uns
 		if current == nil {
 			return fmt.Errorf("wait for %s: it does not exist", describeInfo(info))
 		}
+		began := time.Now()
 		w, err := helper.WatchSingle(info.Namespace, info.Name, current.GetResourceVersion())
 		if err != nil {
 			return fmt.Errorf("watch %s: %w", describeInfo(info), err)
@@ -287,6 +288,21 @@ func (s *session) await(ctx context.Context, info *resource.Info, done func(*uns
 		if ok, err = follow(ctx, w, done); ok || err != nil {
 			return err
 		}
+		breathe(ctx, began)
+	}
+}
+
+// minWatch is what a watch lasts at least, so that one that always ends at once
+// isn't repeated as fast as possible.
+const minWatch = time.Second
+
+// breathe waits until minWatch is over, or ctx ends.
+func breathe(ctx context.Context, began time.Time) {
+	timer := time.NewTimer(time.Until(began.Add(minWatch)))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
 	}
 }
 
