@@ -309,7 +309,8 @@ func (s *session) explain(err error) error {
 	case len(found) > 0:
 		return errors.Join(found...)
 	case unreachable(err):
-		return &APIError{Reason: Unavailable, Message: fmt.Sprintf("%s: %s", s.cluster.host, networkProblem(err))}
+		problem, _ := redact(networkProblem(err), s.secrets)
+		return &APIError{Reason: Unavailable, Message: fmt.Sprintf("%s: %s", s.cluster.host, problem)}
 	}
 	text, masked := redact(err.Error(), s.secrets)
 	if masked {
@@ -326,8 +327,13 @@ func (s *session) explain(err error) error {
 func unreachable(err error) bool {
 	_, isNet := errors.AsType[net.Error](err)
 	_, isURL := errors.AsType[*url.Error](err)
-	return isNet || isURL || strings.Contains(err.Error(), "Kubernetes cluster unreachable")
+	return isNet || isURL || noAnswer.MatchString(err.Error())
 }
+
+// noAnswer matches what client-go and Helm make of answers that are not the API
+// server's, such as a proxy's that doesn't reach it, or that end half way.
+var noAnswer = regexp.MustCompile(`Kubernetes cluster unreachable|has prevented the request from succeeding|unexpected error when reading response body|` +
+	`the server is currently unable to handle the request|the server was unable to return a response in the time allotted|the server has received too many requests`)
 
 // networkProblem leaves out the URL, which names a request that nobody asked about.
 func networkProblem(err error) string {

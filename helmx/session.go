@@ -8,6 +8,7 @@ import (
 
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/storage"
 	"helm.sh/helm/v3/pkg/storage/driver"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -128,10 +129,32 @@ func (s *session) actions(record driver.Driver, historyMax int) *action.Configur
 }
 
 // store returns Helm's driver for releases in Secrets.
-func (s *session) store() *driver.Secrets {
+func (s *session) store() driver.Driver {
 	secrets := driver.NewSecrets(s.clients.CoreV1().Secrets(s.namespace))
 	secrets.Log = s.debug
-	return secrets
+	return records{secrets}
+}
+
+// records is Helm's driver, which panics over a record that can't be decoded.
+type records struct{ *driver.Secrets }
+
+// Get returns a record.
+func (r records) Get(key string) (rel *release.Release, err error) {
+	defer unreadable(key, &err)
+	return r.Secrets.Get(key)
+}
+
+// Delete deletes a record, and returns it.
+func (r records) Delete(key string) (rel *release.Release, err error) {
+	defer unreadable(key, &err)
+	return r.Secrets.Delete(key)
+}
+
+// unreadable makes an error of a panic. It is deferred.
+func unreadable(key string, err *error) {
+	if recover() != nil {
+		*err = fmt.Errorf("release record %s can't be read: its content is not what Helm writes", key)
+	}
 }
 
 // sessionDiscovery is the shared knowledge of the cluster, renewed with the
