@@ -18,6 +18,7 @@ import (
 	"k8s.io/cli-runtime/pkg/resource"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead-dev/fairlead/helmx/internal/watches"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -288,21 +289,7 @@ func (s *session) await(ctx context.Context, info *resource.Info, done func(*uns
 		if ok, err = follow(ctx, w, done); ok || err != nil {
 			return err
 		}
-		breathe(ctx, began)
-	}
-}
-
-// minWatch is what a watch lasts at least, so that one that always ends at once
-// isn't repeated as fast as possible.
-const minWatch = time.Second
-
-// breathe waits until minWatch is over, or ctx ends.
-func breathe(ctx context.Context, began time.Time) {
-	timer := time.NewTimer(time.Until(began.Add(minWatch)))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
+		watches.Breathe(ctx, began)
 	}
 }
 

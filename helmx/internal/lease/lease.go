@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/fairlead-dev/fairlead/helmx/internal/watches"
 )
 
 // Client is what is used of a typed client for Leases.
@@ -185,27 +187,13 @@ func (a *acquirer) observe(ctx context.Context, current *coordinationv1.Lease) (
 				return a.outcome(ctx, current, nil)
 			}
 			if !open || event.Type == watch.Error {
-				breathe(ctx, began)
+				watches.Breathe(ctx, began)
 				return false, nil
 			}
 			if event.Type != watch.Bookmark {
 				return false, nil
 			}
 		}
-	}
-}
-
-// minWatch is what a watch that says nothing lasts at least, so that one that always
-// ends at once isn't repeated as fast as possible.
-const minWatch = time.Second
-
-// breathe waits until minWatch is over, or ctx ends.
-func breathe(ctx context.Context, began time.Time) {
-	timer := time.NewTimer(time.Until(began.Add(minWatch)))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
 	}
 }
 

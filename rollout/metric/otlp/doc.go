@@ -21,7 +21,8 @@
 // cumulative and in delta temporality: deltas are added up. Summaries are rejected
 // in the answer to the sender, as are points that are late, and those whose
 // temporality is unknown, whose numbers contradict each other or whose attributes,
-// the resource's included, take more than 16 KiB. A point's time is the sender's, but never later than it was received.
+// the resource's included, take more than 16 KiB. A point's time is the sender's,
+// but never later than it was received.
 //
 // Histograms have explicit bounds or are exponential. Deltas of the latter are
 // added up even if their scales or zero thresholds differ, in the coarser buckets;
