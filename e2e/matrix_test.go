@@ -392,8 +392,8 @@ func (m *matrix) judge(t *testing.T, c cell, r result, by *bystander) {
 	m.rows = append(m.rows, r.row())
 	m.mu.Unlock()
 	defer func() {
-		if t.Failed() {
-			t.Logf("facts:\n%s", strings.Join(by.facts(), "\n"))
+		if t.Failed() || r.failure != nil && r.verdict.Sub(r.fact) > time.Second {
+			t.Logf("verdict at %s; facts:\n%s", r.verdict.Format("05.000"), strings.Join(by.facts(), "\n"))
 		}
 	}()
 	if c.fault.cause == "" {

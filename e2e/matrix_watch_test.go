@@ -93,6 +93,9 @@ func (b *bystander) note(o any, now time.Time) {
 	}
 	switch o := o.(type) {
 	case *corev1.Pod:
+		if o.DeletionTimestamp != nil {
+			return // It is being replaced, by one of the same name perhaps.
+		}
 		subject := "pod " + o.Namespace + "/" + o.Name
 		for _, s := range slices.Concat(o.Status.InitContainerStatuses, o.Status.ContainerStatuses) {
 			switch {
@@ -162,6 +165,9 @@ func (b *bystander) decidable(f *rollout.Failure, rule rollout.Rule) time.Time {
 		}
 		if !isObject(s.container) && s.subject != f.Decisive.Subject {
 			continue // such as a pod that is being replaced
+		}
+		if isObject(s.container) && s.reason == "Completed" {
+			continue // an event about a Job that has succeeded
 		}
 		if s.reason == runs && s.container == f.Decisive.Container && rule.Count > 0 && int(s.restarts) >= rule.Count && counted.IsZero() {
 			counted = s.at // its ends were never to be seen by themselves

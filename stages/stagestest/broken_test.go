@@ -129,12 +129,15 @@ func TestBrokenImplementationsFail(t *testing.T) {
 			if err := errors.Join(ready(ctx, nil), requireImage(img)); err != nil {
 				return stages.Signature{}, err
 			}
-			for signed := range s.store().signed { // whichever it is
+			store := s.store()
+			store.mu.Lock()
+			defer store.mu.Unlock()
+			for signed := range store.signed { // whichever it is
 				if signed.Repository() == img.Repository() {
 					return s.signature(img), nil
 				}
 			}
-			return s.VerifySignature(ctx, img)
+			return stages.Signature{}, stages.ErrSignature
 		})
 	}))
 	assert.Contains(t, signer(func(s *Signer) (stages.Signer, stages.SignatureVerifier) {
