@@ -61,7 +61,11 @@ var crashCauses = map[Cause]bool{Crash: true, InitCrash: true, OutOfMemory: true
 // a normal start.
 func (in *inspector) waits(f *finding, pod *corev1.Pod, s corev1.ContainerStatus) bool {
 	f.reason, f.message = s.State.Waiting.Reason, s.State.Waiting.Message
-	cause, known := classify(waitingPatterns, f.reason, f.message)
+	message := f.message
+	if c := containerOf(&pod.Spec, s.Name); c != nil {
+		message = unnamed(message, c.Image)
+	}
+	cause, known := classify(waitingPatterns, f.reason, message)
 	if !known {
 		return false
 	}
@@ -75,6 +79,23 @@ func (in *inspector) waits(f *finding, pod *corev1.Pod, s corev1.ContainerStatus
 		f.count = int(s.RestartCount) + 1
 	}
 	return true
+}
+
+// unnamed returns a message without the name of the image that it is about, which may
+// hold the very words that tell causes apart, such as "denied".
+func unnamed(message, image string) string {
+	const name = "the image"
+	repository, _, _ := strings.Cut(image, "@")
+	if slash := strings.LastIndexByte(repository, '/'); strings.Contains(repository[slash+1:], ":") {
+		repository = repository[:strings.LastIndexByte(repository, ':')]
+	}
+	if repository != image {
+		message = strings.ReplaceAll(message, image, name)
+	}
+	if strings.Contains(repository, "/") { // else it may be a mere word
+		message = strings.ReplaceAll(message, repository, name)
+	}
+	return message
 }
 
 // longRun is how long a container must have run for its earlier ends to be

@@ -64,6 +64,28 @@ func TestClassifyWaiting(t *testing.T) {
 	assert.False(t, known)
 }
 
+// An image may be called anything.
+func TestImageNamesAreNoCauses(t *testing.T) {
+	for image, test := range map[string]struct {
+		message string
+		cause   Cause
+	}{
+		"acme/access-denied:1": {`failed to resolve reference "docker.io/acme/access-denied:1": docker.io/acme/access-denied:1: not found`, ImageNotFound},
+		"r.example.com:5000/forbidden/bad-gateway@sha256:aa": {`failed to pull and unpack image "r.example.com:5000/forbidden/bad-gateway@sha256:aa": not found`, ImageNotFound},
+		"acme/not-found": {"pull access denied for acme/not-found, repository may require 'docker login'", ImageUnauthorized},
+		"denied":         {`failed to pull image "denied": denied: requested access to the resource is denied`, ImageUnauthorized},
+		"":               {"manifest unknown", ImageNotFound},
+	} {
+		cause, _ := classify(waitingPatterns, "ErrImagePull", unnamed(test.message, image))
+		assert.Equal(t, test.cause, cause, image)
+	}
+}
+
+func TestStartsAreNoCauses(t *testing.T) {
+	_, known := classify(waitingPatterns, "ContainerCreating", "")
+	assert.False(t, known)
+}
+
 func TestClassifyRefusals(t *testing.T) {
 	for message, want := range map[string]Cause{
 		`pods "x" is forbidden: exceeded quota: q, requested: cpu=2, used: cpu=1, limited: cpu=2`:                                                              QuotaExceeded,

@@ -64,7 +64,8 @@ type CanaryConfig struct {
 	// of metrics, needs more than the time-out of its own. Until it answers, the other
 	// gates are asked again at every interval.
 	GateTimeout time.Duration
-	// SettleTimeout bounds the wait for a weight to take effect. Default 2 minutes.
+	// SettleTimeout bounds the wait for a weight to take effect, and before the first
+	// step that for the route to be served at all. Default 2 minutes.
 	SettleTimeout time.Duration
 	// Drain is how long the canary goes on running after all traffic has been seen
 	// to go elsewhere, for the requests that are under way and for proxies that lag
