@@ -55,7 +55,7 @@ test-unit: ## Unit tests and conformance suites with the race detector
 
 .PHONY: e2e
 e2e: setup ## End-to-end tests on a real kind cluster
-	$(call say,end-to-end tests on a kind cluster (about 40 minutes))
+	$(call say,end-to-end tests on a kind cluster (about 30 minutes))
 	@go test -vet=off -run '^$$' ./e2e/... >/dev/null
 	@go test -vet=off -count=1 -timeout 70m -p 1 ./e2e/...
 
@@ -70,7 +70,7 @@ dataplane: setup ## Requests and canaries through Traefik, on a kind cluster
 
 .PHONY: bench
 bench: setup ## Benchmarks beside the command-line tools
-	$(call say,benchmarks (about 15 minutes; the first time about 5 to compile the tools))
+	$(call say,benchmarks (about 10 minutes; the first time about 5 to compile the tools))
 	@go test -vet=off -run '^$$' -bench . ./... | grep -v '^ok\|no test files\|^PASS'
 	@go test -vet=off -run '^$$' -bench . -benchtime 5x -timeout 60m ./e2e
 
