@@ -70,11 +70,11 @@ func TestImageNamesAreNoCauses(t *testing.T) {
 		message string
 		cause   Cause
 	}{
-		"acme/access-denied:1": {`failed to resolve reference "docker.io/acme/access-denied:1": docker.io/acme/access-denied:1: not found`, ImageNotFound},
+		"acme/access-denied:1":                               {`failed to resolve reference "docker.io/acme/access-denied:1": docker.io/acme/access-denied:1: not found`, ImageNotFound},
 		"r.example.com:5000/forbidden/bad-gateway@sha256:aa": {`failed to pull and unpack image "r.example.com:5000/forbidden/bad-gateway@sha256:aa": not found`, ImageNotFound},
-		"acme/not-found": {"pull access denied for acme/not-found, repository may require 'docker login'", ImageUnauthorized},
-		"denied":         {`failed to pull image "denied": denied: requested access to the resource is denied`, ImageUnauthorized},
-		"":               {"manifest unknown", ImageNotFound},
+		"acme/not-found":                                     {"pull access denied for acme/not-found, repository may require 'docker login'", ImageUnauthorized},
+		"denied":                                             {`failed to pull image "denied": denied: requested access to the resource is denied`, ImageUnauthorized},
+		"":                                                   {"manifest unknown", ImageNotFound},
 	} {
 		cause, _ := classify(waitingPatterns, "ErrImagePull", unnamed(test.message, image))
 		assert.Equal(t, test.cause, cause, image)
