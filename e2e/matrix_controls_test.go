@@ -43,7 +43,7 @@ func controls() []fault {
 		}},
 		{name: "slow pull", kinds: stateless[:1], broken: lie("slow", 1)},
 		{name: "registry answers 503 twice", kinds: []string{kindDeployment, kindPod}, broken: lie("down", 2)},
-		{name: "registry refuses once", kinds: stateless[:1], broken: lie("unauthorized", 2)},
+		{name: "registry refuses once", kinds: stateless[:1], broken: lie("unauthorized", 4)},
 		{name: "registry limits the rate for a while", kinds: []string{kindDeployment, kindPod}, timeout: 90 * time.Second, broken: lie("limited", 8)},
 		{name: "old pods crash", kinds: restarting[:1], only: upgrade, before: func(_ *matrix, w *workload) { w.app().Command = shell("exit 1") }, broken: unchanged},
 		{name: "old pods begin to crash meanwhile", kinds: restarting[:1], only: upgrade, timeout: 90 * time.Second, broken: slowly(2, 12),

@@ -77,7 +77,9 @@ func (l *liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	if strings.Contains(r.URL.Path, "/manifests/") && l.lies(key, limit) && l.answer(w, r, lie) {
+	// A registry that wants credentials wants them for blobs as well: containerd looks
+	// for a manifest among those too.
+	if (lie == "unauthorized" || strings.Contains(r.URL.Path, "/manifests/")) && l.lies(key, limit) && l.answer(w, r, lie) {
 		return
 	}
 	r.URL.Path = "/v2/" + parts[2] + "/" + parts[3]
