@@ -61,6 +61,7 @@ e2e: setup ## End-to-end tests on a real kind cluster
 
 .PHONY: matrix
 matrix: setup ## Every cell of the fault matrix on a kind cluster, into e2e/MATRIX.md
+	$(call say,fault matrix: 466 rollouts beside helm and kubectl and kstatus (about 25 minutes))
 	@go test -vet=off -count=1 -timeout 90m -run TestFaultMatrix ./e2e -matrix.all -matrix.update
 
 .PHONY: dataplane
