@@ -57,12 +57,17 @@ func newPreviewWorld(t *testing.T) *previewWorld {
 	return p
 }
 
+// role is the name that one of the example's ClusterRoles has in this test: they are of
+// the whole cluster, which other tests use at the same time.
+func (p *previewWorld) role(name string) string { return p.prefix + "-" + name }
+
 // grant applies the example's RBAC.
 func (p *previewWorld) grant(t *testing.T) {
 	t.Helper()
 	ctx := labtest.Context(t)
 	manifests, err := os.ReadFile("../examples/rbac/previews.yaml")
 	require.NoError(t, err)
+	manifests = bytes.ReplaceAll(manifests, []byte("preview-"), []byte(p.role("preview-")))
 	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifests), 4096)
 	rbac := p.kube.RbacV1()
 	for {
@@ -121,8 +126,8 @@ func (p *previewWorld) open(t *testing.T, change ...func(*preview.Config)) *prev
 		Client: client, Prefix: p.prefix, Timeout: 2 * time.Minute,
 		PullSecrets: []preview.SecretRef{{Namespace: p.ci, Name: "registry"}},
 		Bindings: []preview.Binding{
-			{ClusterRole: "preview-content", Subjects: account("previewer")},
-			{ClusterRole: "preview-deployer", Subjects: account("cd-bot")},
+			{ClusterRole: p.role("preview-content"), Subjects: account("previewer")},
+			{ClusterRole: p.role("preview-deployer"), Subjects: account("cd-bot")},
 		},
 	}
 	for _, f := range change {
