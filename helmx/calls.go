@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/http"
 	"sync"
+	"time"
 )
 
 // Call is a sort of request to an API server.
@@ -37,18 +38,19 @@ func (c *callCounter) snapshot() map[Call]int {
 	return maps.Clone(c.counts)
 }
 
-// countingTransport counts every request that it sends, repeated ones included.
-type countingTransport struct {
-	base  http.RoundTripper
-	calls *callCounter
-}
+// sharedTransport sends every request to a cluster, repeated ones included, and keeps
+// account of them.
+type sharedTransport struct{ *Cluster }
 
 // RoundTrip counts and sends a request.
-func (t *countingTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t sharedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	r := parseRequest(req)
 	t.calls.add(Call{r.verb, r.group, r.resource})
-	return t.base.RoundTrip(req)
+	began := time.Now()
+	resp, err := t.transport.RoundTrip(req)
+	t.silence.note(req, began, err)
+	return resp, err
 }
 
 // WrappedRoundTripper lets idle connections be closed from outside.
-func (t *countingTransport) WrappedRoundTripper() http.RoundTripper { return t.base }
+func (t sharedTransport) WrappedRoundTripper() http.RoundTripper { return t.transport }

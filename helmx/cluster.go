@@ -34,6 +34,7 @@ type Cluster struct {
 	transport http.RoundTripper
 	limiter   flowcontrol.RateLimiter
 	calls     callCounter
+	silence   silence
 	plans     planMemory
 
 	mu    sync.Mutex
@@ -94,7 +95,7 @@ func (c *Cluster) Close() error {
 func (c *Cluster) RESTConfig() *rest.Config {
 	return &rest.Config{
 		Host:        c.host,
-		Transport:   &countingTransport{base: c.transport, calls: &c.calls},
+		Transport:   sharedTransport{c},
 		RateLimiter: c.limiter,
 		QPS:         c.base.QPS,
 		Burst:       c.base.Burst,
@@ -113,7 +114,7 @@ func (c *Cluster) config(ctx context.Context, log *failureLog, warnings rest.War
 		Host: c.host,
 		// JSON, so that refusals can be read on their way, see failureLog.
 		ContentConfig:  rest.ContentConfig{ContentType: runtime.ContentTypeJSON, AcceptContentTypes: runtime.ContentTypeJSON},
-		Transport:      &boundTransport{ctx: ctx, base: &countingTransport{base: c.transport, calls: &c.calls}, log: log},
+		Transport:      &boundTransport{ctx: ctx, base: sharedTransport{c}, log: log},
 		RateLimiter:    &boundLimiter{RateLimiter: c.limiter, ctx: ctx},
 		QPS:            c.base.QPS,
 		Burst:          c.base.Burst,

@@ -1,7 +1,6 @@
 package helmx
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/cli-runtime/pkg/resource"
 
@@ -284,9 +284,12 @@ func (s *session) explain(err error) error {
 	case err == nil:
 		return nil
 	case s.ctx.Err() != nil:
-		return context.Cause(s.ctx)
+		return s.cluster.ended(s.ctx)
 	case s.hook != nil && strings.Contains(err.Error(), s.hook.Error()):
 		problem, _ := redact(s.hook.Problem, s.secrets)
+		if isAway(s.hook.err) {
+			return s.cluster.away(problem)
+		}
 		return stages.Permanent(&HookError{Hook: s.hook.Hook, Problem: problem, Logs: s.hook.Logs})
 	}
 	if owned, ok := errors.AsType[*OwnershipError](err); ok {
@@ -310,7 +313,7 @@ func (s *session) explain(err error) error {
 		return errors.Join(found...)
 	case unreachable(err):
 		problem, _ := redact(networkProblem(err), s.secrets)
-		return &APIError{Reason: Unavailable, Message: fmt.Sprintf("%s: %s", s.cluster.host, problem)}
+		return s.cluster.away(problem)
 	}
 	text, masked := redact(err.Error(), s.secrets)
 	if masked {
@@ -322,6 +325,23 @@ func (s *session) explain(err error) error {
 		}
 	}
 	return err
+}
+
+// away returns the error for an API server that gives no answer.
+func (c *Cluster) away(problem string) *APIError {
+	return &APIError{Reason: Unavailable, Message: c.host + ": " + problem}
+}
+
+// isAway reports that the API server can't be reached, or couldn't for so long that
+// the lock was lost meanwhile.
+func isAway(err error) bool {
+	if err == nil {
+		return false
+	}
+	if e, ok := errors.AsType[*APIError](err); ok {
+		return e.Reason == Unavailable
+	}
+	return errors.Is(err, stages.ErrLockLost) || apierrors.IsInternalError(err) || unreachable(err)
 }
 
 func unreachable(err error) bool {

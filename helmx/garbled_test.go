@@ -1,9 +1,12 @@
 package helmx_test
 
 import (
+	"context"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -40,14 +43,24 @@ func TestRestoreTellsNoAnswerFromARefusal(t *testing.T) {
 				answer(w)
 				return true
 			})
-			r, err := d.Restore(t.Context(), "run-2", cp)
-			require.Error(t, err, r.Message)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			r, err := d.Restore(ctx, "run-2", cp)
+			require.ErrorIs(t, err, context.DeadlineExceeded, r.Message)
 			var failure *helmx.APIError
 			require.ErrorAs(t, err, &failure)
 			assert.Equal(t, helmx.Unavailable, failure.Reason)
 			assert.False(t, stages.IsPermanent(err))
-			a.onRequest(nil)
-			assert.Equal(t, stages.Restored, restore(t, d, "run-2", cp).Outcome)
+
+			var once sync.Once
+			a.onRequest(func(w http.ResponseWriter, r *http.Request) (answered bool) {
+				if r.Method == http.MethodPatch {
+					once.Do(func() { answer(w); answered = true })
+				}
+				return answered
+			})
+			assert.Equal(t, stages.Restored, restore(t, d, "run-2", cp).Outcome, "it is tried again")
+			assert.Equal(t, image("a").String(), runningImage(t, a))
 		})
 	}
 }

@@ -263,34 +263,58 @@ type timeoutError struct{ after time.Duration }
 func (e *timeoutError) Error() string { return fmt.Sprintf("not done after %s", e.after) }
 
 // await watches one object until done says so or fails. An object that doesn't
-// exist is nil.
+// exist is nil. An API server that is away says nothing about the object, and is
+// waited for.
 func (s *session) await(ctx context.Context, info *resource.Info, done func(*unstructured.Unstructured) (bool, error)) error {
+	var (
+		decided bool
+		verdict error
+	)
+	decide := func(obj *unstructured.Unstructured) bool {
+		decided, verdict = done(obj)
+		decided = decided || verdict != nil
+		return decided
+	}
 	helper := resource.NewHelper(info.Client, info.Mapping)
-	for {
-		if ctx.Err() != nil {
-			return fmt.Errorf("wait for %s: %w", describeInfo(info), context.Cause(ctx))
-		}
-		current, err := look(helper, info)
-		if err != nil {
-			return err
-		}
-		ok, err := done(current)
-		if ok || err != nil {
-			return err
-		}
-		if current == nil {
-			return fmt.Errorf("wait for %s: it does not exist", describeInfo(info))
-		}
+	var away error
+	for ctx.Err() == nil {
 		began := time.Now()
-		w, err := helper.WatchSingle(info.Namespace, info.Name, current.GetResourceVersion())
-		if err != nil {
-			return fmt.Errorf("watch %s: %w", describeInfo(info), err)
-		}
-		if ok, err = follow(ctx, w, done); ok || err != nil {
+		err := observe(ctx, helper, info, decide)
+		switch {
+		case decided:
+			return verdict
+		case err != nil && !isAway(err):
 			return err
 		}
+		away = err
 		watches.Breathe(ctx, began)
 	}
+	cause := context.Cause(ctx)
+	if away != nil {
+		cause = fmt.Errorf("%w: %w", cause, away)
+	}
+	return fmt.Errorf("wait for %s: %w", describeInfo(info), cause)
+}
+
+// observe shows decide one object, as it is and as it changes, until it decides or
+// should be looked at anew.
+func observe(ctx context.Context, helper *resource.Helper, info *resource.Info, decide func(*unstructured.Unstructured) bool) error {
+	current, err := look(helper, info)
+	if err != nil {
+		return err
+	}
+	if decide(current) {
+		return nil
+	}
+	if current == nil {
+		return fmt.Errorf("wait for %s: it does not exist", describeInfo(info))
+	}
+	w, err := helper.WatchSingle(info.Namespace, info.Name, current.GetResourceVersion())
+	if err != nil {
+		return fmt.Errorf("watch %s: %w", describeInfo(info), err)
+	}
+	follow(ctx, w, decide)
+	return nil
 }
 
 // look returns an object, or nil if it doesn't exist.
@@ -309,31 +333,27 @@ func look(helper *resource.Helper, info *resource.Info) (*unstructured.Unstructu
 	return obj, nil
 }
 
-// follow reads w until done says so. It returns false when the watch has ended
-// and the object should be looked at anew.
-func follow(ctx context.Context, w watch.Interface, done func(*unstructured.Unstructured) (bool, error)) (bool, error) {
+// follow reads w until decide has decided, or the watch ends.
+func follow(ctx context.Context, w watch.Interface, decide func(*unstructured.Unstructured) bool) {
 	defer w.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return false, nil
+			return
 		case event, open := <-w.ResultChan():
 			if !open {
-				return false, nil
+				return
 			}
 			switch event.Type {
 			case watch.Added, watch.Modified:
-				obj, ok := event.Object.(*unstructured.Unstructured)
-				if !ok {
-					return false, nil
-				}
-				if ok, err := done(obj); ok || err != nil {
-					return ok, err
+				if obj, ok := event.Object.(*unstructured.Unstructured); !ok || decide(obj) {
+					return
 				}
 			case watch.Deleted:
-				return done(nil)
+				decide(nil)
+				return
 			case watch.Error:
-				return false, nil
+				return
 			}
 		}
 	}

@@ -211,14 +211,18 @@ func (d *Deployer) place(ctx context.Context, h *hold, run string) error {
 		},
 	})
 	if held, ok := errors.AsType[*lease.HeldError](err); ok {
-		return &LockedError{
+		err = &LockedError{
 			Release: d.cfg.Release, Namespace: d.cfg.Namespace, Holder: held.Holder,
 			Run: held.Annotations[LabelRun], URL: held.Annotations[annotationURL], Since: held.Since, Age: time.Since(held.Since),
 		}
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+		return err
 	}
 	switch {
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return d.cluster.ended(ctx)
 	case apierrors.IsNotFound(err):
 		return nil // The namespace; the lease would have been made.
 	case err != nil:
@@ -241,7 +245,7 @@ func (d *Deployer) refusal(err error, resource, group string) error {
 		return &APIError{Reason: classify(&s), Verb: verb, Group: group, Resource: resource, Namespace: d.cfg.Namespace, Name: d.leaseName(), Message: s.Message}
 	}
 	if unreachable(err) {
-		return &APIError{Reason: Unavailable, Message: fmt.Sprintf("%s: %s", d.cluster.host, networkProblem(err))}
+		return d.cluster.away(networkProblem(err))
 	}
 	return err
 }

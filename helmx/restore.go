@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/release"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -16,9 +19,11 @@ import (
 // Restore brings the recorded revision back, or uninstalls a release that there
 // was none of, and compares the live objects with it. Revisions that the run
 // itself left pending when it was killed are recovered; a revision that somebody
-// else made since is reported as [stages.Impossible] and left alone. Whether pods
-// come up again is not for Restore to wait for: it names the release that it has
-// brought back, for a [stages.RestoreVerifier].
+// else made since is reported as [stages.Impossible] and left alone. An API server
+// that can't be reached is waited for until ctx ends, for Config.Timeout at most:
+// a release that it went away from in the middle of an upgrade needs Restore most.
+// Whether pods come up again is not for Restore to wait for: it names the release
+// that it has brought back, for a [stages.RestoreVerifier].
 func (d *Deployer) Restore(ctx context.Context, run string, cp stages.Checkpoint) (stages.Restoration, error) {
 	if run == "" {
 		return stages.Restoration{}, fmt.Errorf("%w: restore release %s: there is no run to undo", stages.ErrInvalid, d.name())
@@ -27,15 +32,39 @@ func (d *Deployer) Restore(ctx context.Context, run string, cp stages.Checkpoint
 	if err != nil {
 		return stages.Restoration{}, err
 	}
-	restored, err := d.restore(ctx, run, st)
+	restored, err := d.insist(ctx, run, st)
 	if err != nil {
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
 		return stages.Restoration{}, fmt.Errorf("restore release %s: %w", d.name(), err)
 	}
 	restored.Subject = cp.Subject
 	return restored, nil
+}
+
+// insistence is how long after each other an API server that is away is tried.
+var insistence = wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.1, Steps: math.MaxInt32, Cap: 15 * time.Second}
+
+// insist restores once the API server answers.
+func (d *Deployer) insist(ctx context.Context, run string, st state) (restored stages.Restoration, err error) {
+	patient, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+	defer cancel()
+	var away error
+	_ = insistence.DelayFunc().Until(patient, true, true, func(context.Context) (done bool, _ error) {
+		restored, err = d.restore(ctx, run, st)
+		if ctx.Err() != nil || !isAway(err) {
+			return true, nil
+		}
+		away = err
+		stages.ReportProgress(ctx, stages.Progress{ID: "restore", Message: fmt.Sprintf("restore release %s: trying again: %s", d.name(), err)})
+		return false, nil
+	})
+	if err == nil || ctx.Err() == nil || errors.Is(err, stages.ErrLocked) {
+		return restored, err
+	}
+	err = d.cluster.ended(ctx)
+	if _, told := errors.AsType[*APIError](err); !told && away != nil {
+		err = fmt.Errorf("%w: %w", err, away)
+	}
+	return restored, err
 }
 
 func (d *Deployer) restore(ctx context.Context, run string, st state) (stages.Restoration, error) {
@@ -190,7 +219,7 @@ func (d *Deployer) settled(s *session, to *release.Release, own []*release.Relea
 // one that could not be carried through.
 func (d *Deployer) stuck(s *session, err error) (stages.RestoreOutcome, string, error) {
 	if s.ctx.Err() != nil {
-		return "", "", context.Cause(s.ctx)
+		return "", "", d.cluster.ended(s.ctx)
 	}
 	if failure, ok := errors.AsType[*APIError](err); ok && failure.Reason == Unavailable {
 		return "", "", err

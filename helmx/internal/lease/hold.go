@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -88,6 +89,7 @@ func (l *Lock) renew(ctx context.Context, renewed time.Time) {
 	const renewals = 3 // in the time that the lock is valid
 	ticker := time.NewTicker(l.o.TTL / renewals)
 	defer ticker.Stop()
+	why := errors.New("no answer")
 	for {
 		// The last third is for what is on its way to the API server to end there.
 		expired := time.NewTimer(time.Until(renewed.Add(l.o.TTL * (renewals - 1) / renewals)))
@@ -96,7 +98,7 @@ func (l *Lock) renew(ctx context.Context, renewed time.Time) {
 			expired.Stop()
 			return
 		case <-expired.C:
-			l.lose(fmt.Errorf("%w: it could not be renewed for %s", ErrLost, time.Since(renewed).Round(time.Millisecond)))
+			l.lose(fmt.Errorf("%w: it could not be renewed for %s: %w", ErrLost, time.Since(renewed).Round(time.Millisecond), why))
 			return
 		case <-ticker.C:
 			expired.Stop()
@@ -104,6 +106,7 @@ func (l *Lock) renew(ctx context.Context, renewed time.Time) {
 		asked := time.Now()
 		attempt, cancel := context.WithDeadline(ctx, renewed.Add(l.o.TTL*(renewals-1)/renewals))
 		lost, err := l.renewOnce(attempt)
+		inTime := attempt.Err() == nil
 		cancel()
 		switch {
 		case ctx.Err() != nil:
@@ -113,6 +116,8 @@ func (l *Lock) renew(ctx context.Context, renewed time.Time) {
 			return
 		case err == nil:
 			renewed = asked
+		case inTime:
+			why = err
 		}
 	}
 }
