@@ -178,7 +178,7 @@ func (c *Config) prepare() error {
 func (c *Config) prepareSource() error {
 	switch {
 	case c.RemoveOnly:
-		if c.Chart != "" || len(c.Manifests)+len(c.Values.Files)+len(c.Values.Map)+len(c.Values.Overrides) > 0 || c.Image != (ImageValues{}) || c.Unscanned != "" {
+		if c.Chart != "" || len(c.Manifests) > 0 || c.Values.given() || c.Image != (ImageValues{}) || c.Unscanned != "" {
 			return errors.New("RemoveOnly releases nothing; drop Chart, Manifests, Values, Image and Unscanned")
 		}
 		return nil
@@ -195,7 +195,7 @@ func (c *Config) prepareManifests() []error {
 	if c.Chart != "" {
 		problems = append(problems, errors.New("give Chart or Manifests, not both"))
 	}
-	if len(c.Values.Files) > 0 || len(c.Values.Map) > 0 || len(c.Values.Overrides) > 0 {
+	if c.Values.given() {
 		problems = append(problems, errors.New("Manifests take no values; they are released as they are"))
 	}
 	if c.Image != (ImageValues{}) {

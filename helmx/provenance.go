@@ -16,7 +16,7 @@ type OriginKind string
 const (
 	// FromChart is the values.yaml of the chart or of a dependency.
 	FromChart OriginKind = "chart"
-	// FromFile is one of [Values.Files].
+	// FromFile is one of [Values.Files] or [Values.Layers].
 	FromFile OriginKind = "file"
 	// FromMap is [Values.Map].
 	FromMap OriginKind = "map"
@@ -32,7 +32,7 @@ type Origin struct {
 	// Name is the chart's path, such as "shop/charts/redis", the file, or the mode of
 	// the override.
 	Name string `json:"name,omitempty"`
-	// Index counts the files, or the overrides, from 1.
+	// Index counts the files and layers, or the overrides, from 1.
 	Index int `json:"index,omitempty"`
 	// Line is where it is set in the file, from 1; 0 where there is no line.
 	Line int `json:"line,omitempty"`

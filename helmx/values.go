@@ -16,11 +16,14 @@ import (
 	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 )
 
-// Values are laid over the chart's own, later over earlier: the files in order,
-// then the map, then the overrides in order, and the image over all of them.
+// Values are laid over the chart's own, later over earlier: the files in order, then
+// the layers in order, then the map, then the overrides in order, and the image over
+// all of them.
 type Values struct {
 	// Files are YAML files.
 	Files []string
+	// Layers are what others have read, such as a helmfile's values.
+	Layers []Layer
 	// Map holds values given in Go. It is copied. Maps and lists of any type in it count
 	// as maps and lists, so that they are merged and masked like those of a file.
 	Map map[string]any
@@ -29,6 +32,21 @@ type Values struct {
 	// Decrypt returns the plain content of a values file that is encrypted with
 	// SOPS, in memory. Such a file is refused without it.
 	Decrypt func(ctx context.Context, name string, data []byte) ([]byte, error)
+	// Hide are strings that are masked as those of an encrypted file are, because they
+	// went into other values.
+	Hide []string
+}
+
+// Layer is a source of values that was read already.
+type Layer struct {
+	// Name names the source where values are traced to it: a file, or a place in one.
+	Name string
+	// Values are what it holds.
+	Values map[string]any
+	// Source is the YAML file as it is on the disk, which tells lines; nil for none.
+	Source []byte
+	// Encrypted says that Source is encrypted with SOPS. What it doesn't show is masked.
+	Encrypted bool
 }
 
 // Override is one assignment, such as Set("replicaCount=3").
@@ -66,6 +84,11 @@ func SetLiteral(expression string) Override { return Override{ModeSetLiteral, ex
 // SetFile assigns like helm --set-file: the value is the content of a file.
 func SetFile(expression string) Override { return Override{ModeSetFile, expression} }
 
+// given reports whether there are any.
+func (v Values) given() bool {
+	return len(v.Files)+len(v.Layers)+len(v.Map)+len(v.Overrides) > 0
+}
+
 // load merges the sources. Its errors name source, line and path, never a value.
 func (v Values) load(ctx context.Context) (*layers, error) {
 	out := newLayers()
@@ -91,6 +114,22 @@ func (v Values) load(ctx context.Context) (*layers, error) {
 		// Encryption leaves keys and lines as they are, so what is on disk tells them.
 		out.lay(Origin{Kind: FromFile, Name: file, Index: i + 1}, &lineFinder{data: data}, layer)
 	}
+	for i, l := range v.Layers {
+		values := tree.Plain(l.Values)
+		if l.Encrypted {
+			out.hide(values, l.Source)
+		}
+		var doc *lineFinder
+		if l.Source != nil {
+			doc = &lineFinder{data: l.Source}
+		}
+		out.lay(Origin{Kind: FromFile, Name: l.Name, Index: len(v.Files) + i + 1}, doc, values)
+	}
+	for _, s := range v.Hide {
+		if len(s) >= shortest {
+			out.hidden = append(out.hidden, s)
+		}
+	}
 	if len(v.Map) > 0 {
 		out.lay(Origin{Kind: FromMap}, nil, tree.Plain(v.Map))
 	}
@@ -105,12 +144,10 @@ func (v Values) load(ctx context.Context) (*layers, error) {
 
 // decrypt returns the plain content of a values file, and whether it was encrypted.
 func (v Values) decrypt(ctx context.Context, file string, data []byte) (plain []byte, encrypted bool, _ error) {
-	var head struct {
-		SOPS map[string]any `json:"sops"`
-	}
+	var content map[string]any
 	// What isn't YAML is for the caller to refuse.
-	err := yaml.Unmarshal(data, &head)
-	if err != nil || head.SOPS["mac"] == nil {
+	err := yaml.Unmarshal(data, &content)
+	if err != nil || !tree.Encrypted(content) {
 		return data, false, nil //nolint:nilerr // See above.
 	}
 	if v.Decrypt == nil {

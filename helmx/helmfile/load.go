@@ -14,6 +14,7 @@ import (
 
 	yaml "go.yaml.in/yaml/v3"
 
+	"github.com/fairlead-dev/fairlead/helmx"
 	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -32,6 +33,8 @@ type loader struct {
 	commonLabels     map[string]string
 	templates        map[string]release
 	releases         []release
+	// hidden are the secrets of the environment, which templates put anywhere.
+	hidden []string
 }
 
 func newLoader(cfg Config) *loader {
@@ -179,7 +182,8 @@ func (l *loader) take(ctx context.Context, d document) error {
 			if err != nil {
 				return err
 			}
-			values = tree.Overlay(values, decrypted)
+			l.hide(decrypted.Values, decrypted.Source)
+			values = tree.Overlay(values, decrypted.Values)
 		}
 		l.chosen = layer(l.chosen, values)
 	}
@@ -255,6 +259,9 @@ func (l *loader) entries(list []entry, data documentData) (map[string]any, error
 			if err := (place{file: file}).values(text, yaml.Unmarshal, &m); err != nil {
 				return nil, err
 			}
+			if tree.Encrypted(m) {
+				return nil, e.encrypted()
+			}
 			merged = tree.Overlay(merged, m)
 		}
 	}
@@ -304,22 +311,40 @@ func (l *loader) read(e entry, file string, data any) ([]byte, error) {
 }
 
 // secret decrypts a file in memory.
-func (l *loader) secret(ctx context.Context, e entry) (map[string]any, error) {
+func (l *loader) secret(ctx context.Context, e entry) (helmx.Layer, error) {
 	if l.cfg.Decrypt == nil {
-		return nil, e.place.error(e.line, "secrets", "nothing decrypts %s; give Config.Decrypt", e.text)
+		return helmx.Layer{}, e.place.error(e.line, "secrets", "nothing decrypts %s; give Config.Decrypt", e.text)
 	}
 	file := l.path(e.text)
 	data, err := l.read(e, file, nil)
 	if err != nil {
-		return nil, err
+		return helmx.Layer{}, err
 	}
 	plain, err := l.cfg.Decrypt(ctx, file, data)
 	if err != nil {
-		return nil, fmt.Errorf("decrypt %s: %w", file, err)
+		return helmx.Layer{}, fmt.Errorf("decrypt %s: %w", file, err)
 	}
 	m := map[string]any{}
 	if err := (place{file: file}).values(plain, yaml.Unmarshal, &m); err != nil {
-		return nil, err
+		return helmx.Layer{}, err
 	}
-	return m, nil
+	return helmx.Layer{Name: file, Values: m, Source: data, Encrypted: true}, nil
+}
+
+// hide remembers the texts among values that their encrypted file doesn't show.
+func (l *loader) hide(v any, encrypted []byte) {
+	switch v := v.(type) {
+	case string:
+		if !bytes.Contains(encrypted, []byte(v)) {
+			l.hidden = append(l.hidden, v)
+		}
+	case map[string]any:
+		for _, item := range v {
+			l.hide(item, encrypted)
+		}
+	case []any:
+		for _, item := range v {
+			l.hide(item, encrypted)
+		}
+	}
 }

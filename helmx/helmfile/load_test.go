@@ -52,7 +52,7 @@ func TestSeedRunsAsWritten(t *testing.T) {
 	assert.Equal(t, "prod", got.Namespace)
 	assert.True(t, got.CreateNamespace)
 	assert.Equal(t, cfg.Images["myapp"].Values, got.Image)
-	assert.Equal(t, map[string]any{"replicaCount": 3.0}, got.Values.Map)
+	assert.Equal(t, map[string]any{"replicaCount": 3.0}, layered(got.Values))
 	assert.Equal(t, []helmx.Override{helmx.Set("image.repository=yourname/yourapp"), helmx.Set("image.tag=42")}, got.Values.Overrides)
 
 	cfg.Env = nil
@@ -155,6 +155,22 @@ releases:
 	}
 }
 
+// TestEncryptedValuesAreNotTakenAsTheyAre: a chart would be given the ciphertext.
+func TestEncryptedValuesAreNotTakenAsTheyAre(t *testing.T) {
+	file := map[string]string{"prod.enc.yaml": "key: ENC[AES256_GCM,data:x]\nsops:\n  mac: ENC[AES256_GCM,data:y]\n"}
+	for name, text := range map[string]string{
+		"a release's":        releaseA + "  values:\n  - prod.enc.yaml\n",
+		"an environment's":   "environments:\n  default:\n    values: [prod.enc.yaml]\n---\n" + releaseA,
+		"those of templates": "values: [prod.enc.yaml]\n---\n" + releaseA,
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Load(t.Context(), write(t, text, file))
+			require.ErrorIs(t, err, stages.ErrInvalid)
+			require.ErrorContains(t, err, "prod.enc.yaml is encrypted with SOPS; list it under secrets")
+		})
+	}
+}
+
 func TestSecretsAreDecryptedInMemory(t *testing.T) {
 	cfg := write(t, `
 environments:
@@ -173,7 +189,14 @@ releases:
 	}
 	_, configs, err := load(t.Context(), cfg)
 	require.NoError(t, err)
-	assert.Equal(t, map[string]any{"user": "dana", "password": "s3cr3t"}, configs["ns/a"].Values.Map)
+	values := configs["ns/a"].Values
+	assert.Equal(t, map[string]any{"user": "dana", "password": "s3cr3t"}, layered(values))
+	assert.Equal(t, []string{"dana"}, values.Hide, "templates put it anywhere")
+	require.Len(t, values.Layers, 2)
+	assert.True(t, strings.HasSuffix(values.Layers[0].Name, "helmfile.yaml:9"), values.Layers[0].Name)
+	assert.False(t, values.Layers[0].Encrypted)
+	assert.True(t, values.Layers[1].Encrypted, "what it holds is masked")
+	assert.Equal(t, "terces", string(values.Layers[1].Source))
 
 	locked := errors.New("no key")
 	cfg.Decrypt = func(context.Context, string, []byte) ([]byte, error) { return nil, locked }
@@ -226,7 +249,7 @@ helmDefaults: {timeout: 7}
 	set, configs, err := load(t.Context(), cfg)
 	require.NoError(t, err)
 	assert.Equal(t, []string{"mine/a"}, set.Members())
-	assert.Equal(t, map[string]any{"a": 1.0, "b": "1"}, configs["mine/a"].Values.Map)
+	assert.Equal(t, map[string]any{"a": 1.0, "b": "1"}, layered(configs["mine/a"].Values))
 	assert.Equal(t, 7*time.Second, configs["mine/a"].Timeout)
 	_, err = set.Select(releaseset.Selection{Selectors: []string{"a=b"}})
 	require.Error(t, err)

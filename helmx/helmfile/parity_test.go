@@ -26,10 +26,19 @@ func variables(pairs map[string]string) func(string) (string, bool) {
 	return func(name string) (string, bool) { v, ok := pairs[name]; return v, ok }
 }
 
+// layered lays the layers over each other as helmx does.
+func layered(v helmx.Values) map[string]any {
+	out := map[string]any{}
+	for _, l := range v.Layers {
+		out = tree.Overlay(out, tree.Clone(l.Values))
+	}
+	return out
+}
+
 // effective applies the overrides as helmx does.
 func effective(t *testing.T, v helmx.Values) map[string]any {
 	t.Helper()
-	out := tree.Clone(v.Map)
+	out := layered(v)
 	for _, o := range v.Overrides {
 		var err error
 		switch o.Mode {

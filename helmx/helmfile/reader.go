@@ -32,6 +32,14 @@ func (p place) error(line int, field, format string, args ...any) *FieldError {
 	return e
 }
 
+// at names a line of the document.
+func (p place) at(n int) string {
+	if p.shifted {
+		return p.file
+	}
+	return fmt.Sprintf("%s:%d", p.file, p.first+n)
+}
+
 // reader turns YAML nodes into Go values, and collects what is wrong with them. It
 // names fields, never values.
 type reader struct {

@@ -82,7 +82,7 @@ func TestWiderRoot(t *testing.T) {
 	cfg.Root = filepath.Dir(filepath.Dir(cfg.Path))
 	_, configs, err := load(t.Context(), cfg)
 	require.NoError(t, err)
-	assert.Equal(t, map[string]any{"a": "hunter2"}, configs["ns/a"].Values.Map)
+	assert.Equal(t, map[string]any{"a": "hunter2"}, layered(configs["ns/a"].Values))
 
 	cfg.Root = filepath.Join(cfg.Root, "out")
 	_, err = Load(t.Context(), cfg)

@@ -17,30 +17,29 @@ import (
 	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 )
 
-// releaseValues merges what a release lists under values and secrets, and turns its
+// releaseValues returns what a release lists under values and secrets, and turns its
 // assignments into those of Helm, in the order in which the helm command would
 // apply them.
 func (l *loader) releaseValues(ctx context.Context, rel release) (helmx.Values, error) {
-	merged := map[string]any{}
+	values := helmx.Values{Hide: l.hidden}
 	data := l.releaseData(rel)
 	for i, e := range rel.values {
-		m, err := l.releaseEntry(e, data)
+		layer, err := l.releaseEntry(e, data)
 		if err != nil {
 			return helmx.Values{}, err
 		}
-		if path, ok := reference(m, ""); ok {
+		if path, ok := reference(layer.Values, ""); ok {
 			return helmx.Values{}, e.place.error(e.line, fmt.Sprintf("%s.values[%d]", rel.field, i), "%s refers to a secret of vals, which is not resolved; list an encrypted file under secrets", path)
 		}
-		merged = tree.Overlay(merged, m)
+		values.Layers = append(values.Layers, layer)
 	}
 	for _, e := range rel.secrets {
-		m, err := l.secret(ctx, e)
+		layer, err := l.secret(ctx, e)
 		if err != nil {
 			return helmx.Values{}, err
 		}
-		merged = tree.Overlay(merged, m)
+		values.Layers = append(values.Layers, layer)
 	}
-	values := helmx.Values{Map: merged}
 	var files []helmx.Override
 	for _, a := range rel.set {
 		switch {
@@ -87,14 +86,18 @@ func (l *loader) setFile(rel release, a assignment) (helmx.Override, error) {
 }
 
 // releaseEntry reads one entry of values, with the types that Helm gives it.
-func (l *loader) releaseEntry(e entry, data releaseData) (map[string]any, error) {
+func (l *loader) releaseEntry(e entry, data releaseData) (helmx.Layer, error) {
+	layer := helmx.Layer{Name: e.place.at(e.line)}
 	var text []byte
 	var err error
 	at := e.place
 	if e.file {
-		file := l.path(e.text)
-		at = place{file: file, shifted: filepath.Ext(file) == ".gotmpl"}
-		text, err = l.read(e, file, data)
+		layer.Name = l.path(e.text)
+		at = place{file: layer.Name, shifted: filepath.Ext(layer.Name) == ".gotmpl"}
+		text, err = l.read(e, layer.Name, data)
+		if !at.shifted {
+			layer.Source = text
+		}
 	} else {
 		// Through values and back, as helmfile does: it decides what 010 and yes are.
 		r := &reader{place: e.place}
@@ -104,13 +107,21 @@ func (l *loader) releaseEntry(e entry, data releaseData) (map[string]any, error)
 		}
 	}
 	if err != nil {
-		return nil, err
+		return helmx.Layer{}, err
 	}
-	m := map[string]any{}
-	if err := at.values(text, func(text []byte, into any) error { return k8syaml.Unmarshal(text, into) }, &m); err != nil {
-		return nil, err
+	layer.Values = map[string]any{}
+	if err := at.values(text, func(text []byte, into any) error { return k8syaml.Unmarshal(text, into) }, &layer.Values); err != nil {
+		return helmx.Layer{}, err
 	}
-	return m, nil
+	if tree.Encrypted(layer.Values) {
+		return helmx.Layer{}, e.encrypted()
+	}
+	return layer, nil
+}
+
+// encrypted refuses an entry of values that would be taken as it is on the disk.
+func (e entry) encrypted() error {
+	return e.place.error(e.line, "values", "%s is encrypted with SOPS; list it under secrets", e.text)
 }
 
 // secretReference is what vals replaces, "ref+" or "secretref+" with a URL, wherever

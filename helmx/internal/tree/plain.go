@@ -43,3 +43,9 @@ func plainValue(v any) any {
 		return v
 	}
 }
+
+// Encrypted reports whether values are those of a file that is encrypted with SOPS.
+func Encrypted(values map[string]any) bool {
+	metadata, ok := values["sops"].(map[string]any)
+	return ok && metadata["mac"] != nil
+}
