@@ -30,6 +30,8 @@
 //
 // # What is different
 //
+//   - Every release that is chosen gets a revision, also one that nothing changes in;
+//     its hooks run. Selectors choose.
 //   - A set is applied as a whole or not at all, so atomic and cleanupOnFail are
 //     accepted and change nothing.
 //   - wait is what [Config.Verify] does. With it, every release is verified but those
