@@ -159,7 +159,7 @@ func (o *outage) requireUnknown(t *testing.T, result *pipeline.Result, err error
 	assert.Equal(t, helmx.Unavailable, failure.Reason)
 
 	o.cable.mend()
-	o.cfg.RollbackTimeout = 0
+	o.cfg.RollbackTimeout, o.cfg.Verifiers = 0, []stages.Verifier{o.rollout(t, o.access, rolloutTimeout)}
 	p, err := pipeline.New(o.cfg)
 	require.NoError(t, err)
 	_, err = p.Run(labtest.Context(t), stages.Source{Dir: appDir})
