@@ -51,7 +51,7 @@ func (d *Deployer) insist(ctx context.Context, run string, st state) (restored s
 	_ = insistence.DelayFunc().Until(patient, true, true, func(context.Context) (done bool, _ error) {
 		restored, err = d.restore(ctx, run, st)
 		if ctx.Err() != nil || !isAway(err) {
-			return true, nil
+			return true, nil //nolint:nilerr // It is insist's.
 		}
 		away = err
 		stages.ReportProgress(ctx, stages.Progress{ID: "restore", Message: fmt.Sprintf("restore release %s: trying again: %s", d.name(), err)})
