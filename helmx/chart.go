@@ -47,6 +47,8 @@ type source struct {
 	hidden []string
 	// plain is whether the chart was made of manifests.
 	plain bool
+	// volatile is whether chart and values may render differently every time.
+	volatile bool
 }
 
 // loadSource reads the chart and the values. It fetches only if online.
@@ -70,6 +72,7 @@ func loadSource(ctx context.Context, cfg *Config, online bool) (*source, error) 
 	}
 	s.hooks = usesHooks(loaded)
 	s.private = privateStrings(s.layers.merged, loaded)
+	s.volatile = isRestless(loaded) || restless.MatchString(fmt.Sprint(s.layers.merged))
 	return s, nil
 }
 

@@ -141,7 +141,7 @@ func (d *Deployer) foresee(s *session, img stages.Image, history []*release.Rele
 // settle renders a chart that may not be deterministic once more.
 func (o *outlook) settle(d *Deployer, s *session) error {
 	o.content = o.rendered.content()
-	if !d.source.volatile() {
+	if !d.source.volatile {
 		return nil
 	}
 	again, err := d.render(s, o.img, nextRevision(o.revision, o.install), !o.install)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/release"
 
 	"github.com/fairlead-dev/fairlead/stages"
@@ -156,14 +157,12 @@ func (r *rendering) content() any {
 // restless matches templates that may render differently every time.
 var restless = regexp.MustCompile(`\b(rand[A-Z]\w*|gen[A-Z]\w*|uuidv4|now|ago|htpasswd|bcrypt|encryptAES|shuffle|getHostByName)\b`)
 
-// volatile reports whether the chart may render differently every time.
-func (s *source) volatile() bool {
-	for _, f := range s.files {
-		if restless.Match(f.Data) {
-			return true
-		}
-	}
-	return false
+// isRestless reports whether anything in the chart or in one of its dependencies,
+// packaged or not, may render differently every time. Values are templates, too,
+// where the chart renders them.
+func isRestless(c *chart.Chart) bool {
+	return slices.ContainsFunc(c.Raw, func(f *chart.File) bool { return restless.Match(f.Data) }) ||
+		slices.ContainsFunc(c.Dependencies(), isRestless)
 }
 
 // secrets returns the strings among the values that are secret by their name, or

@@ -339,14 +339,68 @@ func TestDiffReadsLikeHelmDiff(t *testing.T) {
 
 // A chart that renders anew every time is bound by what it renders alike.
 func TestBoundDeploymentOfAVolatileChart(t *testing.T) {
-	a := newAPIServer(t, "shop")
-	cfg := digestConfig(a)
-	cfg.Chart = "testdata/volatile"
-	d := open(t, cfg)
-	p := plan(t, d, "a")
-	assert.Equal(t, []string{"ConfigMap web", "Deployment web"}, notesOf(p, stages.NoteVolatile))
-	req := request(t, "run-1", "a")
-	req.Plan = p.Digest
-	_, err := d.Deploy(t.Context(), req)
-	require.NoError(t, err)
+	const (
+		drawn    = "apiVersion: v1\nkind: Secret\nmetadata: {name: drawn}\nstringData: {password: {{ randAlphaNum 16 | quote }}}\n"
+		rendered = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: drawn}\ndata: {id: {{ tpl .Values.id . | quote }}}\n"
+	)
+	// within returns a folder whose charts are packaged, as helm dependency build
+	// leaves them.
+	within := func(t *testing.T, inner string) string {
+		t.Helper()
+		archive, name := packaged(t, inner)
+		outer := umbrella(t, nil)
+		write(t, outer, "charts/"+name, string(archive))
+		return outer
+	}
+	database := func(t *testing.T) string {
+		t.Helper()
+		return manifests(t, map[string]string{
+			"Chart.yaml": "apiVersion: v2\nname: db\nversion: 1.0.0\n", "templates/secret.yaml": drawn,
+		})
+	}
+	// rendering returns a chart that renders what a value says.
+	rendering := func(t *testing.T) string {
+		t.Helper()
+		dir := umbrella(t, nil)
+		write(t, dir, "templates/id.yaml", rendered)
+		return dir
+	}
+	for name, c := range map[string]struct {
+		chart  func(t *testing.T) string
+		values helmx.Values
+		want   []string
+	}{
+		"its templates": {chart: func(*testing.T) string { return "testdata/volatile" }, want: []string{"ConfigMap web", "Deployment web"}},
+		"a packaged subchart": {
+			chart: func(t *testing.T) string { return within(t, database(t)) }, want: []string{"Secret drawn"},
+		},
+		"a subchart of a packaged subchart": {
+			chart: func(t *testing.T) string {
+				middle := manifests(t, map[string]string{"Chart.yaml": "apiVersion: v2\nname: middle\nversion: 1.0.0\n"})
+				archive, name := packaged(t, database(t))
+				write(t, middle, "charts/"+name, string(archive))
+				return within(t, middle)
+			},
+			want: []string{"Secret drawn"},
+		},
+		"an override": {
+			chart: rendering, values: helmx.Values{Overrides: []helmx.Override{helmx.SetLiteral("id={{ uuidv4 }}")}}, want: []string{"ConfigMap drawn"},
+		},
+		"a value given in Go": {
+			chart: rendering, values: helmx.Values{Map: map[string]any{"id": "at\n{{uuidv4}}"}}, want: []string{"ConfigMap drawn"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIServer(t, "shop")
+			cfg := digestConfig(a)
+			cfg.Chart, cfg.Values = c.chart(t), c.values
+			d := open(t, cfg)
+			p := plan(t, d, "a")
+			assert.Equal(t, c.want, notesOf(p, stages.NoteVolatile))
+			req := request(t, "run-1", "a")
+			req.Plan = p.Digest
+			_, err := d.Deploy(t.Context(), req)
+			require.NoError(t, err)
+		})
+	}
 }
