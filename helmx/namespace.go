@@ -1,6 +1,7 @@
 package helmx
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -64,7 +65,7 @@ func (d *Deployer) removeNamespace(s *session, run string) (removed bool, obstac
 		return false, "", nil
 	}
 	if ns.DeletionTimestamp == nil {
-		left, err := s.contents()
+		left, err := s.contents(ns)
 		if err != nil {
 			return false, "", err
 		}
@@ -86,7 +87,7 @@ func (d *Deployer) removeNamespace(s *session, run string) (removed bool, obstac
 
 // contents names what is in the namespace beside what the cluster itself puts
 // there and what is going away with its owner.
-func (s *session) contents() ([]string, error) {
+func (s *session) contents(ns *corev1.Namespace) ([]string, error) {
 	client, err := metadata.NewForConfig(s.rest)
 	if err != nil {
 		return nil, fmt.Errorf("make a metadata client: %w", err)
@@ -97,7 +98,7 @@ func (s *session) contents() ([]string, error) {
 	}
 	var left []string
 	for _, k := range kinds {
-		found, err := s.contentsOf(client, k)
+		found, err := s.contentsOf(client, ns, k)
 		switch {
 		case apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err):
 			continue
@@ -116,7 +117,7 @@ func (s *session) contents() ([]string, error) {
 
 // contentsOf names what is in the namespace of one kind. A page of the list with
 // something in it is enough to know that the namespace stays.
-func (s *session) contentsOf(client metadata.Interface, k listable) ([]string, error) {
+func (s *session) contentsOf(client metadata.Interface, ns *corev1.Namespace, k listable) ([]string, error) {
 	options := metav1.ListOptions{Limit: 100}
 	for {
 		found, err := client.Resource(k.GroupVersionResource).Namespace(s.namespace).List(s.ctx, options)
@@ -125,7 +126,7 @@ func (s *session) contentsOf(client metadata.Interface, k listable) ([]string, e
 		}
 		var left []string
 		for _, item := range found.Items {
-			if item.DeletionTimestamp == nil && len(item.OwnerReferences) == 0 && !builtIn(k.kind, item.Name) && !(k.kind == "Lease" && item.Name == s.lease) {
+			if item.DeletionTimestamp == nil && len(item.OwnerReferences) == 0 && !builtIn(ns, k.kind, &item.ObjectMeta) && !(k.kind == "Lease" && item.Name == s.lease) {
 				left = append(left, k.kind+" "+item.Name)
 			}
 		}
@@ -180,12 +181,49 @@ func transient(group, resource string) bool {
 	return group == "metrics.k8s.io"
 }
 
-func builtIn(kind, name string) bool {
+// builtIn reports whether an object is of those that a cluster, or what is often
+// installed on one, puts into every namespace: it tells nothing of how the namespace
+// is used, and goes with it. A name that anybody may choose is not enough to tell.
+func builtIn(ns *corev1.Namespace, kind string, o *metav1.ObjectMeta) bool {
+	if o.Annotations[releaseAnnotation] != "" {
+		return false
+	}
+	if o.Labels["generate.kyverno.io/trigger-kind"] == "Namespace" {
+		return true // Of a policy that makes it wherever there is a namespace.
+	}
 	switch kind {
 	case "ServiceAccount":
-		return name == "default"
+		return perNamespace(ns, o.Name)
+	case "Secret":
+		return ofServiceAccount(ns, o) || bundled(o)
 	case "ConfigMap":
-		return name == "kube-root-ca.crt" || name == "openshift-service-ca.crt"
+		return o.Name == "kube-root-ca.crt" || o.Name == "openshift-service-ca.crt" || o.Name == "istio-ca-root-cert" || bundled(o)
+	case "RoleBinding":
+		return openShift(ns) && strings.HasPrefix(o.Name, "system:")
+	case "ClusterServiceVersion":
+		return o.Labels["olm.copiedFrom"] != ""
 	}
 	return false
+}
+
+// perNamespace reports whether every namespace has a service account of that name.
+func perNamespace(ns *corev1.Namespace, account string) bool {
+	return account == "default" || openShift(ns) && (account == "builder" || account == "deployer")
+}
+
+// ofServiceAccount reports whether a Secret holds what a cluster gives a service
+// account that every namespace has, to call the API or to pull images with.
+func ofServiceAccount(ns *corev1.Namespace, secret *metav1.ObjectMeta) bool {
+	account := cmp.Or(secret.Annotations[corev1.ServiceAccountNameKey], secret.Annotations["openshift.io/internal-registry-auth-token.service-account"])
+	return perNamespace(ns, account) &&
+		(strings.HasPrefix(secret.Name, account+"-token-") || strings.HasPrefix(secret.Name, account+"-dockercfg-"))
+}
+
+// bundled reports whether trust-manager has put the object there: it has the name of
+// its bundle.
+func bundled(o *metav1.ObjectMeta) bool { return o.Labels["trust.cert-manager.io/bundle"] == o.Name }
+
+// openShift reports whether the namespace is one of OpenShift's.
+func openShift(ns *corev1.Namespace) bool {
+	return ns.Annotations["openshift.io/sa.scc.uid-range"] != ""
 }

@@ -41,6 +41,73 @@ func TestNamespaceStaysForWhatIsOnTheNextPage(t *testing.T) {
 	assert.NotNil(t, a.get("/api/v1/namespaces/shop"))
 }
 
+// TestNamespaceGoesWithWhatClustersPutThere: it says nothing of whether the release is
+// gone. Whatever may be somebody's keeps the namespace.
+func TestNamespaceGoesWithWhatClustersPutThere(t *testing.T) {
+	const account, registry = "kubernetes.io/service-account.name", "openshift.io/internal-registry-auth-token.service-account"
+	for name, c := range map[string]struct {
+		path                string
+		labels, annotations content
+		openShift           bool
+		stays               bool
+	}{
+		"Kubernetes' root certificate":            {path: "configmaps/kube-root-ca.crt"},
+		"Istio's root certificate":                {path: "configmaps/istio-ca-root-cert"},
+		"trust-manager's bundle":                  {path: "configmaps/corporate", labels: content{"trust.cert-manager.io/bundle": "corporate"}},
+		"a copy of trust-manager's bundle":        {path: "configmaps/mine", labels: content{"trust.cert-manager.io/bundle": "corporate"}, stays: true},
+		"of a Kyverno policy for namespaces":      {path: "roles/base", labels: content{"generate.kyverno.io/trigger-kind": "Namespace"}},
+		"of a Kyverno policy for workloads":       {path: "roles/base", labels: content{"generate.kyverno.io/trigger-kind": "Deployment"}, stays: true},
+		"the account of every namespace":          {path: "serviceaccounts/default"},
+		"an account of every OpenShift project":   {path: "serviceaccounts/builder", openShift: true},
+		"an account called as one of OpenShift's": {path: "serviceaccounts/deployer", stays: true},
+		"somebody's account on OpenShift":         {path: "serviceaccounts/robot", openShift: true, stays: true},
+		"an account's token":                      {path: "secrets/default-token-x7k2p", annotations: content{account: "default"}},
+		"an account's pull secret":                {path: "secrets/builder-dockercfg-x7k2p", annotations: content{registry: "builder"}, openShift: true},
+		"somebody's token":                        {path: "secrets/for-backups", annotations: content{account: "default"}, stays: true},
+		"the token of somebody's account":         {path: "secrets/robot-token-x7k2p", annotations: content{account: "robot"}, stays: true},
+		"a Secret called as a token":              {path: "secrets/default-token-x7k2p", stays: true},
+		"a binding of OpenShift's":                {path: "rolebindings/system:image-pullers", openShift: true},
+		"somebody's binding on OpenShift":         {path: "rolebindings/admins", openShift: true, stays: true},
+		"what Helm keeps of a release": {
+			path: "configmaps/istio-ca-root-cert", annotations: content{"meta.helm.sh/release-name": "web"}, stays: true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIServer(t)
+			cfg := digestConfig(a)
+			cfg.CreateNamespace = true
+			d := open(t, cfg)
+			cp := checkpoint(t, d, "run-1")
+			deploy(t, d, "run-1", "a")
+			if c.openShift {
+				a.edit("/api/v1/namespaces/shop", func(ns content) content {
+					section(ns, "metadata")["annotations"] = content{"openshift.io/sa.scc.uid-range": "1000650000/10000"}
+					return ns
+				})
+			}
+			resource, object, _ := strings.Cut(c.path, "/")
+			path := "/api/v1/namespaces/shop/" + c.path
+			if strings.HasPrefix(resource, "role") {
+				path = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/" + c.path
+			}
+			a.edit(path, func(content) content {
+				return content{"metadata": content{"name": object, "namespace": "shop", "labels": c.labels, "annotations": c.annotations}}
+			})
+			r := restore(t, d, "run-1", cp)
+			if c.stays {
+				assert.Equal(t, stages.Diverged, r.Outcome, r.Message)
+				assert.Regexp(t, "namespace shop stays, because it holds [a-zA-Z]+ "+object+"$", r.Message)
+				assert.NotNil(t, a.get(path))
+				assert.NotNil(t, a.get("/api/v1/namespaces/shop"))
+				return
+			}
+			assert.Equal(t, stages.Restored, r.Outcome, r.Message)
+			assert.Contains(t, r.Message, "namespace shop was removed")
+			assert.Nil(t, a.get("/api/v1/namespaces/shop"))
+		})
+	}
+}
+
 // TestNamespaceStaysForKindsThatAreNotKnown: the server that has them may be down, and
 // the objects go with the namespace all the same.
 func TestNamespaceStaysForKindsThatAreNotKnown(t *testing.T) {
