@@ -205,6 +205,52 @@ func TestPlanWithoutNamespace(t *testing.T) {
 	}
 }
 
+// TestPlanOfNamespaces plans what is in a namespace of the release's own: it can't be
+// tried before there is the namespace, which is no reason to refuse it.
+func TestPlanOfNamespaces(t *testing.T) {
+	const objects = `apiVersion: v1
+kind: Namespace
+metadata: {name: annex}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: inside, namespace: annex}
+data: {colour: blue}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: astray, namespace: nowhere}
+`
+	a := newAPIServer(t, "shop")
+	cfg := manifestConfig(a, manifests(t, map[string]string{"web.yaml": plainDeployment, "annex.yaml": objects}))
+	p := plan(t, open(t, cfg), "a")
+	assert.Equal(t, []string{"Namespace annex"}, notesOf(p, stages.NoteNamespaceMissing))
+	inside, astray := changeOf(t, p, "ConfigMap", "inside"), changeOf(t, p, "ConfigMap", "astray")
+	assert.Equal(t, stages.Create, inside.Action)
+	assert.Nil(t, inside.Refusal)
+	assert.Empty(t, inside.Dangers)
+	assert.Equal(t, stages.BasisRelease, inside.Basis)
+	assert.NotNil(t, astray.Refusal, "nobody makes its namespace")
+	assert.Equal(t, stages.BasisLive, changeOf(t, p, "Namespace", "annex").Basis)
+	assert.Equal(t, stages.BasisLive, changeOf(t, p, "Deployment", "web").Basis)
+
+	text, _, _ := strings.Cut(objects, "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: astray")
+	d := open(t, manifestConfig(a, manifests(t, map[string]string{"web.yaml": plainDeployment, "annex.yaml": text})))
+	req := request(t, "run-1", "a")
+	req.Plan = plan(t, d, "a").Digest
+	_, err := d.Deploy(t.Context(), req)
+	require.NoError(t, err)
+	p = plan(t, d, "a")
+	assert.Empty(t, p.Changes)
+	assert.Empty(t, notesOf(p, stages.NoteNamespaceMissing))
+
+	a.edit("/api/v1/namespaces/annex/configmaps/inside", func(content) content { return nil })
+	a.edit("/api/v1/namespaces/annex", func(content) content { return nil })
+	p = plan(t, d, "a")
+	assert.Equal(t, stages.Create, changeOf(t, p, "Namespace", "annex").Action)
+	assert.Equal(t, stages.Create, changeOf(t, p, "ConfigMap", "inside").Action, "it went with its namespace")
+}
+
 func TestBoundDeployment(t *testing.T) {
 	bound := func(t *testing.T, d *helmx.Deployer, run, digit, digest string) error {
 		req := request(t, run, digit)

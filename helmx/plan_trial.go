@@ -249,6 +249,15 @@ func (t *trial) unseen() {
 	t.seen = t.state()
 }
 
+// absent takes the object for not being there, as in a namespace that isn't.
+func (t *trial) absent() {
+	t.basis = stages.BasisRelease
+	if !t.deletion {
+		t.action = stages.Create
+	}
+	t.seen = t.state()
+}
+
 func (t *trial) create(release, namespace string) error {
 	t.action = stages.Create
 	own(t.target, release, namespace)

@@ -26,13 +26,36 @@ func (o *outlook) try(s *session, memory map[identity]seen, pods bool) ([]*trial
 	if err != nil {
 		return nil, err
 	}
+	var namespaces, others []*trial
+	for _, t := range trials {
+		if t.object.isNamespace() {
+			namespaces = append(namespaces, t)
+		} else {
+			others = append(others, t)
+		}
+	}
+	if err := o.runAll(namespaces, memory, pods); err != nil {
+		return nil, err
+	}
+	absent := o.made(namespaces, others)
+	if missing {
+		absent[s.namespace] = true
+	}
+	others = slices.DeleteFunc(others, func(t *trial) bool {
+		if !absent[t.object.id.Namespace] || t.refusal != nil {
+			return false
+		}
+		t.absent()
+		return true
+	})
+	return trials, o.runAll(others, memory, pods)
+}
+
+// runAll runs trials that don't depend on each other.
+func (o *outlook) runAll(trials []*trial, memory map[identity]seen, pods bool) error {
 	var group errgroup.Group
 	group.SetLimit(abreast)
 	for _, t := range trials {
-		if missing && t.object.id.Namespace == s.namespace && t.refusal == nil {
-			t.unseen()
-			continue
-		}
 		var known *seen
 		if was, ok := memory[t.object.identity()]; ok && was.uid != "" {
 			known = &was
@@ -47,10 +70,30 @@ func (o *outlook) try(s *session, memory map[identity]seen, pods bool) ([]*trial
 			return t.tryPod()
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return nil, err
+	return group.Wait()
+}
+
+// made returns the namespaces that the release itself has yet to make, and notes
+// those that others of its objects are in. Helm makes namespaces before all else.
+func (o *outlook) made(namespaces, others []*trial) map[string]bool {
+	out := map[string]bool{}
+	for _, n := range namespaces {
+		if n.action != stages.Create || n.basis != stages.BasisLive {
+			continue
+		}
+		name := n.object.id.Name
+		out[name] = true
+		if name != o.namespace && slices.ContainsFunc(others, func(t *trial) bool { return t.object.id.Namespace == name }) {
+			o.notes = append(o.notes, untried(name))
+		}
 	}
-	return trials, nil
+	return out
+}
+
+// untried notes a namespace that does not exist.
+func untried(namespace string) stages.Note {
+	return stages.Note{Kind: stages.NoteNamespaceMissing, Object: namespaceObject(namespace).id,
+		Message: "it does not exist yet, so nothing in it could be tried: defaults, admission and quota are not known"}
 }
 
 // missing reports whether the namespace has yet to be made, and notes it.
@@ -59,8 +102,7 @@ func (o *outlook) missing(s *session) (bool, error) {
 	if err != nil || exists {
 		return false, err
 	}
-	o.notes = append(o.notes, stages.Note{Kind: stages.NoteNamespaceMissing, Object: namespaceObject(s.namespace).id,
-		Message: "it does not exist yet, so nothing in it could be tried: defaults, admission and quota are not known"})
+	o.notes = append(o.notes, untried(s.namespace))
 	return true, nil
 }
 
