@@ -48,6 +48,7 @@ var served = []resourceKind{
 	{"rbac.authorization.k8s.io", "v1", "Role", "roles", false},
 	{"rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", false},
 	{"rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", true},
+	{"scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", true},
 }
 
 // apiServer is as much of a Kubernetes API server as Helm needs, over real HTTP.

@@ -1,8 +1,10 @@
 package helmx_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -249,6 +251,42 @@ metadata: {name: astray, namespace: nowhere}
 	p = plan(t, d, "a")
 	assert.Equal(t, stages.Create, changeOf(t, p, "Namespace", "annex").Action)
 	assert.Equal(t, stages.Create, changeOf(t, p, "ConfigMap", "inside").Action, "it went with its namespace")
+}
+
+// TestPlanOfAPriorityClass tries pods whose class comes with them.
+func TestPlanOfAPriorityClass(t *testing.T) {
+	const class = "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: high}\nvalue: 1000\n"
+	deployment := strings.Replace(plainDeployment, "      containers:\n", "      priorityClassName: high\n      containers:\n", 1)
+	for name, c := range map[string]struct {
+		files   map[string]string
+		refused bool
+	}{
+		"it is of the release": {files: map[string]string{"a.yaml": deployment, "b.yaml": class}},
+		"another is": {
+			files:   map[string]string{"a.yaml": deployment, "b.yaml": strings.Replace(class, "high", "low", 1)},
+			refused: true,
+		},
+		"it is nobody's": {files: map[string]string{"a.yaml": deployment}, refused: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIServer(t, "shop")
+			a.onRequest(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodPost || r.URL.Path != "/api/v1/namespaces/shop/pods" {
+					return false
+				}
+				body, _ := io.ReadAll(r.Body)
+				r.Body = io.NopCloser(bytes.NewReader(body))
+				if !bytes.Contains(body, []byte("priorityClassName")) {
+					return false
+				}
+				fail(w, 403, metav1.StatusReasonForbidden, `pods "web-" is forbidden: no PriorityClass with name high was found`)
+				return true
+			})
+			change := changeOf(t, plan(t, open(t, manifestConfig(a, manifests(t, c.files))), "a"), "Deployment", "web")
+			assert.Equal(t, stages.Create, change.Action)
+			assert.Equal(t, c.refused, change.Refusal != nil, "%+v", change.Refusal)
+		})
+	}
 }
 
 func TestBoundDeployment(t *testing.T) {

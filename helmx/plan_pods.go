@@ -16,8 +16,9 @@ import (
 
 // tryPod has the API server admit a pod of a workload that is made or whose
 // template changes. The workload itself says nothing of quota, limit ranges and
-// pod security, which would only show when its pods don't come.
-func (t *trial) tryPod() error {
+// pod security, which would only show when its pods don't come. rendered are the
+// objects that come with it.
+func (t *trial) tryPod(rendered []object) error {
 	if t.basis != stages.BasisLive || t.refusal != nil || !t.renewsPods() {
 		return nil
 	}
@@ -28,6 +29,10 @@ func (t *trial) tryPod() error {
 	err := t.createPod(pod)
 	if err != nil && strings.Contains(err.Error(), "looking up service account") {
 		pod.Spec.ServiceAccountName, pod.Spec.DeprecatedServiceAccount = "", "" // It may come with the release.
+		err = t.createPod(pod)
+	}
+	if err != nil && strings.Contains(err.Error(), "no PriorityClass with name") && hasClass(rendered, pod.Spec.PriorityClassName) {
+		pod.Spec.PriorityClassName, pod.Spec.Priority, pod.Spec.PreemptionPolicy = "", nil, nil
 		err = t.createPod(pod)
 	}
 	if err == nil {
@@ -55,6 +60,13 @@ func (t *trial) tryPod() error {
 		t.refuse(reason, "its pods would be refused: "+message)
 	}
 	return nil
+}
+
+// hasClass reports whether a priority class is among the objects.
+func hasClass(objects []object, name string) bool {
+	return slices.ContainsFunc(objects, func(o object) bool {
+		return o.id.Kind == "PriorityClass" && o.gvk().Group == "scheduling.k8s.io" && o.id.Name == name
+	})
 }
 
 func (t *trial) renewsPods() bool {

@@ -67,7 +67,7 @@ func (o *outlook) runAll(trials []*trial, memory map[identity]seen, pods bool) e
 			if !pods {
 				return nil
 			}
-			return t.tryPod()
+			return t.tryPod(o.rendered.objects)
 		})
 	}
 	return group.Wait()
