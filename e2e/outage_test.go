@@ -81,6 +81,7 @@ func (o *outage) when(stage pipeline.Stage, kind pipeline.Kind, do func()) {
 // the next run is not kept from its work.
 func (o *outage) requireBack(t *testing.T) {
 	t.Helper()
+	o.cfg.Observers = []pipeline.Observer{logEvents(t)} // Nothing is cut any more.
 	o.requireRunning(t, o.ns, o.good)
 	assert.NotContains(t, join(o.revisions(t, o.ns)), "pending")
 	result, err := run(t, o.cfg, stages.Source{Dir: appDir})
