@@ -30,8 +30,18 @@ var (
 // environment's namespace and context go into cfg, which must leave them empty, and
 // its values files after those of cfg. cfg.Unscanned is refused where gates or approvals
 // are required: what was not scanned has no clearance that could prove them. Errors
-// match [stages.ErrInvalid].
+// match [stages.ErrInvalid]. The chart must be local, as for [helmx.New].
 func NewDeployer(e Environment, cfg helmx.Config) (*Deployer, error) {
+	return newDeployer(e, cfg, helmx.New)
+}
+
+// OpenDeployer is [NewDeployer] for a chart that may be remote, which it fetches as
+// [helmx.Open] does.
+func OpenDeployer(ctx context.Context, e Environment, cfg helmx.Config) (*Deployer, error) {
+	return newDeployer(e, cfg, func(cfg helmx.Config) (*helmx.Deployer, error) { return helmx.Open(ctx, cfg) })
+}
+
+func newDeployer(e Environment, cfg helmx.Config, open func(helmx.Config) (*helmx.Deployer, error)) (*Deployer, error) {
 	switch {
 	case cfg.Namespace != "":
 		return nil, fmt.Errorf("%w: deployer of environment %s: leave Namespace empty, the environment has it", stages.ErrInvalid, e.Name)
@@ -46,7 +56,7 @@ func NewDeployer(e Environment, cfg helmx.Config) (*Deployer, error) {
 		cfg.Kubernetes.Context = e.Context
 	}
 	cfg.Values.Files = append(append([]string(nil), cfg.Values.Files...), e.ValuesFiles...)
-	d, err := helmx.New(cfg)
+	d, err := open(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("deployer of environment %s: %w", e.Name, err)
 	}

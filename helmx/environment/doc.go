@@ -6,6 +6,7 @@
 //	env, err := set.Resolve(environment.Branch("main"))
 //	...
 //	deployer, err := environment.NewDeployer(env, helmx.Config{Chart: "chart", ...})
+//	// or, for a chart of a registry or repository, environment.OpenDeployer
 //
 // # The file
 //
