@@ -171,7 +171,7 @@ func TestSmokeFails(t *testing.T) {
 		"HTTP, body":         {l.http(t, "/ok", smoke.Expect{Matches: "^splendid"}), l.rel, `doesn't match "^splendid"`},
 		"HTTP, JSON":         {l.http(t, "/ok", json("ok")), l.rel, `JSON path {.checks[*].status} is "stale", expected "ok"`},
 		"HTTP, latency":      {l.http(t, "/slow", smoke.Expect{MaxLatency: 100 * time.Millisecond}), l.rel, "more than 100ms"},
-		"HTTP, time-out":     {l.http(t, "/slow", none, func(c *smoke.HTTPConfig) { c.RequestTimeout = 200 * time.Millisecond }), l.rel, "no answer within 200ms"},
+		"HTTP, time-out":     {l.http(t, "/stuck", none, func(c *smoke.HTTPConfig) { c.RequestTimeout = 3 * time.Second }), l.rel, "no answer within 3s"},
 		"HTTP, flaky":        {l.http(t, "/flaky", smoke.Expect{Attempts: 10}), l.rel, "10 required; request"},
 		"HTTP, old pods":     {l.http(t, "/ok", none), other, "that runs " + foreign.String()},
 		"job, exit code":     {l.job(t, "fail", smoke.Expect{}), l.rel, "container smoke ended with exit code 3"},

@@ -62,6 +62,7 @@ func pages() http.Handler {
 		time.Sleep(700 * time.Millisecond)
 		fmt.Fprint(w, "slow")
 	})
+	mux.HandleFunc("/stuck", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	mux.HandleFunc("/flaky", func(w http.ResponseWriter, _ *http.Request) {
 		if visits.Add(1)%5 == 0 {
 			http.Error(w, "now and then", http.StatusTeapot)
