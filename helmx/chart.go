@@ -144,7 +144,7 @@ func (s *source) readChart(ctx context.Context, cfg *Config, f *fetcher) (folder
 		return "", err
 	}
 	s.info.Digest, s.info.Reference = got.digest, got.reference
-	if got.name+got.version == "" {
+	if got.name == "" {
 		return "", nil
 	}
 	c, err := loader.LoadFiles(s.copyFiles())
@@ -223,8 +223,8 @@ func (s *ChartSource) open(got *fetched) (files []*loader.BufferedFile, signer s
 
 // check compares the chart in an archive with what it was fetched as.
 func (got *fetched) check(c *chart.Chart) error {
-	if got.name != "" && c.Name() != got.name || got.version != "" && c.Metadata.Version != got.version {
-		return because(ChartMoved, "%s holds chart %s %s; if that is meant, pin it by its digest", got.reference, c.Name(), c.Metadata.Version)
+	if c.Name() != got.name || got.version != "" && c.Metadata.Version != got.version {
+		return because(ChartMoved, "%s holds chart %s %s", got.reference, c.Name(), c.Metadata.Version)
 	}
 	return nil
 }

@@ -57,10 +57,7 @@ func (f *fetcher) fromOCI(ctx context.Context, ref ociRef, verify func(context.C
 	if err != nil {
 		return nil, fmt.Errorf("read the manifest: %w", err)
 	}
-	out := &fetched{digest: desc.Digest.String(), reference: ref.repository.String() + "@" + desc.Digest.String()}
-	if ref.digest == "" { // A digest says what is meant, whatever a mirror calls it.
-		out.name = ref.name()
-	}
+	out := &fetched{digest: desc.Digest.String(), reference: ref.repository.String() + "@" + desc.Digest.String(), name: ref.name()}
 	if ref.version != "" {
 		out.version = versionOf(ref.tag)
 	}
