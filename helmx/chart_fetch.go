@@ -183,9 +183,6 @@ func (f *fetcher) fromRepository(ctx context.Context, repository, name, version,
 	if promised != "" && !strings.Contains(promised, ":") {
 		promised = "sha256:" + promised
 	}
-	if len(entry.URLs) > 0 && isOCI(entry.URLs[0]) {
-		return f.fromIndexedRegistry(ctx, entry, name, promised, wantDigest)
-	}
 	switch {
 	case promised == "" && wantDigest == "" && f.source.Keyring == nil:
 		return nil, because(ChartUntrusted, "the index of %s names no digest for version %s; pin it with ChartSource.Digest, or check signatures with Keyring", plainURL(base), entry.Version)
@@ -218,31 +215,6 @@ func (f *fetcher) fromRepository(ctx context.Context, repository, name, version,
 				return nil, because(ChartUntrusted, "it is not signed: there is no %s", plainURL(&beside))
 			}
 			return nil, err
-		}
-	}
-	return out, nil
-}
-
-// fromIndexedRegistry fetches a chart that an HTTP repository's index finds in an OCI
-// registry. Indexes don't agree whether the digest that they promise is that of the
-// manifest or of the archive.
-func (f *fetcher) fromIndexedRegistry(ctx context.Context, entry *repo.ChartVersion, name string, digests ...string) (*fetched, error) {
-	ref, err := parseOCI(entry.URLs[0], entry.Version, "")
-	if err != nil {
-		return nil, because(ChartMalformed, "version %s: %w", entry.Version, err)
-	}
-	out, err := f.fromOCI(ctx, ref, nil)
-	if err != nil {
-		return nil, err
-	}
-	out.name, out.version = name, entry.Version
-	for _, want := range digests {
-		switch {
-		case want == "", want == out.digest:
-		case digest.Digest(want).Validate() != nil:
-			return nil, because(ChartMalformed, "the index has a malformed digest for version %s", entry.Version)
-		case digest.Digest(want).Algorithm().FromBytes(out.archive).String() != want:
-			return nil, because(ChartMoved, "the chart at %s is %s, promised was %s", out.reference, out.digest, want)
 		}
 	}
 	return out, nil

@@ -95,56 +95,6 @@ func TestOpenRepository(t *testing.T) {
 	}
 }
 
-// TestOpenRepositoryOfARegistry has an index that finds its charts in an OCI registry.
-func TestOpenRepositoryOfARegistry(t *testing.T) {
-	archive, name := packaged(t, "testdata/digest")
-	oci := newOCIServer(t)
-	manifest := oci.push(t, "mirror/shop", archive, nil)
-	s := newChartServer(t)
-	pinned := s.add(t, archive, name)
-	s.editIndex(t, "    - "+name, "    - oci://"+oci.host+"/mirror/shop:1.2.3")
-	for what, c := range map[string]struct {
-		change func(*helmx.ChartSource)
-		meddle func(*testing.T)
-		want   string
-	}{
-		"exact":                  {},
-		"constraint":             {change: func(c *helmx.ChartSource) { c.Version = "^1" }},
-		"pinned by its archive":  {change: func(c *helmx.ChartSource) { c.Digest = pinned }},
-		"pinned by its manifest": {change: func(c *helmx.ChartSource) { c.Digest = manifest }},
-		"pinned to something":    {change: func(c *helmx.ChartSource) { c.Digest = "sha256:" + strings.Repeat("0", 64) }, want: "promised was sha256:000"},
-		"index of another digest": {meddle: func(t *testing.T) {
-			t.Helper()
-			s.editIndex(t, strings.TrimPrefix(pinned, "sha256:"), strings.Repeat("a", 64))
-		}, want: "promised was sha256:aaa"},
-	} {
-		t.Run(what, func(t *testing.T) {
-			if c.meddle != nil {
-				index, err := os.ReadFile(filepath.Join(s.dir, "index.yaml"))
-				require.NoError(t, err)
-				t.Cleanup(func() { assert.NoError(t, os.WriteFile(filepath.Join(s.dir, "index.yaml"), index, 0o600)) })
-				c.meddle(t)
-			}
-			cfg := repoConfig(t, s)
-			if c.change != nil {
-				c.change(&cfg.ChartSource)
-			}
-			d, err := openRemote(t, cfg)
-			if c.want != "" {
-				failure, ok := errors.AsType[*helmx.ChartError](err)
-				require.True(t, ok, "%v", err)
-				assert.Equal(t, helmx.ChartMoved, failure.Reason)
-				require.ErrorContains(t, err, c.want)
-				return
-			}
-			require.NoError(t, err)
-			assert.Equal(t, manifest, d.Chart().Digest)
-			assert.Equal(t, oci.host+"/mirror/shop@"+manifest, d.Chart().Reference)
-			assert.Equal(t, 1, deploy(t, d, "run-1", "a").Revision)
-		})
-	}
-}
-
 func TestOpenRepositoryRefuses(t *testing.T) {
 	archive, name := packaged(t, "testdata/digest")
 	for what, c := range map[string]struct {
