@@ -83,6 +83,19 @@ func TestDependenciesAreFetchedAsLocked(t *testing.T) {
 	deploy(t, d, "run-1", "a")
 }
 
+func TestDependencyFromRepositoryThatRefersToOCI(t *testing.T) {
+	oci, web := newOCIServer(t), newChartServer(t)
+	queue := dependencyChart(t, "queue", "2.0.0")
+	pinned := oci.push(t, "vendor/queue", queue, nil)
+	web.add(t, queue, "queue-2.0.0.tgz")
+	web.editIndex(t, "    - queue-2.0.0.tgz", "    - oci://"+oci.host+"/vendor/queue:2.0.0")
+	deps := []*chart.Dependency{{Name: "queue", Version: "2.x", Repository: web.url}}
+	d, err := openRemote(t, ociConfig(t, umbrella(t, deps, "2.0.0")))
+	require.NoError(t, err)
+	assert.Equal(t, []helmx.ChartDependency{{Name: "queue", Version: "2.0.0", Repository: web.url, Digest: pinned}}, d.Chart().Dependencies)
+	assert.Contains(t, string(plan(t, d, "a").Manifests), "name: queue-queue")
+}
+
 func TestDependenciesAreRefused(t *testing.T) {
 	web := newChartServer(t)
 	web.add(t, dependencyChart(t, "queue", "2.0.0"), "queue-2.0.0.tgz")

@@ -164,8 +164,9 @@ func reasonOf(status int) ChartReason {
 	}
 }
 
-// fromRepository fetches a chart from an HTTP repository. The archive is what the
-// repository's index says by digest, or what wantDigest says.
+// fromRepository fetches a chart from an HTTP repository, or from the OCI registry
+// that the repository's index refers to. The archive is what the index says by
+// digest, or what wantDigest says.
 func (f *fetcher) fromRepository(ctx context.Context, repository, name, version, wantDigest string) (*fetched, error) {
 	base, err := f.source.parseURL(repository)
 	if err != nil {
@@ -184,14 +185,16 @@ func (f *fetcher) fromRepository(ctx context.Context, repository, name, version,
 		promised = "sha256:" + promised
 	}
 	switch {
-	case promised == "" && wantDigest == "" && f.source.Keyring == nil:
-		return nil, because(ChartUntrusted, "the index of %s names no digest for version %s; pin it with ChartSource.Digest, or check signatures with Keyring", plainURL(base), entry.Version)
 	case promised != "" && digest.Digest(promised).Validate() != nil:
 		return nil, because(ChartMalformed, "the index of %s has a malformed digest for version %s", plainURL(base), entry.Version)
-	case promised != "" && wantDigest != "" && promised != wantDigest:
-		return nil, because(ChartMoved, "version %s is %s, to be used is %s", entry.Version, promised, wantDigest)
 	case len(entry.URLs) == 0:
 		return nil, because(ChartMalformed, "the index of %s has no URL for version %s", plainURL(base), entry.Version)
+	case isOCI(entry.URLs[0]):
+		return f.referred(ctx, entry, name, promised, wantDigest)
+	case promised == "" && wantDigest == "" && f.source.Keyring == nil:
+		return nil, because(ChartUntrusted, "the index of %s names no digest for version %s; pin it with ChartSource.Digest, or check signatures with Keyring", plainURL(base), entry.Version)
+	case promised != "" && wantDigest != "" && promised != wantDigest:
+		return nil, because(ChartMoved, "version %s is %s, to be used is %s", entry.Version, promised, wantDigest)
 	}
 	at, err := f.resolveURL(base, entry.URLs[0])
 	if err != nil {
@@ -203,8 +206,8 @@ func (f *fetcher) fromRepository(ctx context.Context, repository, name, version,
 	}
 	out.digest = digest.FromBytes(out.archive).String()
 	for _, want := range []string{promised, wantDigest} {
-		if want != "" && digest.Digest(want).Algorithm().FromBytes(out.archive).String() != want {
-			return nil, because(ChartMoved, "the archive at %s is %s, promised was %s", out.reference, out.digest, want)
+		if err := out.keeps(want); err != nil {
+			return nil, err
 		}
 	}
 	if f.source.Keyring != nil {
@@ -218,6 +221,46 @@ func (f *fetcher) fromRepository(ctx context.Context, repository, name, version,
 		}
 	}
 	return out, nil
+}
+
+// referred fetches what an index keeps in an OCI registry, as many do that have
+// moved there. The index may promise the digest of the archive, or of the manifest,
+// which names the archive's; wantDigest is the manifest's.
+func (f *fetcher) referred(ctx context.Context, entry *repo.ChartVersion, name, promised, wantDigest string) (*fetched, error) {
+	ref, err := parseOCI(entry.URLs[0], "", "")
+	if err != nil { // The URL may leave the tag to the version.
+		ref, err = parseOCI(entry.URLs[0], entry.Version, "")
+	}
+	switch {
+	case err != nil:
+		return nil, because(ChartMalformed, "version %s: its URL is not of the form oci://host/repository:version", entry.Version)
+	case ref.digest != "" && wantDigest != "" && ref.digest != wantDigest:
+		return nil, because(ChartMoved, "version %s is %s, to be used is %s", entry.Version, ref.digest, wantDigest)
+	case ref.digest == "":
+		ref.digest = wantDigest
+	}
+	out, err := f.fromOCI(ctx, ref, nil)
+	if err != nil {
+		return nil, err
+	}
+	out.name, out.version = name, entry.Version
+	if promised != out.digest {
+		if err := out.keeps(promised); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// keeps compares the archive with the digest that was promised, if one was.
+func (got *fetched) keeps(promised string) error {
+	if promised == "" {
+		return nil
+	}
+	if is := digest.Digest(promised).Algorithm().FromBytes(got.archive).String(); is != promised {
+		return because(ChartMoved, "the archive at %s is %s, promised was %s", got.reference, is, promised)
+	}
+	return nil
 }
 
 // resolveURL makes a chart's URL absolute, relative ones being below the repository.

@@ -159,6 +159,67 @@ func TestOpenRepositoryRefuses(t *testing.T) {
 	}
 }
 
+// The indexes of repositories that have moved to a registry refer to it.
+func TestOpenRepositoryThatRefersToOCI(t *testing.T) {
+	oci := newOCIServer(t)
+	archive, name := packaged(t, "testdata/digest")
+	pinned := oci.push(t, "vendor/shop", archive, signed(t, archive, name))
+	oci.push(t, "vendor/queue", dependencyChart(t, "queue", "1.2.3"), nil)
+	at := "oci://" + oci.host + "/vendor/shop"
+	wrong := "sha256:" + strings.Repeat("0", 64)
+	for what, c := range map[string]struct {
+		url string
+		// digest is the index's line for it, unless empty.
+		digest string
+		change func(*helmx.ChartSource)
+		reason helmx.ChartReason
+		want   string
+	}{
+		"tag":            {url: at + ":1.2.3"},
+		"no tag":         {url: at},
+		"digest":         {url: at + "@" + pinned},
+		"no digest":      {url: at + ":1.2.3", digest: "    ignored: "},
+		"the manifest's": {url: at + ":1.2.3", digest: "    digest: " + pinned + " # "},
+		"neither's":      {url: at + ":1.2.3", digest: "    digest: " + wrong + " # ", reason: helmx.ChartMoved, want: "promised was " + wrong},
+		"constraint":     {url: at + ":1.2.3", change: func(c *helmx.ChartSource) { c.Version = "^1" }},
+		"pinned":         {url: at + ":1.2.3", change: func(c *helmx.ChartSource) { c.Digest = pinned }},
+		"signed":         {url: at + ":1.2.3", change: func(c *helmx.ChartSource) { c.Keyring = testKeyring(t) }},
+		"pinned to else": {url: at + ":1.2.3", change: func(c *helmx.ChartSource) { c.Digest = wrong }, reason: helmx.ChartMoved, want: "to be used is " + wrong},
+		"two digests":    {url: at + "@" + pinned, change: func(c *helmx.ChartSource) { c.Digest = wrong }, reason: helmx.ChartMoved, want: "to be used is " + wrong},
+		"another's":      {url: "oci://" + oci.host + "/vendor/queue:1.2.3", digest: "    ignored: ", reason: helmx.ChartMoved, want: "holds chart queue 1.2.3"},
+		"other archive":  {url: "oci://" + oci.host + "/vendor/queue:1.2.3", reason: helmx.ChartMoved, want: "promised was"},
+		"gone":           {url: at + ":1.2.4", reason: helmx.ChartNotFound, want: "does not have it"},
+		"no URL":         {url: "oci://u:canary@", reason: helmx.ChartMalformed, want: "not of the form oci://"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newChartServer(t)
+			s.add(t, archive, name)
+			s.editIndex(t, "    - "+name, "    - "+c.url)
+			if c.digest != "" {
+				s.editIndex(t, "    digest: ", c.digest)
+			}
+			cfg := repoConfig(t, s)
+			if c.change != nil {
+				c.change(&cfg.ChartSource)
+			}
+			d, err := openRemote(t, cfg)
+			if c.reason != "" {
+				failure, ok := errors.AsType[*helmx.ChartError](err)
+				require.True(t, ok, "%v", err)
+				assert.Equal(t, c.reason, failure.Reason, "%v", err)
+				assert.ErrorContains(t, err, c.want)
+				assert.NotContains(t, err.Error(), "canary")
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, pinned, d.Chart().Digest)
+			assert.Equal(t, oci.host+"/vendor/shop@"+pinned, d.Chart().Reference)
+			assert.Equal(t, what == "signed", d.Chart().Signer != "")
+			assert.Equal(t, 1, deploy(t, d, "run-1", "a").Revision)
+		})
+	}
+}
+
 func status(code int) func(http.ResponseWriter, *http.Request) bool {
 	return func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(code); return true }
 }

@@ -24,17 +24,17 @@ import (
 // credentials, no environment.
 type ChartSource struct {
 	// Repository is the URL of an HTTP chart repository; [Config.Chart] is then the
-	// name of a chart in it.
+	// name of a chart in it. The repository's index may refer to an OCI registry.
 	Repository string
 	// Version chooses the chart's version: an exact one such as "1.4.2", or a
 	// constraint such as "~1.4", of which the newest is taken. Remote charts need it,
 	// unless their reference has a tag or digest. A chart of another version is
 	// refused.
 	Version string
-	// Digest pins the content, as "sha256:…": of the manifest for an OCI chart, of
-	// the archive for any other packaged one, and for a folder what
-	// [ChartInfo.Digest] said before. A chart with another digest is refused, so a
-	// tag that was moved is noticed.
+	// Digest pins the content, as "sha256:…": of the manifest for a chart from an OCI
+	// registry, also where a repository's index refers to it, of the archive for any
+	// other packaged one, and for a folder what [ChartInfo.Digest] said before. A
+	// chart with another digest is refused, so a tag that was moved is noticed.
 	Digest string
 	// Keyring holds OpenPGP public keys, binary or armored. When it is set, the chart
 	// and the dependencies fetched for it must have a provenance file (.prov) that
