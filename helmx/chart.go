@@ -144,7 +144,7 @@ func (s *source) readChart(ctx context.Context, cfg *Config, f *fetcher) (folder
 		return "", err
 	}
 	s.info.Digest, s.info.Reference = got.digest, got.reference
-	if got.name == "" {
+	if got.name == "" && got.version == "" {
 		return "", nil
 	}
 	c, err := loader.LoadFiles(s.copyFiles())
@@ -223,7 +223,7 @@ func (s *ChartSource) open(got *fetched) (files []*loader.BufferedFile, signer s
 
 // check compares the chart in an archive with what it was fetched as.
 func (got *fetched) check(c *chart.Chart) error {
-	if c.Name() != got.name || got.version != "" && c.Metadata.Version != got.version {
+	if got.name != "" && c.Name() != got.name || got.version != "" && !sameVersion(c.Metadata.Version, got.version) {
 		return because(ChartMoved, "%s holds chart %s %s", got.reference, c.Name(), c.Metadata.Version)
 	}
 	return nil

@@ -138,7 +138,9 @@ func (s *ChartSource) dependency(ctx context.Context, f *fetcher, want *chart.De
 		if ref, err = parseOCI(strings.TrimSuffix(want.Repository, "/")+"/"+want.Name, version, ""); err != nil {
 			return nil, made, because(ChartNotFound, "%w", err)
 		}
-		got, err = f.fromOCI(ctx, ref, nil)
+		if got, err = f.fromOCI(ctx, ref, nil); err == nil {
+			got.name = want.Name
+		}
 	} else {
 		got, err = f.fromRepository(ctx, want.Repository, want.Name, version, "")
 	}

@@ -97,7 +97,8 @@ func TestDependencyFromRepositoryThatRefersToOCI(t *testing.T) {
 }
 
 func TestDependenciesAreRefused(t *testing.T) {
-	web := newChartServer(t)
+	oci, web := newOCIServer(t), newChartServer(t)
+	oci.pushAs(t, "deps/queue:2.0.0", dependencyChart(t, "cache", "2.0.0"), nil)
 	web.add(t, dependencyChart(t, "queue", "2.0.0"), "queue-2.0.0.tgz")
 	deps := []*chart.Dependency{{Name: "queue", Version: "2.x", Repository: web.url}}
 	at := func(repository string) []*chart.Dependency {
@@ -121,6 +122,7 @@ func TestDependenciesAreRefused(t *testing.T) {
 		"no repository": {umbrella(t, at(""), "2.0.0"), helmx.ChartNotFound, "has to be in the charts folder"},
 		"no folder":     {umbrella(t, at("file://../nowhere"), "2.0.0"), helmx.ChartNotFound, "is not a folder"},
 		"other folder":  {local, helmx.ChartMoved, "holds queue 3.0.0, wanted is 2.0.0"},
+		"other chart":   {umbrella(t, at("oci://"+oci.host+"/deps"), "2.0.0"), helmx.ChartMoved, "holds chart cache 2.0.0"},
 		"bad OCI":       {umbrella(t, at("oci://"), "2.0.0"), helmx.ChartNotFound, "write oci://"},
 	} {
 		t.Run(name, func(t *testing.T) {

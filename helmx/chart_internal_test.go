@@ -52,7 +52,6 @@ func FuzzParseOCI(f *testing.F) {
 		if err != nil {
 			return
 		}
-		assert.NotEmpty(t, ref.name())
 		assert.NotEmpty(t, ref.tag+ref.version+ref.digest)
 		assert.NotContains(t, ref.repository.String(), "@")
 		again := "oci://" + ref.repository.String()

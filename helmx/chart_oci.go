@@ -26,7 +26,8 @@ const (
 )
 
 // fromOCI fetches a chart from an OCI registry. A tag is resolved once, and all
-// that follows is read by digest and compared with it.
+// that follows is read by digest and compared with it. The chart may have another
+// name than the repository, as in a mirror: who wants one by name has to check.
 func (f *fetcher) fromOCI(ctx context.Context, ref ociRef, verify func(context.Context, string) error) (*fetched, error) {
 	repository, err := remote.NewRepository(ref.repository.String())
 	if err != nil {
@@ -57,7 +58,7 @@ func (f *fetcher) fromOCI(ctx context.Context, ref ociRef, verify func(context.C
 	if err != nil {
 		return nil, fmt.Errorf("read the manifest: %w", err)
 	}
-	out := &fetched{digest: desc.Digest.String(), reference: ref.repository.String() + "@" + desc.Digest.String(), name: ref.name()}
+	out := &fetched{digest: desc.Digest.String(), reference: ref.repository.String() + "@" + desc.Digest.String()}
 	if ref.version != "" {
 		out.version = versionOf(ref.tag)
 	}

@@ -306,6 +306,7 @@ func TestChartSourceRefuses(t *testing.T) {
 		"oci twice":       {"oci://charts.example.com/shop:1", helmx.ChartSource{Repository: "https://charts.example.com"}, "is complete"},
 		"oci version":     {"oci://charts.example.com/shop", helmx.ChartSource{}, "name a version"},
 		"oci two":         {"oci://charts.example.com/shop:1.0.0", helmx.ChartSource{Version: "1.0.1"}, "different versions"},
+		"oci two with v":  {"oci://charts.example.com/shop:v1.0.0", helmx.ChartSource{Version: "1.0.1"}, "different versions"},
 		"digest":          {"testdata/digest", helmx.ChartSource{Digest: "abc"}, "is not a digest"},
 		"verify":          {"testdata/digest", helmx.ChartSource{Verify: func(context.Context, string) error { return nil }}, "is for oci://"},
 		"CA":              {"testdata/digest", helmx.ChartSource{CA: []byte("x")}, "no PEM certificate"},

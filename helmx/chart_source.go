@@ -162,11 +162,6 @@ type ociRef struct {
 	digest       string
 }
 
-// name is what the chart is called.
-func (r ociRef) name() string {
-	return r.repository.Repository[strings.LastIndexByte(r.repository.Repository, '/')+1:]
-}
-
 // parseOCI parses oci://host/repository[:tag][@digest].
 func parseOCI(text, version, wantDigest string) (ociRef, error) {
 	refuse := func(format string, args ...any) (ociRef, error) {
@@ -200,10 +195,14 @@ func parseOCI(text, version, wantDigest string) (ociRef, error) {
 	}
 	switch {
 	case ref.tag != "" && version != "":
-		if ref.tag != tagOf(version) {
+		switch {
+		case ref.tag == tagOf(version):
+			ref.tag = ""
+		case sameVersion(versionOf(ref.tag), version):
+			ref.version = "" // The tag is the one that there is.
+		default:
 			return refuse("the reference and ChartSource.Version name different versions")
 		}
-		ref.tag = ""
 	case ref.tag+version+ref.digest == "":
 		return refuse("name a version, as oci://host/repository:version or as ChartSource.Version")
 	}
@@ -215,6 +214,12 @@ func tagOf(version string) string { return strings.ReplaceAll(version, "+", "_")
 
 // versionOf is the inverse of [tagOf]: versions can't have a '_'.
 func versionOf(tag string) string { return strings.ReplaceAll(tag, "_", "+") }
+
+// sameVersion reports whether a and b differ at most by a leading "v", which many
+// tags have and few charts.
+func sameVersion(a, b string) bool {
+	return strings.TrimPrefix(a, "v") == strings.TrimPrefix(b, "v")
+}
 
 // exactVersion reports whether version is one, not a constraint.
 func exactVersion(version string) bool {

@@ -126,16 +126,22 @@ func (s *ociServer) requests(prefix string) (n int) {
 // push stores a chart with Helm's own client and returns its digest.
 func (s *ociServer) push(t *testing.T, repository string, archive []byte, provenance []byte) string {
 	t.Helper()
+	c, err := loader.LoadArchive(bytes.NewReader(archive))
+	require.NoError(t, err)
+	return s.pushAs(t, repository+":"+c.Metadata.Version, archive, provenance)
+}
+
+// pushAs stores a chart under a tag of any name.
+func (s *ociServer) pushAs(t *testing.T, reference string, archive []byte, provenance []byte) string {
+	t.Helper()
 	client, err := helmregistry.NewClient(helmregistry.ClientOptPlainHTTP(), helmregistry.ClientOptWriter(io.Discard),
 		helmregistry.ClientOptCredentialsFile(filepath.Join(t.TempDir(), "none")))
-	require.NoError(t, err)
-	c, err := loader.LoadArchive(bytes.NewReader(archive))
 	require.NoError(t, err)
 	options := []helmregistry.PushOption{helmregistry.PushOptStrictMode(false)}
 	if provenance != nil {
 		options = append(options, helmregistry.PushOptProvData(provenance))
 	}
-	result, err := client.Push(archive, s.host+"/"+repository+":"+c.Metadata.Version, options...)
+	result, err := client.Push(archive, s.host+"/"+reference, options...)
 	require.NoError(t, err)
 	return result.Manifest.Digest
 }
@@ -188,11 +194,39 @@ func TestOpenOCI(t *testing.T) {
 	}
 }
 
+// A reference that was given says which chart it is, whatever the repository and
+// the tag are called.
+func TestOpenOCIByAnotherName(t *testing.T) {
+	s := newOCIServer(t)
+	archive, _ := packaged(t, "testdata/digest")
+	pinned := s.push(t, "vendor/shop-chart", archive, nil)
+	s.pushAs(t, "vendor/v:v1.2.3", archive, nil)
+	mirror, tagged := "oci://"+s.host+"/vendor/shop-chart", "oci://"+s.host+"/vendor/v"
+	for name, c := range map[string]struct{ chart, version string }{
+		"tag":                    {chart: mirror + ":1.2.3"},
+		"digest":                 {chart: mirror + "@" + pinned},
+		"version":                {chart: mirror, version: "1.2.3"},
+		"constraint":             {chart: mirror, version: "~1.2"},
+		"tag with v":             {chart: tagged + ":v1.2.3"},
+		"tag with v and version": {chart: tagged + ":v1.2.3", version: "1.2.3"},
+		"version with v":         {chart: tagged, version: "v1.2.3"},
+		"constraint for v":       {chart: tagged, version: "~1.2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := ociConfig(t, c.chart)
+			cfg.ChartSource.Version = c.version
+			d, err := openRemote(t, cfg)
+			require.NoError(t, err)
+			assert.Equal(t, "shop 1.2.3", d.Chart().Name+" "+d.Chart().Version)
+		})
+	}
+}
+
 func TestOpenOCIRefuses(t *testing.T) {
 	s := newOCIServer(t)
 	archive, _ := packaged(t, "testdata/digest")
 	digest := s.push(t, "charts/shop", archive, nil)
-	s.push(t, "charts/other", archive, nil)
+	s.pushAs(t, "charts/other:1.3.0", archive, nil)
 	base := "oci://" + s.host + "/charts/shop"
 	wrong := "sha256:" + strings.Repeat("0", 64)
 	for name, c := range map[string]struct {
@@ -205,7 +239,7 @@ func TestOpenOCIRefuses(t *testing.T) {
 		"no such version":   {chart: base + ":9.9.9", reason: helmx.ChartNotFound, want: "does not have it"},
 		"nothing satisfies": {chart: base, change: func(c *helmx.ChartSource) { c.Version = ">2" }, reason: helmx.ChartNotFound, want: "none of the 1 versions"},
 		"moved tag":         {chart: base + ":1.2.3@" + wrong, reason: helmx.ChartMoved, want: digest},
-		"another's name":    {chart: "oci://" + s.host + "/charts/other:1.2.3", reason: helmx.ChartMoved, want: "holds chart shop 1.2.3"},
+		"another version":   {chart: "oci://" + s.host + "/charts/other:1.3.0", change: func(c *helmx.ChartSource) { c.Version = "1.3.0" }, reason: helmx.ChartMoved, want: "holds chart shop 1.2.3"},
 		"not signed":        {chart: base + ":1.2.3", change: func(c *helmx.ChartSource) { c.Keyring = testKeyring(t) }, reason: helmx.ChartUntrusted, want: "no provenance layer"},
 		"verifier says no":  {chart: base + ":1.2.3", change: func(c *helmx.ChartSource) { c.Verify = func(context.Context, string) error { return errors.New("no") } }, reason: helmx.ChartUntrusted, want: "is not accepted"},
 		"no credentials": {chart: base + ":1.2.3", change: func(c *helmx.ChartSource) {
