@@ -19,7 +19,7 @@ import (
 type Config struct {
 	// Age are age identities, each element one or more lines as age-keygen writes
 	// them: AGE-SECRET-KEY-1…, the post-quantum kind, blank lines and comments. The
-	// value of SOPS_AGE_KEY can be passed as it is.
+	// value of SOPS_AGE_KEY can be passed as it is. SSH private keys are refused.
 	Age [][]byte
 	// PGP are private keys.
 	PGP []PGPKeyring

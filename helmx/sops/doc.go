@@ -7,12 +7,13 @@
 //
 // # What it reads
 //
-// All that sops 3 writes: every type of value, comments, streams of documents,
-// the rules of what is encrypted (suffixes, regular expressions on keys and on
-// comments), mac_only_encrypted, and key groups with Shamir's secret sharing. The
-// output is the same, byte for byte, as that of sops decrypt. Data keys are opened
-// with age identities and PGP private keys; those of cloud services with a
-// [KeySource], of which package cloudkms, a module of its own, has one.
+// What sops 3 writes, except INI files: every type of value, comments, streams of
+// documents, the rules of what is encrypted (suffixes, regular expressions on keys
+// and on comments), mac_only_encrypted, and key groups with Shamir's secret sharing.
+// The output is the same, byte for byte, as that of sops decrypt. Data keys are
+// opened with age identities and PGP private keys; those of cloud services with a
+// [KeySource], of which package cloudkms, a module of its own, has one. SSH keys,
+// which sops takes for age recipients too, and age plugins are not supported.
 //
 // # What it never does
 //

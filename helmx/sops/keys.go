@@ -96,7 +96,10 @@ func (d *Decrypter) openGroup(ctx context.Context, group []Recipient, failure *N
 // repeat them.
 func parseAge(index int, data []byte) ([]age.Identity, error) {
 	ids, err := age.ParseIdentities(bytes.NewReader(data))
-	if err != nil {
+	switch {
+	case err != nil && bytes.Contains(data, []byte("PRIVATE KEY-----")):
+		return nil, fmt.Errorf("%w: Config.Age[%d] is an SSH private key, which is not supported; encrypt the file to an age key as well (sops updatekeys) and give that", stages.ErrInvalid, index)
+	case err != nil:
 		return nil, fmt.Errorf("%w: Config.Age[%d] is not a list of age identities; each line begins with AGE-SECRET-KEY-", stages.ErrInvalid, index)
 	}
 	return ids, nil

@@ -128,6 +128,7 @@ func TestNewRefuses(t *testing.T) {
 		"malformed age":         {sops.Config{Age: [][]byte{[]byte("AGE-SECRET-KEY-1CANARY")}}, "Config.Age[0]"},
 		"public age key":        {sops.Config{Age: [][]byte{[]byte("age16ujrnxzwqcwcmfkh4yywcs3j7x3l3mkq3lrmyqpzf7erewg2we5ssh0zcu")}}, "AGE-SECRET-KEY-"},
 		"age plug-in":           {sops.Config{Age: [][]byte{[]byte("AGE-PLUGIN-YUBIKEY-1QQQQQQQQQ")}}, "Config.Age[0]"},
+		"SSH key":               {sops.Config{Age: [][]byte{[]byte("-----BEGIN OPENSSH PRIVATE KEY-----\nCANARY\n-----END OPENSSH PRIVATE KEY-----\n")}}, "is an SSH private key, which is not supported"},
 		"no keyring":            {sops.Config{PGP: []sops.PGPKeyring{{Keys: []byte("CANARY")}}}, "is not a keyring"},
 		"empty keyring":         {sops.Config{PGP: []sops.PGPKeyring{{}}}, "is not a keyring"},
 		"public keyring":        {sops.Config{PGP: []sops.PGPKeyring{{Keys: read(t, "keys", "pgp-curve-public.asc")}}}, "has no private key"},
