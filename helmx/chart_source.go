@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
@@ -85,7 +86,7 @@ func (s *ChartSource) validate(chart string) error {
 	refuse := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
 	switch {
 	case isOCI(chart) && s.Repository != "":
-		refuse("Chart %s is complete; drop ChartSource.Repository", chart)
+		refuse("Chart %s is complete; drop ChartSource.Repository", redactURL(chart))
 	case isOCI(chart):
 		if _, err := parseOCI(chart, s.Version, s.Digest); err != nil {
 			problems = append(problems, err)
@@ -144,11 +145,20 @@ func (s *ChartSource) parseURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// redactURL hides the user and password that may be in a URL of any quality.
+// pinnedTo matches the digest at the end of an OCI reference, well-formed or not.
+var pinnedTo = regexp.MustCompile(`@sha\d+:[^@/]*$`)
+
+// redactURL hides the user and password that may be in a URL, or in an OCI reference,
+// of any quality.
 func redactURL(text string) string {
 	scheme, rest, ok := strings.Cut(text, "://")
-	if at := strings.LastIndexByte(rest, '@'); ok && at >= 0 && !isOCI(text) {
-		return scheme + "://" + Redacted + rest[at:]
+	pinned := ""
+	if isOCI(text) {
+		pinned = pinnedTo.FindString(rest)
+		rest = strings.TrimSuffix(rest, pinned)
+	}
+	if at := strings.LastIndexByte(rest, '@'); ok && at >= 0 {
+		return scheme + "://" + Redacted + rest[at:] + pinned
 	}
 	return text
 }
@@ -165,7 +175,7 @@ type ociRef struct {
 // parseOCI parses oci://host/repository[:tag][@digest].
 func parseOCI(text, version, wantDigest string) (ociRef, error) {
 	refuse := func(format string, args ...any) (ociRef, error) {
-		return ociRef{}, fmt.Errorf("chart %q: "+format, append([]any{text}, args...)...)
+		return ociRef{}, fmt.Errorf("chart %q: "+format, append([]any{redactURL(text)}, args...)...)
 	}
 	rest, found := strings.CutPrefix(text, ociScheme)
 	if !found {
@@ -185,7 +195,7 @@ func parseOCI(text, version, wantDigest string) (ociRef, error) {
 	}
 	switch {
 	case hasDigest && digest.Digest(pinned).Validate() != nil:
-		return refuse("%q is not a digest such as sha256:…", pinned)
+		return refuse("what follows the last @ is not a digest such as sha256:…")
 	case wantDigest != "" && digest.Digest(wantDigest).Validate() != nil:
 		return refuse("%q is not a digest such as sha256:…", wantDigest)
 	case hasDigest && wantDigest != "" && pinned != wantDigest:
