@@ -17,12 +17,16 @@ type difference struct {
 }
 
 // fieldDifferences returns what turns from into to, in order of path. Elements of
-// lists that have a name of their own are told apart by it.
+// lists that have a name of their own are told apart by it; where those that are on
+// both sides change places, the list itself differs, by the order of the names.
 func fieldDifferences(from, to map[string]any) []difference {
 	var out []difference
 	var compare func(path fieldPath, from, to any)
 	list := func(path fieldPath, from, to []any) {
 		if key := listKey(from, to); key != "" {
+			if before, after := order(key, from, to), order(key, to, from); !reflect.DeepEqual(before, after) {
+				out = append(out, difference{path, before, after})
+			}
 			for _, s := range elements(key, from, to) {
 				compare(path.to(s), element(from, s), element(to, s))
 			}
@@ -94,6 +98,19 @@ func elements(key string, a, b []any) []step {
 		s := step{key: key, value: m[key]}
 		if !slices.ContainsFunc(out, func(o step) bool { return same(o.value, s.value) }) {
 			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// order returns what tells the elements apart that are in both lists, in the order of
+// the first.
+func order(key string, list, other []any) []any {
+	var out []any
+	for _, s := range elements(key, nil, list) {
+		if element(other, s) != nil {
+			name, _ := scalar(s.value) // It may be 80 on one side and "80" on the other.
+			out = append(out, name)
 		}
 	}
 	return out

@@ -162,9 +162,15 @@ func (c *comparison) value(path fieldPath, want, got any) {
 
 // list compares element by element. Elements that have a name of their own are
 // found by it, because others, such as a service mesh's containers, may have been
-// put between them.
+// put between them. Where order matters, that of the others doesn't count.
 func (c *comparison) list(path fieldPath, want, got []any) {
 	if key := listKey(want, got); key != "" {
+		if ordered(path) {
+			should, is := order(key, want, got), order(key, got, want)
+			if !reflect.DeepEqual(should, is) {
+				c.differ(path, should, is)
+			}
+		}
 		for _, s := range elements(key, nil, want) {
 			if over := element(got, s); over != nil {
 				c.value(path.to(s), element(want, s), over)
@@ -181,6 +187,16 @@ func (c *comparison) list(path fieldPath, want, got []any) {
 	for i := range want {
 		c.value(path.to(step{index: i}), want[i], got[i])
 	}
+}
+
+// ordered reports whether what a list says depends on its order: init containers run
+// one after the other, and a variable may refer to those before it.
+func ordered(path fieldPath) bool {
+	switch path[len(path)-1].field {
+	case "containers", "initContainers", "env":
+		return true
+	}
+	return false
 }
 
 // keyed reports whether all elements are maps with a value of their own at key.
