@@ -154,10 +154,24 @@ func (c *comparison) value(path fieldPath, want, got any) {
 			return
 		}
 	}
-	if same(want, got) {
+	if same(want, got) || !textual(path) && sameQuantity(want, got) {
 		return
 	}
 	c.differ(path, want, got)
+}
+
+// textual reports that a field is text to whoever reads it, whatever number it may
+// look like.
+func textual(path fieldPath) bool {
+	return slices.ContainsFunc(path, func(s step) bool {
+		switch s.field {
+		case "data", "stringData", "annotations", "labels", "matchLabels", "args", "command":
+			return true
+		case "env": // Where a variable may be of a resource, with a divisor.
+			return path[len(path)-1].field == "value"
+		}
+		return false
+	})
 }
 
 // list compares element by element. Elements that have a name of their own are
@@ -212,8 +226,8 @@ func keyed(list []any, key string) bool {
 	return len(list) > 0
 }
 
-// same compares scalars as an API server would: nothing equals empty, numbers are
-// compared as numbers, and quantities whatever they are written like.
+// same compares scalars as an API server would: nothing equals empty, and numbers are
+// compared as numbers.
 func same(want, got any) bool {
 	if reflect.DeepEqual(want, got) || empty(want) && empty(got) {
 		return true
@@ -223,11 +237,15 @@ func same(want, got any) bool {
 	}
 	a, okA := scalar(want)
 	b, okB := scalar(got)
+	return okA && okB && a == b
+}
+
+// sameQuantity compares quantities, whatever they are written like.
+func sameQuantity(want, got any) bool {
+	a, okA := scalar(want)
+	b, okB := scalar(got)
 	if !okA || !okB {
 		return false
-	}
-	if a == b {
-		return true
 	}
 	left, errA := resource.ParseQuantity(a)
 	right, errB := resource.ParseQuantity(b)

@@ -97,6 +97,11 @@ func TestDifferences(t *testing.T) {
 			want: "{spec: {num: 1, cpu: 0.5, memory: 1024Mi, flag: false, empty: {}, none: null, list: [a]}}",
 			live: "{metadata: {uid: x}, spec: {num: 1, cpu: 500m, memory: 1Gi, list: [a], added: 1}, status: {}}",
 		},
+		"text that looks like numbers": {
+			want:  `{data: {size: "1000"}, spec: {env: [{name: a, value: "1.0"}, {name: b, resourceFieldRef: {divisor: 1024Mi}}]}}`,
+			live:  `{data: {size: 1k}, spec: {env: [{name: a, value: "1"}, {name: b, resourceFieldRef: {divisor: 1Gi}}]}}`,
+			found: []string{`data.size is "1k", should be "1000"`, `spec.env[name=a].value is "1", should be "1.0"`},
+		},
 		"values":              {"{spec: {a: {b: 1}}}", "{spec: {a: {b: 2}}}", []string{"spec.a.b is 2, should be 1"}},
 		"missing":             {"{spec: {a: x}}", "{}", []string{`spec is unset, should be map[a:x]`}},
 		"labels":              {"{metadata: {labels: {a: b}}}", "{metadata: {labels: {a: c, d: e}}}", []string{`metadata.labels.a is "c", should be "b"`}},

@@ -88,7 +88,7 @@ func (t *trial) pod() *corev1.Pod {
 		return nil
 	}
 	template, ok, err := unstructured.NestedMap(t.object.content, "spec", "template")
-	if !ok || err != nil {
+	if !ok || err != nil || t.idle() {
 		return nil
 	}
 	var typed corev1.PodTemplateSpec
@@ -100,6 +100,13 @@ func (t *trial) pod() *corev1.Pod {
 	pod.Name, pod.Namespace = "", t.object.id.Namespace
 	pod.GenerateName = t.object.id.Name[:min(len(t.object.id.Name), longest)] + "-"
 	return pod
+}
+
+// idle reports that the workload makes no pods for now.
+func (t *trial) idle() bool {
+	spec, _ := t.object.content["spec"].(map[string]any)
+	replicas, scaled := spec["replicas"]
+	return scaled && replicas != nil && same(replicas, int64(0)) || spec["suspend"] == true
 }
 
 // createPod tries to make a pod, as a dry run.

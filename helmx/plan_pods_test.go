@@ -29,6 +29,27 @@ func TestPlanTriesPods(t *testing.T) {
 	assert.Empty(t, a.requests(mutating))
 }
 
+// TestPlanTriesNoPodsOfAWorkloadWithoutAny: a full quota is no reason against it.
+func TestPlanTriesNoPodsOfAWorkloadWithoutAny(t *testing.T) {
+	const idle = `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: none}
+spec: {replicas: 0, template: {spec: {containers: [{name: a, image: registry.example.com/other:1}]}}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: later}
+spec: {suspend: true, template: {spec: {restartPolicy: Never, containers: [{name: a, image: registry.example.com/other:1}]}}}
+`
+	a := newAPIServer(t, "shop")
+	refuseAll(a, "POST", "/api/v1/namespaces/shop/pods", 403, metav1.StatusReasonForbidden, `pods "x" is forbidden: exceeded quota: few, requested: pods=1`)
+	cfg := manifestConfig(a, manifests(t, map[string]string{"web.yaml": plainDeployment, "idle.yaml": idle}))
+	p := plan(t, open(t, cfg), "a")
+	assert.NotNil(t, changeOf(t, p, "Deployment", "web").Refusal)
+	assert.Nil(t, changeOf(t, p, "Deployment", "none").Refusal)
+	assert.Nil(t, changeOf(t, p, "Job", "later").Refusal)
+}
+
 func TestPlanWithoutNamespace(t *testing.T) {
 	p := plan(t, open(t, digestConfig(newAPIServer(t))), "a")
 	assert.Equal(t, []string{"Namespace shop"}, notesOf(p, stages.NoteNamespaceMissing))
