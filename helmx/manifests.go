@@ -16,6 +16,7 @@ import (
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -45,7 +46,7 @@ func (s *source) readManifests(ctx context.Context, cfg *Config) error {
 		}
 		if encrypted {
 			for _, doc := range docs {
-				eachString(doc.content, func(text string) {
+				tree.EachString(doc.content, func(text string) {
 					if len(text) >= shortest && !bytes.Contains(data, []byte(text)) {
 						s.hidden = append(s.hidden, text)
 					}

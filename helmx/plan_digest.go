@@ -16,6 +16,7 @@ import (
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/release"
 
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -182,7 +183,7 @@ func (s *source) secretsOfRecord(rel *release.Release) []string {
 	}
 	for _, steps := range s.layers.hiddenAt {
 		if v, ok := lookup(rel.Config, steps); ok {
-			eachString(v, func(text string) {
+			tree.EachString(v, func(text string) {
 				if len(text) >= shortest {
 					out = append(out, text)
 				}

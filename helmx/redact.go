@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"helm.sh/helm/v3/pkg/chart"
+
+	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 )
 
 // Redacted stands for a secret value in plans, differences and errors.
@@ -22,14 +24,14 @@ func privateStrings(values map[string]any, c *chart.Chart) []string {
 	public := map[string]bool{}
 	var collect func(*chart.Chart)
 	collect = func(c *chart.Chart) {
-		eachString(c.Values, func(s string) { public[s] = true })
+		tree.EachString(c.Values, func(s string) { public[s] = true })
 		for _, dep := range c.Dependencies() {
 			collect(dep)
 		}
 	}
 	collect(c)
 	var out []string
-	eachString(values, func(s string) {
+	tree.EachString(values, func(s string) {
 		if len(s) >= shortest && !public[s] {
 			out = append(out, s)
 		}
@@ -50,8 +52,8 @@ func secretStrings(objects []object) []string {
 		if !obj.isSecret() {
 			continue
 		}
-		eachString(obj.content["stringData"], add)
-		eachString(obj.content["data"], func(s string) {
+		tree.EachString(obj.content["stringData"], add)
+		tree.EachString(obj.content["data"], func(s string) {
 			add(s)
 			if raw, err := base64.StdEncoding.DecodeString(s); err == nil {
 				add(string(raw))
@@ -95,21 +97,6 @@ func secretValues(values map[string]any) []string {
 
 // refersTo matches names of values that tell where a secret is.
 var refersTo = regexp.MustCompile(`(?i)^(existing|image_?pull).*|(name|ref|path|file|url|uri|type|enabled|provider|annotations|labels)s?$`)
-
-func eachString(v any, visit func(string)) {
-	switch v := v.(type) {
-	case string:
-		visit(v)
-	case map[string]any:
-		for _, item := range v {
-			eachString(item, visit)
-		}
-	case []any:
-		for _, item := range v {
-			eachString(item, visit)
-		}
-	}
-}
 
 // redact returns text without secrets, and whether it had any. Longer secrets go
 // first, lest one that contains another survive in part.

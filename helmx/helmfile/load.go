@@ -182,7 +182,11 @@ func (l *loader) take(ctx context.Context, d document) error {
 			if err != nil {
 				return err
 			}
-			l.hide(decrypted.Values, decrypted.Source)
+			tree.EachString(decrypted.Values, func(text string) {
+				if !bytes.Contains(decrypted.Source, []byte(text)) {
+					l.hidden = append(l.hidden, text)
+				}
+			})
 			values = tree.Overlay(values, decrypted.Values)
 		}
 		l.chosen = layer(l.chosen, values)
@@ -329,22 +333,4 @@ func (l *loader) secret(ctx context.Context, e entry) (helmx.Layer, error) {
 		return helmx.Layer{}, err
 	}
 	return helmx.Layer{Name: file, Values: m, Source: data, Encrypted: true}, nil
-}
-
-// hide remembers the texts among values that their encrypted file doesn't show.
-func (l *loader) hide(v any, encrypted []byte) {
-	switch v := v.(type) {
-	case string:
-		if !bytes.Contains(encrypted, []byte(v)) {
-			l.hidden = append(l.hidden, v)
-		}
-	case map[string]any:
-		for _, item := range v {
-			l.hide(item, encrypted)
-		}
-	case []any:
-		for _, item := range v {
-			l.hide(item, encrypted)
-		}
-	}
 }

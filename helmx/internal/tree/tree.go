@@ -46,3 +46,19 @@ func CloneValue(v any) any {
 		return v
 	}
 }
+
+// EachString visits the strings among values.
+func EachString(v any, visit func(string)) {
+	switch v := v.(type) {
+	case string:
+		visit(v)
+	case map[string]any:
+		for _, item := range v {
+			EachString(item, visit)
+		}
+	case []any:
+		for _, item := range v {
+			EachString(item, visit)
+		}
+	}
+}
