@@ -106,7 +106,10 @@ func TestRestoredVersionCannotStart(t *testing.T) {
 			cfg := w.delivery(t, ns)
 			// As on a node that has never had the image.
 			cfg.Deployer = w.shopDeployer(t, ns, release, helmx.Set("image.pullPolicy=Always"))
-			good, err := run(t, cfg, source("1.0.0"))
+			// A version that no other test has: containerd believes a registry that
+			// still has the manifest as a blob, and starts no container from any name
+			// of that image from then on.
+			good, err := run(t, cfg, source("1.0.0-"+w.suffix()))
 			require.NoError(t, err)
 
 			cfg.ReleaseGates = refusing(func(ctx context.Context) error { return tc.sabotage(ctx, ns, good.Image) })
