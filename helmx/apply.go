@@ -73,9 +73,6 @@ func (a Apply) validate() error {
 }
 
 func (a Apply) policy(manager string) ConflictPolicy {
-	if manager == fieldManager {
-		return Overwrite // Our own, from before it was applied on the server's side.
-	}
 	if p, ok := a.Conflicts[manager]; ok {
 		return p
 	}

@@ -41,6 +41,8 @@ type source struct {
 	info   ChartInfo
 	layers *layers
 	hooks  bool
+	// definitions are those of the crds folder, where they are to be written.
+	definitions []object
 	// private are the strings among the values that the chart doesn't contain.
 	private []string
 	// hidden are the strings of manifests that were encrypted in their file.
@@ -61,8 +63,8 @@ func loadSource(ctx context.Context, cfg *Config, online bool) (*source, error) 
 	if t := loaded.Metadata.Type; t != "" && t != "application" {
 		return nil, fmt.Errorf("chart %s is of type %q; only an application can be released", cfg.Chart, t)
 	}
-	if crds := loaded.CRDObjects(); len(crds) > 0 && !cfg.SkipCRDs {
-		return nil, fmt.Errorf("chart %s has custom resource definitions (%s), which Helm installs outside the release, never upgrades and never removes: install them on their own and set SkipCRDs", cfg.Chart, crds[0].Filename)
+	if err := s.readDefinitions(loaded, cfg.CRDs); err != nil {
+		return nil, fmt.Errorf("chart %s: %w", cfg.Chart, err)
 	}
 	if loaded.Metadata.Deprecated {
 		cfg.Logger.Warn("the chart is deprecated", "chart", loaded.Name())

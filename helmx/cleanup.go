@@ -31,6 +31,15 @@ func (s *session) info(o object) (*resource.Info, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look up kind %s: %w", o.id.Kind, err)
 	}
+	client, err := s.clientFor(mapping)
+	if err != nil {
+		return nil, err
+	}
+	return &resource.Info{Client: client, Mapping: mapping, Namespace: o.id.Namespace, Name: o.id.Name}, nil
+}
+
+// clientFor returns a client for objects of a kind.
+func (s *session) clientFor(mapping *meta.RESTMapping) (*rest.RESTClient, error) {
 	cfg := rest.CopyConfig(s.rest)
 	cfg.APIPath = "/apis"
 	if mapping.GroupVersionKind.Group == "" {
@@ -41,9 +50,9 @@ func (s *session) info(o object) (*resource.Info, error) {
 	cfg.NegotiatedSerializer = resource.UnstructuredPlusDefaultContentConfig().NegotiatedSerializer
 	client, err := rest.RESTClientFor(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("make a client for %s: %w", o.id.Kind, err)
+		return nil, fmt.Errorf("make a client for %s: %w", mapping.GroupVersionKind.Kind, err)
 	}
-	return &resource.Info{Client: client, Mapping: mapping, Namespace: o.id.Namespace, Name: o.id.Name}, nil
+	return client, nil
 }
 
 // live returns an object as the cluster has it, or nil.

@@ -68,10 +68,16 @@ type Config struct {
 	// chart, so that Chart, Manifests, Values, Image and Unscanned are empty, and it
 	// refuses to plan or deploy. See [Deployer.Uninstall] and [Deployer.PlanRemoval].
 	RemoveOnly bool
-	// SkipCRDs accepts a chart with a crds folder, and leaves that folder out. By
-	// default such a chart is refused: Helm would install the definitions before
-	// anything is recorded, and a restore could not take them back.
-	SkipCRDs bool
+	// CRDs says what becomes of the definitions in the chart's crds folder. By default
+	// a chart with such a folder is refused.
+	CRDs CRDs
+	// TakeOwnership takes objects into the release that exist already and are not of it,
+	// as of "kubectl apply", like the option of the same name of the helm command. What
+	// kubectl has written and the chart doesn't have is dropped from them by server-side
+	// apply. A plan names each, with [stages.DangerOwnership] if it is of another release.
+	// By default the deployment is refused. A restore leaves such objects in place, and
+	// as they were written by the revision that is undone, if none before had them.
+	TakeOwnership bool
 	// Apply says how objects are written.
 	Apply Apply
 	// Lock says how the release is kept to one operation at a time.
@@ -130,6 +136,9 @@ func (c *Config) prepare() error {
 		refuse("Timeout %s is negative", c.Timeout)
 	}
 	if err := c.Lock.prepare(); err != nil {
+		problems = append(problems, err)
+	}
+	if err := c.CRDs.validate(); err != nil {
 		problems = append(problems, err)
 	}
 	if err := c.Apply.validate(); err != nil {

@@ -293,7 +293,8 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 		i.ReleaseName, i.Namespace = d.cfg.Release, d.cfg.Namespace
 		i.Timeout = d.cfg.Timeout
 		i.SkipSchemaValidation = true // It was validated before, see render.
-		i.SkipCRDs = true             // New has seen to it that this leaves nothing out unasked.
+		i.SkipCRDs = true             // They have been seen to, see define.
+		i.TakeOwnership = d.cfg.TakeOwnership
 		i.Description = record.note.description()
 		i.Replace = true // Only ever of a release that was uninstalled with its history kept.
 		return i.Run(chart, values)
@@ -304,20 +305,25 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 	u.Timeout = d.cfg.Timeout
 	u.Description = record.note.description()
 	u.ResetValues = true
+	u.TakeOwnership = d.cfg.TakeOwnership
 	u.SkipSchemaValidation = true // As above.
 	return u.Run(d.cfg.Release, chart, values)
 }
 
 // pinned checks what Helm is about to apply, which may differ from what was
 // rendered before if the chart is not deterministic.
-// A deployment that is bound to a plan is held to what the gates have seen.
+// A deployment that is bound to a plan is held to what the gates have seen. The last
+// thing before the revision is recorded are the definitions of the crds folder.
 func (d *Deployer) pinned(s *session, img stages.Image, bound *binding) func(*release.Release) error {
 	return func(rel *release.Release) error {
 		about, err := d.newRendering(s, rel.Manifest, rel.Hooks, img)
 		if err != nil {
 			return err
 		}
-		return bound.holds(about)
+		if err := bound.holds(about); err != nil {
+			return err
+		}
+		return d.define(s)
 	}
 }
 

@@ -29,6 +29,10 @@ type kubeClient struct {
 	*kube.Client
 	s     *session
 	apply Apply
+	// adopt takes objects into the release that were not its own.
+	adopt bool
+	// timeout bounds the wait for definitions.
+	timeout time.Duration
 	// spared are objects that nothing deletes.
 	spared map[identity]bool
 	// removal is set while a release is uninstalled.
@@ -54,21 +58,30 @@ func newKubeClient(s *session, apply Apply) *kubeClient {
 // Helm's validation comes down to fetching megabytes of OpenAPI documents in order
 // to find that the server checks the fields itself.
 //
-// Objects of a kind that is not served any more, of which none can be left, don't
+// Objects may be of kinds that the manifest itself defines, which stop Helm's.
+// Those of a kind that is not served any more, of which none can be left, don't
 // stop an uninstallation, as they do Helm's.
 func (k *kubeClient) Build(reader io.Reader, _ bool) (kube.ResourceList, error) {
+	data, err := io.ReadAll(reader)
+	if err != nil {
+		return nil, fmt.Errorf("read the manifest: %w", err)
+	}
+	text := string(data)
 	if k.removal != nil {
-		text, err := io.ReadAll(reader)
-		if err != nil {
-			return nil, fmt.Errorf("read the manifest: %w", err)
+		if text, err = k.s.served(text); err != nil {
+			return nil, err
 		}
-		served, err := k.s.served(string(text))
+	}
+	if strings.Contains(text, "CustomResourceDefinition") {
+		docs, err := parseDocuments(text)
 		if err != nil {
 			return nil, err
 		}
-		reader = strings.NewReader(served)
+		for _, doc := range docs {
+			k.s.mapper.kinds.collect(doc.content)
+		}
 	}
-	return k.Client.Build(reader, false)
+	return k.Client.Build(strings.NewReader(text), false)
 }
 
 // served returns the documents of a manifest whose kind the cluster serves.

@@ -93,6 +93,13 @@ func parseObjects(manifest, namespace string, mapper meta.RESTMapper) ([]object,
 	if err != nil {
 		return nil, err
 	}
+	defined := kinds{}
+	for _, doc := range docs {
+		defined.collect(doc.content)
+	}
+	if len(defined) > 0 {
+		mapper = &aheadMapper{RESTMapper: mapper, kinds: defined}
+	}
 	var out []object
 	for _, doc := range docs {
 		objects, err := doc.objects(namespace, mapper)

@@ -16,7 +16,8 @@ import (
 // anything, what Helm would send. The changes are what would become of the live
 // objects, defaults and admission included; an object that the account may not try
 // is compared with the deployed revision instead, and a note says so. Hooks are
-// among the manifests, so that gates see them, but not among the changes.
+// among the manifests, so that gates see them, and not among the changes: Plan.Hooks
+// compares them with those of the deployed revision.
 //
 // Objects that don't fit the cluster are no error: their change has a
 // [stages.Refusal]. An error means that the plan could not be made.
@@ -67,6 +68,9 @@ func (d *Deployer) plan(ctx context.Context, img stages.Image) (stages.Plan, err
 		plan.Notes = append(plan.Notes, t.notes...)
 	}
 	flagMoves(plan.Changes)
+	if plan.Hooks, err = o.hookChanges(v); err != nil {
+		return stages.Plan{}, err
+	}
 	if plan.Dangers, err = o.hookDangers(s); err != nil {
 		return stages.Plan{}, err
 	}
@@ -100,11 +104,15 @@ type outlook struct {
 	revision int
 	install  bool
 	rendered *rendering
+	// crds is what becomes of the definitions in the crds folder.
+	crds CRDs
 	// content is what was rendered, with what renders anew every time marked.
 	content any
 	// before is what Helm takes for the present state.
 	before []object
-	notes  []stages.Note
+	// hooksBefore are the objects of the hooks of that state.
+	hooksBefore []object
+	notes       []stages.Note
 }
 
 // foresee renders, and reads what Helm would compare with. It tells the session
@@ -113,7 +121,7 @@ func (d *Deployer) foresee(s *session, img stages.Image, history []*release.Rele
 	last := newest(history)
 	o := &outlook{
 		release: d.cfg.Release, namespace: d.cfg.Namespace, img: img, revision: revisionOf(last),
-		install: last == nil || last.Info.Status == release.StatusUninstalled,
+		crds: d.cfg.CRDs, install: last == nil || last.Info.Status == release.StatusUninstalled,
 	}
 	var err error
 	if o.rendered, err = d.render(s, img, nextRevision(o.revision, o.install), !o.install); err != nil {
@@ -130,6 +138,9 @@ func (d *Deployer) foresee(s *session, img stages.Image, history []*release.Rele
 			base = last
 		}
 		if o.before, err = parseObjects(base.Manifest, s.namespace, s.mapper); err != nil {
+			return nil, fmt.Errorf("revision %d: %w", base.Version, err)
+		}
+		if o.hooksBefore, err = hookObjects(base.Hooks, s.namespace, s.mapper); err != nil {
 			return nil, fmt.Errorf("revision %d: %w", base.Version, err)
 		}
 		former = append(secretStrings(o.before), d.source.secretsOfRecord(base)...)

@@ -152,7 +152,14 @@ func (r *rendering) content() any {
 	for i, o := range r.hooked {
 		hooked[i] = o.content
 	}
-	return []any{objects, hooked}
+	if len(r.definitions) == 0 {
+		return []any{objects, hooked}
+	}
+	definitions := make([]any, len(r.definitions))
+	for i, o := range r.definitions {
+		definitions[i] = o.content
+	}
+	return []any{objects, hooked, definitions}
 }
 
 // restless matches templates that may render differently every time.

@@ -2,6 +2,7 @@ package helmx
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 
 	"helm.sh/helm/v3/pkg/release"
@@ -9,6 +10,59 @@ import (
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
+
+// hookChanges returns in what the hooks differ from those of the deployed revision. What
+// renders differently every time is no difference.
+func (o *outlook) hookChanges(v veil) ([]stages.Change, error) {
+	before, after := index(o.hooksBefore), index(o.rendered.hooked)
+	var out []stages.Change
+	add := func(action stages.Action, id stages.Object, from, to *object) error {
+		change := stages.Change{Action: action, Object: id, Basis: stages.BasisRelease}
+		var err error
+		if change.Diff, err = describe(v, id, from, to, "deployed", "rendered"); err != nil {
+			return err
+		}
+		if action == stages.Update {
+			change.Fields = to.show(v, fieldDifferences(from.content, to.content), nil)
+		}
+		out = append(out, change)
+		return nil
+	}
+	for i, hook := range o.rendered.hooked {
+		was, known := before[hook.identity()]
+		var err error
+		switch {
+		case !known:
+			err = add(stages.Create, hook.id, nil, &hook)
+		case !reflect.DeepEqual(common(o.hookContent(i), any(was.content)), o.hookContent(i)):
+			err = add(stages.Update, hook.id, &was, &hook)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, hook := range o.hooksBefore {
+		if _, stays := after[hook.identity()]; !stays {
+			if err := add(stages.Delete, hook.id, &hook, nil); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// hookContent returns the i-th hook with what renders anew every time marked.
+func (o *outlook) hookContent(i int) any {
+	parts, _ := o.content.([]any)
+	if len(parts) < 2 {
+		return anyValue
+	}
+	hooks, _ := parts[1].([]any)
+	if i >= len(hooks) {
+		return anyValue
+	}
+	return hooks[i]
+}
 
 // hookDangers returns what the delete policies of hooks that a deployment runs
 // would do to what holds data.

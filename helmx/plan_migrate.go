@@ -22,6 +22,10 @@ func (t *trial) migrate() {
 	if t.s.kube.apply.Mode != ServerSide || t.live == nil || t.outcome == nil {
 		return
 	}
+	predecessors := t.s.kube.predecessors()
+	writtenByUs := func(e metav1.ManagedFieldsEntry) bool {
+		return predecessors.Has(e.Manager) && e.Operation == metav1.ManagedFieldsOperationUpdate && e.Subresource == ""
+	}
 	written := managedFields(t.live, writtenByUs)
 	if len(written) == 0 {
 		return
@@ -36,10 +40,6 @@ func (t *trial) migrate() {
 		text += ", but for what the chart does not have and is dropped: " + strings.Join(m.dropped, ", ")
 	}
 	t.note(stages.NoteTakenOver, text)
-}
-
-func writtenByUs(e metav1.ManagedFieldsEntry) bool {
-	return e.Manager == fieldManager && e.Operation == metav1.ManagedFieldsOperationUpdate && e.Subresource == ""
 }
 
 // managedFields returns the sets of fields of the entries that pick accepts.

@@ -26,6 +26,8 @@ type trial struct {
 	// base is what was released, nil for an object that is new to the release.
 	base     *object
 	deletion bool
+	// crds is set for a definition of the crds folder.
+	crds CRDs
 
 	s      *session // Bound to wire.
 	wire   *rehearsal
@@ -44,8 +46,10 @@ type trial struct {
 	// frozen are the fields that can't be changed in place.
 	frozen  []string
 	refusal *stages.Refusal
-	notes   []stages.Note
-	seen    seen
+	// former is the other release that an adopted object belongs to, if any.
+	former string
+	notes  []stages.Note
+	seen   seen
 }
 
 // newTrial prepares a trial. It sends nothing.
@@ -55,15 +59,16 @@ func (s *session) newTrial(o object, base *object, deletion bool) (*trial, error
 	dry.rest = rest.CopyConfig(s.rest)
 	dry.rest.Transport = t.wire
 	dry.kube = newKubeClient(&dry, s.kube.apply)
+	dry.kube.adopt = s.kube.adopt
 	t.s = &dry
 	var err error
 	if !deletion {
-		if t.target, err = t.build(o); err == nil {
+		if t.target, err = t.s.kube.build(o); err == nil {
 			t.pristine = t.target.Object.DeepCopyObject()
 		}
 	}
 	if err == nil && base != nil {
-		t.origin, err = t.build(*base)
+		t.origin, err = t.s.kube.build(*base)
 	}
 	switch {
 	case meta.IsNoMatchError(err) || err != nil && strings.Contains(err.Error(), "no matches for kind"):
@@ -76,12 +81,12 @@ func (s *session) newTrial(o object, base *object, deletion bool) (*trial, error
 }
 
 // build makes of an object what Helm makes of it.
-func (t *trial) build(o object) (*resource.Info, error) {
+func (k *kubeClient) build(o object) (*resource.Info, error) {
 	data, err := json.Marshal(o.content)
 	if err != nil {
 		return nil, fmt.Errorf("write %s as JSON: %w", o.id, err)
 	}
-	infos, err := t.s.kube.Build(bytes.NewReader(data), false)
+	infos, err := k.Build(bytes.NewReader(data), false)
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", o.id, err)
 	}
@@ -132,6 +137,16 @@ func stranger(live *unstructured.Unstructured, release, namespace string) string
 	return strings.Join(found, ", ")
 }
 
+// releaseOf returns the release that an object is marked as being of, "namespace/name",
+// or "".
+func releaseOf(live *unstructured.Unstructured) string {
+	a := live.GetAnnotations()
+	if a[releaseAnnotation] == "" {
+		return ""
+	}
+	return a[namespaceAnnotation] + "/" + a[releaseAnnotation]
+}
+
 // run tries the change. known, if not nil, is what a plan saw of the object: where
 // the live one has not been touched since, it is not tried again.
 func (t *trial) run(release, namespace string, known *seen) error {
@@ -154,6 +169,8 @@ func (t *trial) run(release, namespace string, known *seen) error {
 	switch {
 	case t.deletion:
 		err = t.delete()
+	case t.crds != CRDsRefuse:
+		err = t.define()
 	case live == nil:
 		err = t.create(release, namespace)
 	default:
@@ -278,15 +295,19 @@ func (t *trial) update(release, namespace string) error {
 		if t.base == nil {
 			t.action, origin = stages.Adopt, t.target
 		}
-		if why := stranger(t.live, release, namespace); why != "" {
+		why := stranger(t.live, release, namespace)
+		switch {
+		case why != "" && t.s.kube.adopt:
+			t.action, t.former = stages.Adopt, releaseOf(t.live)
+			t.note(stages.NoteAdopted, "it exists already and becomes part of the release ("+why+")")
+		case why != "":
 			t.action = stages.Adopt
-			t.refuse(NotOwned, "it exists and is not of this release: "+why+"; delete it, or mark it as the release's own")
+			t.refuse(NotOwned, "it exists and is not of this release: "+why+"; delete it, mark it as the release's own, or set TakeOwnership")
 			t.fields = turned(t.object.deviations(t.live, true))
 			return nil
+		case t.base == nil:
+			t.note(stages.NoteAdopted, "it exists already and is marked as this release's, so it becomes part of it")
 		}
-	}
-	if t.base == nil {
-		t.note(stages.NoteAdopted, "it exists already and is marked as this release's, so it becomes part of it")
 	}
 	_, err := t.s.kube.Update(kube.ResourceList{origin}, kube.ResourceList{t.target}, false)
 	return t.settle(err)

@@ -37,6 +37,13 @@ func (o *outlook) try(s *session, memory map[identity]seen, pods bool) ([]*trial
 	if err := o.runAll(namespaces, memory, pods); err != nil {
 		return nil, err
 	}
+	others = slices.DeleteFunc(others, func(t *trial) bool {
+		if t.deletion || t.refusal != nil || !s.mapper.ahead(t.object.gvk()) {
+			return false
+		}
+		t.undefined()
+		return true
+	})
 	absent := o.made(namespaces, others)
 	if missing {
 		absent[s.namespace] = true
@@ -109,7 +116,10 @@ func (o *outlook) missing(s *session) (bool, error) {
 // trials prepares a trial for each object.
 func (o *outlook) trials(s *session) ([]*trial, error) {
 	released, wanted := index(o.before), index(o.rendered.objects)
-	var out []*trial
+	out, err := s.definitionTrials(o.rendered.definitions, o.crds)
+	if err != nil {
+		return nil, err
+	}
 	add := func(obj object, base *object, deletion bool) error {
 		t, err := s.newTrial(obj, base, deletion)
 		if err != nil {
@@ -220,6 +230,9 @@ func (t *trial) dangers() []stages.Danger {
 	}
 	if t.refusal != nil && t.action != stages.Recreate {
 		flag(stages.DangerRefused, "the deployment would fail on it (%s)", t.refusal.Reason)
+	}
+	if t.former != "" {
+		flag(stages.DangerOwnership, "it is of release %s, which goes on taking it for its own", t.former)
 	}
 	switch {
 	case t.object.isCRD() && t.action != stages.Create:

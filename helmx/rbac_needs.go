@@ -96,6 +96,7 @@ func (d *Deployer) needs(s *session, o *surveyed, options RBACOptions) (*needs, 
 			return nil, err
 		}
 	}
+	d.definitionNeeds(n)
 	if o.rendered == nil {
 		return n, nil // Its templates may not look up what they want to.
 	}

@@ -21,6 +21,8 @@ type rendering struct {
 	hooks    []*release.Hook
 	objects  []object
 	hooked   []object
+	// definitions are those of the crds folder, which are not of the release.
+	definitions []object
 }
 
 // render does what Helm will do when it installs or upgrades, and checks that
@@ -111,6 +113,7 @@ func (d *Deployer) newRendering(s *session, manifest string, hooks []*release.Ho
 	if err != nil {
 		return nil, err
 	}
+	s.declare(objects)
 	hooked, err := hookObjects(hooks, s.namespace, s.mapper)
 	if err != nil {
 		return nil, err
@@ -118,7 +121,7 @@ func (d *Deployer) newRendering(s *session, manifest string, hooks []*release.Ho
 	if err := checkPinned(img, objects, hooked, d.cfg.ImageFields); err != nil {
 		return nil, err
 	}
-	return &rendering{manifest, hooks, objects, hooked}, nil
+	return &rendering{manifest, hooks, objects, hooked, d.source.definitions}, nil
 }
 
 // stream returns manifest and hooks as one masked YAML stream.

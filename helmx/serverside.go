@@ -25,8 +25,28 @@ import (
 // parallel bounds the objects of one kind that are written at the same time.
 const parallel = 8
 
-// Create creates resources, kind after kind. It refuses objects that exist.
+// Create creates resources, kind after kind, definitions before all else. It refuses
+// objects that exist.
 func (k *kubeClient) Create(resources kube.ResourceList) (*kube.Result, error) {
+	definitions, others := split(resources)
+	if len(definitions) == 0 || len(others) == 0 {
+		return k.create(resources)
+	}
+	made, err := k.create(definitions)
+	if err != nil {
+		return made, err
+	}
+	if err := k.Wait(definitions, k.timeout); err != nil {
+		return made, err
+	}
+	result, err := k.create(others)
+	if result != nil {
+		result.Created = append(made.Created, result.Created...)
+	}
+	return result, err
+}
+
+func (k *kubeClient) create(resources kube.ResourceList) (*kube.Result, error) {
 	if k.apply.Mode != ServerSide {
 		return k.Client.Create(resources)
 	}
@@ -46,13 +66,42 @@ func (k *kubeClient) Create(resources kube.ResourceList) (*kube.Result, error) {
 	return &kube.Result{Created: resources}, nil
 }
 
-// Update makes the live objects those of target, and deletes what only original
-// has. Unlike Helm's own, it fails if an object can't be deleted.
+// Update makes the live objects those of target, definitions before all else, and
+// deletes what only original has. Unlike Helm's own, it fails if an object can't be
+// deleted.
 func (k *kubeClient) Update(original, target kube.ResourceList, force bool) (*kube.Result, error) {
+	definitions, others := split(target)
+	if len(definitions) == 0 || len(others) == 0 {
+		return k.update(original, target, force)
+	}
+	defined, err := k.update(original.Intersect(definitions), definitions, force)
+	if err != nil {
+		return defined, err
+	}
+	if err := k.Wait(definitions, k.timeout); err != nil {
+		return defined, err
+	}
+	original, err = k.reachable(original.Difference(definitions), definitions)
+	if err != nil {
+		return defined, err
+	}
+	result, err := k.update(original, others, force)
+	if result != nil {
+		result.Created = append(defined.Created, result.Created...)
+		result.Updated = append(defined.Updated, result.Updated...)
+	}
+	return result, err
+}
+
+func (k *kubeClient) update(original, target kube.ResourceList, force bool) (*kube.Result, error) {
 	// What target has is updated, spared or not.
 	original = append(k.deletable(original.Difference(target)), original.Intersect(target)...)
 	if k.apply.Mode != ServerSide {
-		result, err := k.Client.Update(original, target, force)
+		update := k.Client.Update
+		if k.adopt { // Helm would leave custom resources that it adopts as they are.
+			update = k.Client.UpdateThreeWayMerge
+		}
+		result, err := update(original, target, force)
 		if err != nil {
 			return result, err
 		}
@@ -176,7 +225,7 @@ func (k *kubeClient) applyObject(info *resource.Info, live *unstructured.Unstruc
 		var refused []OwnedField
 		yielded := false
 		for _, c := range conflicts {
-			switch k.apply.policy(c.Manager) {
+			switch k.policy(c.Manager) {
 			case Yield:
 				without := tree.Clone(content)
 				if !removeField(without, c.Path) {
@@ -231,7 +280,7 @@ func (k *kubeClient) patch(info *resource.Info, content map[string]any, force bo
 func (k *kubeClient) takeOver(info *resource.Info, live *unstructured.Unstructured) error {
 	const attempts = 10 // Controllers may write to the object at the same time.
 	for attempt := 1; ; attempt++ {
-		data, err := csaupgrade.UpgradeManagedFieldsPatch(live, sets.New(fieldManager), fieldManager)
+		data, err := csaupgrade.UpgradeManagedFieldsPatch(live, k.predecessors(), fieldManager)
 		if err != nil {
 			return fmt.Errorf("take over %s: read who owns its fields: %w", describeInfo(info), err)
 		}
@@ -249,6 +298,24 @@ func (k *kubeClient) takeOver(info *resource.Info, live *unstructured.Unstructur
 			return err
 		}
 	}
+}
+
+// predecessors are the field managers whose fields become the release's where they
+// were written by client-side means: our own, and kubectl for what is adopted.
+func (k *kubeClient) predecessors() sets.Set[string] {
+	out := sets.New(fieldManager)
+	if k.adopt {
+		out.Insert("kubectl-client-side-apply", "kubectl-create")
+	}
+	return out
+}
+
+// policy says what becomes of a field that somebody owns.
+func (k *kubeClient) policy(manager string) ConflictPolicy {
+	if k.predecessors().Has(manager) {
+		return Overwrite
+	}
+	return k.apply.policy(manager)
 }
 
 var conflictingManager = regexp.MustCompile(`^conflict with "((?:[^"\\]|\\.)*)"`)

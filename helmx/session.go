@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 
 	"helm.sh/helm/v3/pkg/action"
 	"helm.sh/helm/v3/pkg/chartutil"
@@ -40,8 +41,10 @@ type session struct {
 	rest        *rest.Config
 	clients     kubernetes.Interface
 	discovery   *sessionDiscovery
-	mapper      meta.ResettableRESTMapper
+	mapper      *aheadMapper
 	kube        *kubeClient
+	// declared are versions and kinds that the crds folder defines.
+	declared []string
 	// secrets are masked in errors.
 	secrets []string
 	// records are when the records of the release were made, once that was asked for.
@@ -68,8 +71,11 @@ func (d *Deployer) session(ctx context.Context) (*session, error) {
 		fresh = true
 	}
 	s.discovery = &sessionDiscovery{CachedDiscoveryInterface: known.discovery, known: known, fresh: fresh, s: s}
-	s.mapper = restmapper.NewDeferredDiscoveryRESTMapper(s.discovery)
+	s.mapper = &aheadMapper{RESTMapper: restmapper.NewDeferredDiscoveryRESTMapper(s.discovery), kinds: kinds{}}
+	s.declare(d.source.definitions)
+	s.declared = d.source.served()
 	s.kube = newKubeClient(s, d.cfg.Apply)
+	s.kube.timeout, s.kube.adopt = d.cfg.Timeout, d.cfg.TakeOwnership
 	return s, nil
 }
 
@@ -111,7 +117,12 @@ func (s *session) ToRawKubeConfigLoader() clientcmd.ClientConfig {
 	})
 }
 
-func (s *session) capabilities() *chartutil.Capabilities { return s.discovery.known.caps.Copy() }
+// capabilities are those of the cluster once it has the definitions of the crds folder.
+func (s *session) capabilities() *chartutil.Capabilities {
+	caps := s.discovery.known.caps.Copy()
+	caps.APIVersions = append(slices.Clone(caps.APIVersions), s.declared...)
+	return caps
+}
 
 // actions returns Helm's configuration, storing releases through record.
 func (s *session) actions(record driver.Driver, historyMax int) *action.Configuration {

@@ -48,6 +48,8 @@ const (
 	// DangerNamespace is a change or deletion of a namespace, or an object that
 	// moves from one to another.
 	DangerNamespace DangerClass = "namespace"
+	// DangerOwnership is an object that is taken from another release.
+	DangerOwnership DangerClass = "ownership"
 	// DangerRefused is a change that the cluster, or the deployer, would refuse, so
 	// that the deployment would fail half way.
 	DangerRefused DangerClass = "refused"
@@ -55,7 +57,7 @@ const (
 
 // DangerClasses returns all classes.
 func DangerClasses() []DangerClass {
-	return []DangerClass{DangerImmutable, DangerCRD, DangerStorage, DangerHook, DangerNamespace, DangerRefused}
+	return []DangerClass{DangerImmutable, DangerCRD, DangerStorage, DangerHook, DangerNamespace, DangerOwnership, DangerRefused}
 }
 
 // Danger is a reason to look twice.
@@ -88,6 +90,9 @@ const (
 	// NoteNamespaceMissing: the namespace doesn't exist yet, so nothing in it could
 	// be tried.
 	NoteNamespaceMissing NoteKind = "namespace-missing"
+	// NoteKindMissing: the release itself defines the object's kind, so it could not be
+	// tried.
+	NoteKindMissing NoteKind = "kind-missing"
 	// NoteNotTried: part of what a deployment causes, such as the pods of a
 	// workload, could not be tried.
 	NoteNotTried NoteKind = "not-tried"

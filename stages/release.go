@@ -118,6 +118,9 @@ type Plan struct {
 	// Changes are ordered as they would be applied. None means that the cluster
 	// already is as the manifests say.
 	Changes []Change `json:"changes"`
+	// Hooks are in what the hooks differ from those of the release that is deployed:
+	// what runs around the changes, and is none of the release's objects.
+	Hooks []Change `json:"hooks,omitempty"`
 	// Drift is in what the cluster differs from the release that is deployed.
 	Drift []Drift `json:"drift,omitempty"`
 	// Dangers are those that belong to no change, such as what hooks delete.

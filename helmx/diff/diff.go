@@ -21,13 +21,16 @@ type Summary struct {
 	Refused int `json:"refused"`
 	// Drifted counts objects that differ from the release that is deployed.
 	Drifted int `json:"drifted"`
+	// Hooks counts objects of hooks that differ from those of the release that is
+	// deployed.
+	Hooks int `json:"hooks"`
 	// Dangers counts reasons to look twice.
 	Dangers int `json:"dangers"`
 }
 
 // Count counts what plan would do.
 func Count(plan stages.Plan) Summary {
-	s := Summary{Drifted: len(plan.Drift), Dangers: len(plan.AllDangers())}
+	s := Summary{Drifted: len(plan.Drift), Hooks: len(plan.Hooks), Dangers: len(plan.AllDangers())}
 	for _, c := range plan.Changes {
 		switch c.Action {
 		case stages.Create:
@@ -56,7 +59,7 @@ func (s Summary) String() string {
 		count int
 		what  string
 	}{
-		{s.Recreated, "recreated"}, {s.Adopted, "adopted"}, {s.Refused, "refused"}, {s.Drifted, "drifted"}, {s.Dangers, "dangers"},
+		{s.Recreated, "recreated"}, {s.Adopted, "adopted"}, {s.Refused, "refused"}, {s.Hooks, "in hooks"}, {s.Drifted, "drifted"}, {s.Dangers, "dangers"},
 	} {
 		if more.count > 0 {
 			text += fmt.Sprintf(", %d %s", more.count, more.what)

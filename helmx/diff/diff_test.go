@@ -55,6 +55,8 @@ func example() stages.Plan {
 			{Action: stages.Delete, Object: claim,
 				Dangers: []stages.Danger{{Class: stages.DangerStorage, Object: claim, Why: "the data that it holds may go with it"}}},
 		},
+		Hooks: []stages.Change{{Action: stages.Update, Object: object("batch/v1", "Job", "migrate"), Basis: stages.BasisRelease,
+			Diff: "--- deployed Job shop/migrate\n+++ rendered Job shop/migrate\n@@ -1,1 +1,1 @@\n-image: a\n+image: b\n"}},
 		Drift: []stages.Drift{
 			{Object: web, Fields: []stages.FieldChange{{Path: "spec.replicas", From: "1", To: "5", Owner: "kubectl", Overwritten: true}, {Path: "spec.paused", To: "false"}}},
 			{Object: object("v1", "ConfigMap", "new"), Missing: true},
@@ -89,8 +91,8 @@ func TestRenderings(t *testing.T) {
 
 func TestCount(t *testing.T) {
 	s := diff.Count(example())
-	assert.Equal(t, diff.Summary{Added: 1, Changed: 2, Removed: 1, Recreated: 1, Adopted: 1, Refused: 1, Drifted: 2, Dangers: 3}, s)
-	assert.Equal(t, "1 added, 2 changed, 1 removed, 1 recreated, 1 adopted, 1 refused, 2 drifted, 3 dangers", s.String())
+	assert.Equal(t, diff.Summary{Added: 1, Changed: 2, Removed: 1, Recreated: 1, Adopted: 1, Refused: 1, Drifted: 2, Hooks: 1, Dangers: 3}, s)
+	assert.Equal(t, "1 added, 2 changed, 1 removed, 1 recreated, 1 adopted, 1 refused, 1 in hooks, 2 drifted, 3 dangers", s.String())
 	assert.Equal(t, "0 added, 0 changed, 0 removed", diff.Count(stages.Plan{}).String())
 }
 

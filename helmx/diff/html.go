@@ -73,12 +73,10 @@ func HTML(w io.Writer, plan stages.Plan) error {
 	}
 	view := htmlPlan{Release: inline(plan.Release), Summary: Count(plan).String()}
 	for _, c := range plan.Changes {
-		change := htmlChange{Action: inline(string(c.Action)), Title: title(c.Object), Phrase: phrase(c.Action), Remarks: remarks(c)}
-		for line := range strings.Lines(c.Diff) {
-			text := inline(strings.TrimSuffix(line, "\n"))
-			change.Lines = append(change.Lines, htmlLine{lineClass(text), text})
-		}
-		view.Changes = append(view.Changes, change)
+		view.Changes = append(view.Changes, htmlOf(c, title(c.Object), remarks(c)))
+	}
+	for _, c := range plan.Hooks {
+		view.Changes = append(view.Changes, htmlOf(c, "hook "+title(c.Object), nil))
 	}
 	for _, d := range plan.Drift {
 		view.Drift = append(view.Drift, htmlChange{Title: title(d.Object), Remarks: drifts(d)})
@@ -93,6 +91,15 @@ func HTML(w io.Writer, plan stages.Plan) error {
 		return fmt.Errorf("write the plan of release %s as HTML: %w", view.Release, err)
 	}
 	return nil
+}
+
+func htmlOf(c stages.Change, title string, remarks []string) htmlChange {
+	out := htmlChange{Action: inline(string(c.Action)), Title: title, Phrase: phrase(c.Action), Remarks: remarks}
+	for line := range strings.Lines(c.Diff) {
+		text := inline(strings.TrimSuffix(line, "\n"))
+		out.Lines = append(out.Lines, htmlLine{lineClass(text), text})
+	}
+	return out
 }
 
 func lineClass(line string) string {

@@ -37,6 +37,11 @@ func Text(w io.Writer, plan stages.Plan, o TextOptions) error {
 		}
 		p.line("", "")
 	}
+	for _, c := range plan.Hooks {
+		p.line(yellow, "hook "+title(c.Object)+" "+phrase(c.Action)+":")
+		p.difference(c.Diff)
+		p.line("", "")
+	}
 	for _, d := range plan.Drift {
 		p.line(yellow, title(d.Object)+" has drifted:")
 		for _, text := range drifts(d) {

@@ -218,6 +218,7 @@ func (l *loader) context(at place, field string, c located) error {
 func (s settings) under(over settings) settings {
 	for _, p := range []struct{ to, from **bool }{
 		{&s.wait, &over.wait}, {&s.waitForJobs, &over.waitForJobs}, {&s.createNamespace, &over.createNamespace}, {&s.skipCRDs, &over.skipCRDs},
+		{&s.takeOwnership, &over.takeOwnership},
 	} {
 		if *p.from != nil {
 			*p.to = *p.from

@@ -75,6 +75,7 @@ helmDefaults:
   historyMax: 5
   wait: true
   skipCRDs: true
+  takeOwnership: true
   atomic: true
   force: false
   kubeContext: prod
@@ -91,6 +92,8 @@ releases:
   wait: false
   waitForJobs: true
   createNamespace: false
+  skipCRDs: false
+  takeOwnership: false
 `, nil)
 	cfg.KubeContext = "prod"
 	var verified []string
@@ -105,13 +108,14 @@ releases:
 	a, b := configs["ns/a"], configs["ns/b"]
 	assert.Equal(t, []time.Duration{time.Minute, 30 * time.Second}, []time.Duration{a.Timeout, b.Timeout})
 	assert.Equal(t, []int{5, 2}, []int{a.HistoryMax, b.HistoryMax})
-	assert.True(t, a.SkipCRDs && b.SkipCRDs && a.CreateNamespace && !b.CreateNamespace)
+	assert.Equal(t, []helmx.CRDs{helmx.CRDsSkip, helmx.CRDsCreate}, []helmx.CRDs{a.CRDs, b.CRDs})
+	assert.True(t, a.CreateNamespace && !b.CreateNamespace && a.TakeOwnership && !b.TakeOwnership)
 	assert.Equal(t, "test", a.Unscanned)
 
 	cfg.Verify = func(string, string) stages.Verifier { return nil }
 	_, err = Load(t.Context(), cfg)
 	require.ErrorIs(t, err, stages.ErrInvalid)
-	assert.ErrorContains(t, err, "helmfile.yaml:11: releases[0].wait: needs a verifier")
+	assert.ErrorContains(t, err, "helmfile.yaml:12: releases[0].wait: needs a verifier")
 }
 
 func TestWhatMayBeUnverified(t *testing.T) {

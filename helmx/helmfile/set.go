@@ -175,7 +175,8 @@ func (l *loader) prepare(ctx context.Context, rel release, img Image, config *he
 	}
 	*config = helmx.Config{
 		Release: rel.name, Namespace: rel.namespace, CreateNamespace: rel.createNamespace == nil || *rel.createNamespace,
-		Image: img.Values, SkipCRDs: rel.skipCRDs != nil && *rel.skipCRDs, Cluster: l.cfg.Cluster, Logger: l.cfg.Logger,
+		Image: img.Values, CRDs: rel.crds(), TakeOwnership: rel.takeOwnership != nil && *rel.takeOwnership,
+		Cluster: l.cfg.Cluster, Logger: l.cfg.Logger,
 	}
 	if rel.timeout != nil {
 		config.Timeout = time.Duration(*rel.timeout) * time.Second

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	yaml "go.yaml.in/yaml/v3"
+
+	"github.com/fairlead-dev/fairlead/helmx"
 )
 
 // document is what one document of a helmfile says.
@@ -43,9 +45,19 @@ type environment struct {
 
 // settings are what helmDefaults and a release have in common. Nil is not set.
 type settings struct {
-	wait, waitForJobs, createNamespace, skipCRDs *bool
-	timeout, deleteTimeout, historyMax           *int
-	kubeContext                                  located
+	wait, waitForJobs, createNamespace, skipCRDs, takeOwnership *bool
+
+	timeout, deleteTimeout, historyMax *int
+
+	kubeContext located
+}
+
+// crds is what becomes of the crds folder: the helm command makes what is missing.
+func (s settings) crds() helmx.CRDs {
+	if s.skipCRDs != nil && *s.skipCRDs {
+		return helmx.CRDsSkip
+	}
+	return helmx.CRDsCreate
 }
 
 type release struct {

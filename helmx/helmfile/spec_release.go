@@ -22,7 +22,6 @@ var onlyFalse = map[string]string{
 	"disableOpenAPIValidation":              "mend the manifest",
 	"insecureSkipTLSVerify":                 "give the repository's authority with caFile",
 	"plainHttp":                             "set it at the repository",
-	"takeOwnership":                         "adopt the object on its own, beforehand",
 	"syncReleaseLabels":                     "labels are for selectors",
 	"suppressDiff":                          "leave it out where the plan is shown",
 	"disableAutoDetectedKubeVersionForDiff": "the version is asked of the cluster",
@@ -73,6 +72,7 @@ func (r *reader) settings(into *settings, fields known) known {
 	}
 	fields["wait"], fields["waitForJobs"] = r.flag(&into.wait), r.flag(&into.waitForJobs)
 	fields["createNamespace"], fields["skipCRDs"] = r.flag(&into.createNamespace), r.flag(&into.skipCRDs)
+	fields["takeOwnership"] = r.flag(&into.takeOwnership)
 	fields["timeout"], fields["deleteTimeout"] = number(&into.timeout), number(&into.deleteTimeout)
 	fields["cascade"] = func(n *yaml.Node, f string) {
 		if how := r.text(n, f); how != "background" {

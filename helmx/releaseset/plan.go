@@ -103,6 +103,9 @@ type Count struct {
 	Refused int
 	// Drifted counts objects that differ from the release that is deployed.
 	Drifted int
+	// Hooks counts objects of hooks that differ from those of the release that is
+	// deployed.
+	Hooks int
 	// Dangers counts reasons to look twice.
 	Dangers int
 }
@@ -115,7 +118,7 @@ func (c Count) String() string {
 		count int
 		what  string
 	}{
-		{c.Recreated, "to recreate"}, {c.Adopted, "to adopt"}, {c.Refused, "refused"}, {c.Drifted, "drifted"}, {c.Dangers, "dangers"},
+		{c.Recreated, "to recreate"}, {c.Adopted, "to adopt"}, {c.Refused, "refused"}, {c.Hooks, "in hooks"}, {c.Drifted, "drifted"}, {c.Dangers, "dangers"},
 	} {
 		if more.count > 0 {
 			text += fmt.Sprintf(", %d %s", more.count, more.what)
@@ -136,6 +139,7 @@ func (p Plan) Count() Count {
 		sum.Adopted += c.Adopted
 		sum.Refused += c.Refused
 		sum.Drifted += c.Drifted
+		sum.Hooks += c.Hooks
 		sum.Dangers += c.Dangers
 	}
 	return sum
@@ -151,7 +155,7 @@ func (p Plan) Diff() string {
 		if len(m.Plan.Changes) == 0 && !m.Remove {
 			unchanged++
 		}
-		if len(m.Plan.Changes)+len(m.Plan.Drift)+len(m.Plan.Dangers)+len(m.Plan.Notes) == 0 {
+		if len(m.Plan.Changes)+len(m.Plan.Hooks)+len(m.Plan.Drift)+len(m.Plan.Dangers)+len(m.Plan.Notes) == 0 {
 			continue
 		}
 		plan := m.Plan

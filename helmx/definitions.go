@@ -1,0 +1,291 @@
+package helmx
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"helm.sh/helm/v3/pkg/chart"
+	"helm.sh/helm/v3/pkg/kube"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/cli-runtime/pkg/resource"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// CRDs is what becomes of the definitions in a chart's crds folder. They are not
+// part of the release: Helm installs them before anything is recorded, never
+// updates and never removes them, and a restore leaves them as they are.
+// Definitions among the templates, or among manifests, are objects of the release
+// like any other, and need none of this.
+type CRDs string
+
+// The policies.
+const (
+	// CRDsRefuse refuses a chart that has such a folder. It is the default.
+	CRDsRefuse CRDs = ""
+	// CRDsSkip leaves the folder out, as for definitions that somebody else looks after.
+	CRDsSkip CRDs = "skip"
+	// CRDsCreate makes those that the cluster doesn't have, as Helm does, though with
+	// every deployment and not with the first one only.
+	CRDsCreate CRDs = "create"
+	// CRDsApply makes and updates them, whoever wrote them before. A plan shows what
+	// would change, with [stages.DangerCRD].
+	CRDsApply CRDs = "apply"
+)
+
+func (c CRDs) validate() error {
+	switch c {
+	case CRDsRefuse, CRDsSkip, CRDsCreate, CRDsApply:
+		return nil
+	}
+	return fmt.Errorf("CRDs: unknown policy %q; use %q, %q or %q", string(c), CRDsSkip, CRDsCreate, CRDsApply)
+}
+
+// readDefinitions reads the crds folders of a chart and of what it depends on.
+func (s *source) readDefinitions(c *chart.Chart, policy CRDs) error {
+	found := c.CRDObjects()
+	switch {
+	case len(found) == 0 || policy == CRDsSkip:
+		return nil
+	case policy == CRDsRefuse:
+		return fmt.Errorf("it has custom resource definitions (%s), which are installed outside the release and which no restore takes back: say with Config.CRDs whether to %s, %s or %s them",
+			found[0].Filename, CRDsCreate, CRDsApply, CRDsSkip)
+	}
+	for _, crd := range found {
+		objects, err := parseObjects("# Source: "+crd.Filename+"\n"+string(crd.File.Data), "", nil)
+		if err != nil {
+			return err
+		}
+		for _, o := range objects {
+			if !o.isCRD() {
+				return fmt.Errorf("%s has %s, which is no CustomResourceDefinition", crd.Filename, o.id)
+			}
+			s.definitions = append(s.definitions, o)
+		}
+	}
+	return nil
+}
+
+// kinds are kinds that the release itself defines, by what a cluster that has the
+// definitions would say of them.
+type kinds map[schema.GroupVersionKind]*meta.RESTMapping
+
+// add takes in what a CustomResourceDefinition defines.
+func (k kinds) add(definition map[string]any) {
+	text := func(path ...string) string {
+		s, _, _ := unstructured.NestedString(definition, path...)
+		return s
+	}
+	group, plural := text("spec", "group"), text("spec", "names", "plural")
+	scope := meta.RESTScopeNamespace
+	if text("spec", "scope") == "Cluster" {
+		scope = meta.RESTScopeRoot
+	}
+	versions, _, _ := unstructured.NestedSlice(definition, "spec", "versions")
+	for _, v := range versions {
+		version, _ := v.(map[string]any)
+		name, _ := version["name"].(string)
+		if served, _ := version["served"].(bool); !served {
+			continue
+		}
+		gvk := schema.GroupVersionKind{Group: group, Version: name, Kind: text("spec", "names", "kind")}
+		k[gvk] = &meta.RESTMapping{Resource: gvk.GroupVersion().WithResource(plural), GroupVersionKind: gvk, Scope: scope}
+	}
+}
+
+// collect takes in the definitions in a document, which may be a list.
+func (k kinds) collect(content map[string]any) {
+	if content["kind"] == "CustomResourceDefinition" {
+		k.add(content)
+	}
+	items, _ := content["items"].([]any)
+	for _, item := range items {
+		if m, ok := item.(map[string]any); ok {
+			k.collect(m)
+		}
+	}
+}
+
+// aheadMapper knows the kinds of the cluster, and those that the release is about to
+// define.
+type aheadMapper struct {
+	meta.RESTMapper // nil knows no kinds.
+	kinds           kinds
+}
+
+// RESTMapping asks the cluster first.
+func (m *aheadMapper) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
+	var err error = &meta.NoKindMatchError{GroupKind: kind, SearchedVersions: versions}
+	if m.RESTMapper != nil {
+		var mapping *meta.RESTMapping
+		if mapping, err = m.RESTMapper.RESTMapping(kind, versions...); !meta.IsNoMatchError(err) {
+			return mapping, err
+		}
+	}
+	for _, version := range versions {
+		if mapping, ok := m.kinds[kind.WithVersion(version)]; ok {
+			return mapping, nil
+		}
+	}
+	return nil, err
+}
+
+// ahead reports whether the cluster has yet to learn of a kind from the release.
+func (m *aheadMapper) ahead(gvk schema.GroupVersionKind) bool {
+	if _, ok := m.kinds[gvk]; !ok {
+		return false
+	}
+	_, err := m.RESTMapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+	return meta.IsNoMatchError(err)
+}
+
+// Reset has the cluster asked anew.
+func (m *aheadMapper) Reset() { meta.MaybeResetRESTMapper(m.RESTMapper) }
+
+// declare tells the session of the kinds that objects of the release define.
+func (s *session) declare(objects []object) {
+	for _, o := range objects {
+		if o.isCRD() {
+			s.mapper.kinds.add(o.content)
+		}
+	}
+}
+
+// definer returns the client that writes the definitions of the crds folder.
+func (s *session) definer() *kubeClient {
+	out := *s.kube
+	out.apply = Apply{Mode: ServerSide, Conflicts: map[string]ConflictPolicy{AnyManager: Overwrite}}
+	return &out
+}
+
+// define writes the definitions of the crds folder, and waits until the cluster
+// serves them.
+func (d *Deployer) define(s *session) error {
+	k := s.definer()
+	for _, o := range d.source.definitions {
+		info, err := k.build(o)
+		if err != nil {
+			return err
+		}
+		live, err := look(k.helper(info), info)
+		if err != nil {
+			return s.explain(err)
+		}
+		if live == nil || d.cfg.CRDs == CRDsApply {
+			if err := k.applyObject(info, live); err != nil {
+				return s.explain(err)
+			}
+		}
+		if err := k.Wait([]*resource.Info{info}, d.cfg.Timeout); err != nil {
+			return s.explain(err)
+		}
+	}
+	return nil
+}
+
+// definitionNeeds is for the definitions of the crds folder.
+func (d *Deployer) definitionNeeds(n *needs) {
+	for _, o := range d.source.definitions {
+		on := Right{Group: o.gvk().Group, Resource: "customresourcedefinitions", Name: o.id.Name}
+		n.allow(on, "get", "create", "patch", "watch")
+	}
+}
+
+// served returns the versions of the kinds in the crds folder, as a chart may ask for
+// them. Helm asks the cluster once it has made them.
+func (s *source) served() []string {
+	all := kinds{}
+	for _, o := range s.definitions {
+		all.add(o.content)
+	}
+	var out []string
+	for gvk := range all {
+		out = append(out, gvk.GroupVersion().String(), gvk.GroupVersion().String()+"/"+gvk.Kind)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// definitionTrials try the definitions of the crds folder.
+func (s *session) definitionTrials(definitions []object, policy CRDs) ([]*trial, error) {
+	var out []*trial
+	for _, o := range definitions {
+		t, err := s.newTrial(o, nil, false)
+		if err != nil {
+			return nil, s.explain(err)
+		}
+		t.crds = policy
+		t.s.kube.apply = s.definer().apply
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+// define tries a definition of the crds folder.
+func (t *trial) define() error {
+	var err error
+	switch {
+	case t.live == nil:
+		t.action = stages.Create
+		_, err = t.s.kube.Create(kube.ResourceList{t.target})
+	case t.crds == CRDsApply:
+		t.action = stages.Update
+		_, err = t.s.kube.Update(kube.ResourceList{t.target}, kube.ResourceList{t.target}, false)
+	default:
+		return nil
+	}
+	return t.settle(err)
+}
+
+// undefined takes the object for not being there, because its kind isn't.
+func (t *trial) undefined() {
+	t.absent()
+	t.note(stages.NoteKindMissing, "the release itself defines its kind, so it could not be tried: whether the cluster accepts it is not known")
+}
+
+// reachable returns resources, with those in a version that the definitions have no
+// longer in one that they have: what is stored stays, and is to be deleted.
+func (k *kubeClient) reachable(resources, definitions kube.ResourceList) (kube.ResourceList, error) {
+	now := kinds{}
+	for _, d := range definitions {
+		if obj, ok := d.Object.(*unstructured.Unstructured); ok {
+			now.add(obj.Object)
+		}
+	}
+	out := slices.Clone(resources)
+	for i, info := range out {
+		gvk := info.Mapping.GroupVersionKind
+		if _, ok := now[gvk]; ok {
+			continue
+		}
+		for other, mapping := range now {
+			if other.GroupKind() != gvk.GroupKind() {
+				continue
+			}
+			client, err := k.s.clientFor(mapping)
+			if err != nil {
+				return nil, err
+			}
+			moved := *info
+			moved.Client, moved.Mapping = client, mapping
+			out[i] = &moved
+			break
+		}
+	}
+	return out, nil
+}
+
+// split parts definitions from the other resources.
+func split(resources []*resource.Info) (definitions, others []*resource.Info) {
+	for _, info := range resources {
+		if strings.EqualFold(info.Mapping.GroupVersionKind.Kind, "CustomResourceDefinition") {
+			definitions = append(definitions, info)
+		} else {
+			others = append(others, info)
+		}
+	}
+	return definitions, others
+}
