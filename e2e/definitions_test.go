@@ -16,6 +16,7 @@ import (
 
 	"github.com/fairlead-dev/fairlead/e2e/labtest"
 	"github.com/fairlead-dev/fairlead/helmx"
+	"github.com/fairlead-dev/fairlead/helmx/releaseset"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -200,4 +201,46 @@ func TestFolderOfDefinitions(t *testing.T) {
 	require.NoError(t, err)
 	_, err = objects.Resource(definitions).Get(ctx, name, metav1.GetOptions{})
 	require.NoError(t, err, "it is not of the release")
+}
+
+// TestDefinitionsInASet has one release define the kinds that another one needs: the
+// whole set is planned before any of it is there, and applied as planned.
+func TestDefinitionsInASet(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ns := w.namespace(t)
+	ctx := labtest.Context(t)
+	cluster := w.connect(t)
+	fill := strings.NewReplacer("GROUP", "boxes."+ns+".example.com", "NAMESPACE", ns, "SIZE", "integer", "WIDTH", "42").Replace
+	member := func(name string, templates map[string]string, needs ...string) releaseset.Member {
+		return releaseset.Member{Namespace: ns, Name: name, Unscanned: true, Needs: needs, Open: func(context.Context) (releaseset.Deployer, error) {
+			return helmx.New(helmx.Config{
+				Chart: writeChart(t, templates), Release: name, Namespace: ns, Unscanned: "made by a test", Cluster: cluster,
+			})
+		}}
+	}
+	set, err := releaseset.New(releaseset.Config{Members: []releaseset.Member{
+		member("things", map[string]string{"a.yaml": fill(box), "b.yaml": fill(crate)}, ns+"/between"),
+		member("between", map[string]string{"a.yaml": colours}, ns+"/kinds"),
+		member("kinds", map[string]string{"a.yaml": fill(boxes), "b.yaml": fill(crates)}),
+	}})
+	require.NoError(t, err)
+	plan, err := set.Plan(ctx, releaseset.PlanRequest{Run: "run-1"})
+	require.NoError(t, err)
+	assert.Equal(t, 5, plan.Count().Created)
+	assert.Zero(t, plan.Count().Refused, plan.Diff())
+	result, err := set.Apply(ctx, releaseset.ApplyRequest{Run: "run-1", Plan: &plan})
+	require.NoError(t, err)
+	for _, m := range result.Members {
+		assert.Equal(t, releaseset.Deployed, m.Outcome, m.Member)
+	}
+	plan, err = set.Plan(ctx, releaseset.PlanRequest{Run: "run-2"})
+	require.NoError(t, err)
+	assert.Contains(t, plan.Diff(), "3 unchanged")
+	for _, name := range []string{"things", "kinds"} { // Or the definitions would be left.
+		d, err := helmx.New(helmx.Config{RemoveOnly: true, Release: name, Namespace: ns, Cluster: cluster})
+		require.NoError(t, err)
+		_, err = d.Uninstall(ctx, "run-3")
+		require.NoError(t, err)
+	}
 }

@@ -1,6 +1,7 @@
 package helmx
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -96,6 +97,18 @@ func (k kinds) add(definition map[string]any) {
 	}
 }
 
+// learn takes in what other releases define.
+func (k kinds) learn(defined []stages.Kind) {
+	for _, d := range defined {
+		gvk := schema.FromAPIVersionAndKind(d.APIVersion, d.Kind)
+		scope := meta.RESTScopeRoot
+		if d.Namespaced {
+			scope = meta.RESTScopeNamespace
+		}
+		k[gvk] = &meta.RESTMapping{Resource: gvk.GroupVersion().WithResource(d.Resource), GroupVersionKind: gvk, Scope: scope}
+	}
+}
+
 // collect takes in the definitions in a document, which may be a list.
 func (k kinds) collect(content map[string]any) {
 	if content["kind"] == "CustomResourceDefinition" {
@@ -107,6 +120,27 @@ func (k kinds) collect(content map[string]any) {
 			k.collect(m)
 		}
 	}
+}
+
+// defines returns the kinds that the release, and the crds folder, define.
+func (r *rendering) defines() []stages.Kind {
+	all := kinds{}
+	for _, o := range slices.Concat(r.definitions, r.objects) {
+		if o.isCRD() {
+			all.add(o.content)
+		}
+	}
+	var out []stages.Kind
+	for gvk, mapping := range all {
+		out = append(out, stages.Kind{
+			APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind, Resource: mapping.Resource.Resource,
+			Namespaced: mapping.Scope.Name() == meta.RESTScopeNameNamespace,
+		})
+	}
+	slices.SortFunc(out, func(a, b stages.Kind) int {
+		return cmp.Or(cmp.Compare(a.APIVersion, b.APIVersion), cmp.Compare(a.Kind, b.Kind))
+	})
+	return out
 }
 
 // aheadMapper knows the kinds of the cluster, and those that the release is about to
@@ -240,10 +274,10 @@ func (t *trial) define() error {
 	return t.settle(err)
 }
 
-// undefined takes the object for not being there, because its kind isn't.
+// undefined takes the object for not being there, because its kind isn't yet.
 func (t *trial) undefined() {
 	t.absent()
-	t.note(stages.NoteKindMissing, "the release itself defines its kind, so it could not be tried: whether the cluster accepts it is not known")
+	t.note(stages.NoteKindMissing, "its kind is yet to be defined, so it could not be tried: whether the cluster accepts it is not known")
 }
 
 // reachable returns resources, with those in a version that the definitions have no

@@ -25,18 +25,19 @@ func (d *Deployer) Plan(ctx context.Context, req stages.PlanRequest) (stages.Pla
 	if err := d.checkImage(req.Image); err != nil {
 		return stages.Plan{}, fmt.Errorf("plan release %s: %w", d.name(), err)
 	}
-	plan, err := d.plan(ctx, req.Image)
+	plan, err := d.plan(ctx, req.Image, req.Defined)
 	if err != nil {
 		return stages.Plan{}, fmt.Errorf("plan release %s: %w", d.name(), err)
 	}
 	return plan, nil
 }
 
-func (d *Deployer) plan(ctx context.Context, img stages.Image) (stages.Plan, error) {
+func (d *Deployer) plan(ctx context.Context, img stages.Image, defined []stages.Kind) (stages.Plan, error) {
 	s, err := d.session(ctx)
 	if err != nil {
 		return stages.Plan{}, err
 	}
+	s.mapper.kinds.learn(defined)
 	history, err := s.history(d.cfg.Release)
 	if err != nil {
 		return stages.Plan{}, err
@@ -50,7 +51,7 @@ func (d *Deployer) plan(ctx context.Context, img stages.Image) (stages.Plan, err
 		return stages.Plan{}, err
 	}
 	v := newVeil(s.secrets)
-	plan := stages.Plan{Image: img, Release: d.name(), Digest: o.digest(trials)}
+	plan := stages.Plan{Image: img, Release: d.name(), Digest: o.digest(trials), Defines: o.rendered.defines()}
 	if plan.Manifests, err = o.rendered.stream(v); err != nil {
 		return stages.Plan{}, err
 	}

@@ -11,6 +11,7 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 	"helm.sh/helm/v3/pkg/release"
 	"helm.sh/helm/v3/pkg/releaseutil"
+	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -124,9 +125,17 @@ func (d *Deployer) newRendering(s *session, manifest string, hooks []*release.Ho
 	return &rendering{manifest, hooks, objects, hooked, d.source.definitions}, nil
 }
 
-// stream returns manifest and hooks as one masked YAML stream.
+// stream returns the definitions of the crds folder, manifest and hooks as one masked
+// YAML stream.
 func (r *rendering) stream(v veil) ([]byte, error) {
 	text := strings.Builder{}
+	for _, o := range r.definitions {
+		data, err := yaml.Marshal(o.content)
+		if err != nil {
+			return nil, fmt.Errorf("write %s: %w", o.id, err)
+		}
+		fmt.Fprintf(&text, "---\n# Source: %s\n%s", o.template, data)
+	}
 	text.WriteString(r.manifest)
 	for _, h := range r.hooks {
 		fmt.Fprintf(&text, "---\n# Source: %s\n%s\n", h.Path, h.Manifest)

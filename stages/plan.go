@@ -79,6 +79,15 @@ type Refusal struct {
 	Fields []string `json:"fields,omitempty"`
 }
 
+// Kind is a kind of objects that a release defines.
+type Kind struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	// Resource is its plural, as in the paths of the API.
+	Resource   string `json:"resource"`
+	Namespaced bool   `json:"namespaced"`
+}
+
 // NoteKind classes a [Note].
 type NoteKind string
 
@@ -90,8 +99,8 @@ const (
 	// NoteNamespaceMissing: the namespace doesn't exist yet, so nothing in it could
 	// be tried.
 	NoteNamespaceMissing NoteKind = "namespace-missing"
-	// NoteKindMissing: the release itself defines the object's kind, so it could not be
-	// tried.
+	// NoteKindMissing: this release, or one that goes before, has yet to define the
+	// object's kind, so it could not be tried.
 	NoteKindMissing NoteKind = "kind-missing"
 	// NoteNotTried: part of what a deployment causes, such as the pods of a
 	// workload, could not be tried.

@@ -105,6 +105,9 @@ type PlanRequest struct {
 	Run string
 	// Source is what would be recorded.
 	Source Source
+	// Defined are kinds that other releases will have defined by then, see
+	// [Plan.Defines]. The cluster may not have them yet.
+	Defined []Kind
 }
 
 // Plan is what a deployment would do. Treat it as immutable.
@@ -125,6 +128,8 @@ type Plan struct {
 	Drift []Drift `json:"drift,omitempty"`
 	// Dangers are those that belong to no change, such as what hooks delete.
 	Dangers []Danger `json:"dangers,omitempty"`
+	// Defines are the kinds that the release defines.
+	Defines []Kind `json:"defines,omitempty"`
 	// Notes are what one must know to read the plan rightly.
 	Notes []Note `json:"notes,omitempty"`
 	// Digest identifies what would be done: image, manifests, the revision and the

@@ -3,6 +3,7 @@ package releaseset
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fairlead-dev/fairlead/helmx/diff"
@@ -40,10 +41,10 @@ type MemberPlan struct {
 // failures are reported, each as a [MemberError].
 func (s *Set) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 	plans := make([]MemberPlan, len(s.members))
-	err := s.each(ctx, func(ctx context.Context, i int) error {
+	planMember := func(ctx context.Context, i int, defined []stages.Kind) error {
 		m := s.members[i]
 		return m.use(ctx, func(ctx context.Context, d Deployer) error {
-			plan, err := m.plan(ctx, d, req)
+			plan, err := m.plan(ctx, d, req, defined)
 			if err != nil {
 				return &MemberError{m.id, "plan", err}
 			}
@@ -51,7 +52,18 @@ func (s *Set) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 			plans[i] = MemberPlan{Member: m.id, Needs: s.ids(m.needs), Remove: m.Remove, Plan: plan}
 			return nil
 		})
-	})
+	}
+	err := s.each(ctx, func(ctx context.Context, i int) error { return planMember(ctx, i, nil) })
+	if err == nil {
+		// Only now it is known which kinds there will be that the cluster doesn't have yet.
+		defined := s.defined(plans)
+		err = s.each(ctx, func(ctx context.Context, i int) error {
+			if !uses(plans[i].Plan, defined[i]) {
+				return nil
+			}
+			return planMember(ctx, i, defined[i])
+		})
+	}
 	if err != nil {
 		return Plan{}, fmt.Errorf("plan the release set: %w", err)
 	}
@@ -62,7 +74,28 @@ func (s *Set) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 	return out, nil
 }
 
-func (m member) plan(ctx context.Context, d Deployer, req PlanRequest) (plan stages.Plan, err error) {
+// defined returns, for each member, the kinds that those it needs define.
+func (s *Set) defined(plans []MemberPlan) [][]stages.Kind {
+	out := make([][]stages.Kind, len(s.members))
+	for _, i := range s.order() {
+		for _, need := range s.members[i].needs {
+			out[i] = append(out[i], out[need]...)
+			out[i] = append(out[i], plans[need].Plan.Defines...)
+		}
+	}
+	return out
+}
+
+// uses reports whether a plan would be refused an object for want of one of the kinds.
+func uses(plan stages.Plan, defined []stages.Kind) bool {
+	return slices.ContainsFunc(plan.Changes, func(c stages.Change) bool {
+		return c.Refusal != nil && slices.ContainsFunc(defined, func(k stages.Kind) bool {
+			return k.APIVersion == c.Object.APIVersion && k.Kind == c.Object.Kind
+		})
+	})
+}
+
+func (m member) plan(ctx context.Context, d Deployer, req PlanRequest, defined []stages.Kind) (plan stages.Plan, err error) {
 	err = protect(func() error {
 		if m.Remove {
 			r, err := m.remover(d)
@@ -71,7 +104,7 @@ func (m member) plan(ctx context.Context, d Deployer, req PlanRequest) (plan sta
 			}
 			return err
 		}
-		plan, err = d.Plan(ctx, stages.PlanRequest{Image: m.Image, Run: req.Run, Source: req.Source})
+		plan, err = d.Plan(ctx, stages.PlanRequest{Image: m.Image, Run: req.Run, Source: req.Source, Defined: defined})
 		return err
 	})
 	return plan, err
