@@ -83,6 +83,24 @@ func (in *inspector) custom(a *assessment, o metav1.Object) {
 	}
 }
 
+// stale reports that the status is about an earlier generation: its
+// observedGeneration says so or, where it has none, those of all its conditions that
+// have one.
+func stale(u *unstructured.Unstructured) bool {
+	status, _, _ := unstructured.NestedMap(u.Object, "status")
+	if observed, known := integer(status["observedGeneration"]); known {
+		return observed < u.GetGeneration()
+	}
+	behind := false
+	for _, c := range conditionsIn(status, "conditions") {
+		if c.hasObserved && c.observed >= u.GetGeneration() {
+			return false
+		}
+		behind = behind || c.hasObserved
+	}
+	return behind
+}
+
 // integer reads a number as JSON and careless controllers write it.
 func integer(v any) (int64, bool) {
 	switch n := v.(type) {
@@ -105,6 +123,10 @@ func declaredBy(check ReadinessCheck) func(*inspector, *assessment, metav1.Objec
 			return
 		}
 		s := subjectOf(u.GetKind(), u)
+		if stale(u) {
+			a.fail(NotReconciled, s, string(NotReconciled), unobserved(1, 0))
+			return
+		}
 		switch state, message := check(u.DeepCopy()); state {
 		case StateReady:
 			a.finish(orElse(message, "ready"))

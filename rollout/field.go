@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -74,6 +75,9 @@ func objectField(kind string, f finding) string {
 	case ManualUpdate:
 		return "spec.updateStrategy.type"
 	case QuotaExceeded:
+		if claimed := claimField(f.message); claimed != "" {
+			return claimed
+		}
 		switch tooMany := strings.Contains(f.message, "requested: pods="); {
 		case !tooMany || kind == "Pod" || kind == "DaemonSet":
 		case kind == "Job" || kind == "CronJob":
@@ -83,6 +87,30 @@ func objectField(kind string, f finding) string {
 		}
 	}
 	return ""
+}
+
+var (
+	claimRefused = regexp.MustCompile(`persistentvolumeclaims "([^"]+)" is forbidden`)
+	claimMade    = regexp.MustCompile(`create Claim (\S+) for Pod (\S+) in StatefulSet`)
+)
+
+// claimField returns which template of a StatefulSet a claim is made from that a quota
+// refuses; empty if it is about something else.
+func claimField(message string) string {
+	refused := claimRefused.FindStringSubmatch(message)
+	if refused == nil {
+		return ""
+	}
+	const templates = "spec.volumeClaimTemplates"
+	for _, m := range claimMade.FindAllStringSubmatch(message, -1) {
+		if name, ok := strings.CutSuffix(m[1], "-"+m[2]); ok && m[1] == refused[1] {
+			if strings.Contains(message, "requests.storage=") {
+				return templates + "[name=" + name + "].spec.resources.requests.storage"
+			}
+			return templates + "[name=" + name + "]"
+		}
+	}
+	return templates
 }
 
 // podFields finds paths in a pod's spec.

@@ -157,9 +157,13 @@ func TestFieldOfTheObject(t *testing.T) {
 		"spec.suspend":                                           {"Job", finding{cause: Paused}},
 		"spec.updateStrategy.type":                               {"DaemonSet", finding{cause: ManualUpdate}},
 		"spec.replicas":                                          {"Deployment", finding{cause: QuotaExceeded, message: "exceeded quota: q, requested: pods=1, used: pods=0"}},
-		"spec.parallelism":                                       {"Job", finding{cause: QuotaExceeded, message: "exceeded quota: q, requested: pods=1, used: pods=0"}},
-		"spec.containers[name=app].image":                        {"Pod", finding{cause: ImageNotFound, container: "app"}},
-		"":                                                       {"Widget", finding{cause: ImageNotFound, container: "app"}},
+		"spec.volumeClaimTemplates[name=data].spec.resources.requests.storage": {"StatefulSet", finding{cause: QuotaExceeded,
+			message: `create Claim data-shop-0 for Pod shop-0 in StatefulSet shop failed error: persistentvolumeclaims "data-shop-0" is forbidden: exceeded quota: q, requested: requests.storage=1Gi, used: requests.storage=0, limited: requests.storage=1Mi`}},
+		"spec.volumeClaimTemplates[name=data]": {"StatefulSet", finding{cause: QuotaExceeded,
+			message: `create Claim data-shop-0 for Pod shop-0 in StatefulSet shop failed error: persistentvolumeclaims "data-shop-0" is forbidden: exceeded quota: q, requested: persistentvolumeclaims=1, used: persistentvolumeclaims=0, limited: persistentvolumeclaims=0`}},
+		"spec.parallelism":                {"Job", finding{cause: QuotaExceeded, message: "exceeded quota: q, requested: pods=1, used: pods=0"}},
+		"spec.containers[name=app].image": {"Pod", finding{cause: ImageNotFound, container: "app"}},
+		"":                                {"Widget", finding{cause: ImageNotFound, container: "app"}},
 	} {
 		assert.Equal(t, want, field(c.kind, c.f, furnished()), "%s %s", c.kind, c.f.cause)
 	}

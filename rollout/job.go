@@ -11,6 +11,9 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
+// queueLabel names the queue of a job that Kueue suspends until there is room.
+const queueLabel = "kueue.x-k8s.io/queue-name"
+
 // job: it must complete. How many of its pods may fail is its own business.
 func (in *inspector) job(o stages.Object, now time.Time) assessment {
 	a := assessment{object: o}
@@ -35,6 +38,10 @@ func (in *inspector) jobState(a *assessment, job *batchv1.Job, now time.Time) {
 	owner := subjectOf("Job", job)
 	a.template, a.desired, a.ready = &job.Spec.Template.Spec, replicasOf(job.Spec.Completions), int(job.Status.Succeeded)
 	if job.Spec.Suspend != nil && *job.Spec.Suspend {
+		if queue := job.Labels[queueLabel]; queue != "" {
+			a.waiting = "suspended until queue " + queue + " admits it"
+			return
+		}
 		a.fail(Paused, owner, "Suspended", "spec.suspend is true")
 		return
 	}

@@ -322,6 +322,21 @@ func TestDeclaredReadiness(t *testing.T) {
 			assert.Equal(t, "phase Broken", f.Decisive.Message)
 		})
 	})
+	t.Run("status of an earlier generation", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			former := map[string]any{"phase": "Done", "observedGeneration": int64(1)}
+			l := newLab(t, widget(2, former))
+			l.config = config
+			r := l.start(t.Context(), release(t, widgetObject))
+			require.False(t, r.over(), "it is about the former generation")
+			former = map[string]any{"phase": "Done", "conditions": []any{cond("Ready", "True", "Fine", 1)}}
+			l.put(widget(2, former))
+			require.False(t, r.over(), "its conditions are about the former generation")
+			l.put(widget(2, map[string]any{"phase": "Done", "conditions": []any{cond("Ready", "True", "Fine", 2), cond("Seen", "True", "Old", 1)}}))
+			require.True(t, r.over())
+			require.NoError(t, r.err)
+		})
+	})
 	t.Run("may not be watched", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLab(t, widget(1, map[string]any{"phase": "Done"}))

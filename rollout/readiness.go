@@ -23,7 +23,9 @@ const (
 )
 
 // ReadinessCheck says how far an object is, and why: a line for people, which may
-// be empty. It is called after each change of the object with a copy of its own,
+// be empty. It is not asked as long as the object says that its status is about an
+// earlier generation, by status.observedGeneration or by that of its conditions; where
+// an object has neither, the check sees whatever status there is. It is called after each change of the object with a copy of its own,
 // and may be called for several objects at once.
 type ReadinessCheck func(object *unstructured.Unstructured) (state State, message string)
 

@@ -45,6 +45,31 @@ func TestARefusalBeforeTheFirstLookCounts(t *testing.T) {
 	})
 }
 
+// A pod on its way out takes as much of the quota as the one that is to replace it. The
+// controller waits longer and longer before it tries again.
+func TestAQuotaIsExceededUntilPodsHaveLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set := &appsv1.StatefulSet{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "shop", UID: "set", Generation: 2},
+			Spec:       appsv1.StatefulSetSpec{Template: podTemplate(pinnedTo(digestA))},
+			Status:     appsv1.StatefulSetStatus{ObservedGeneration: 2, UpdateRevision: "new"},
+		}
+		old := labelled(podOf(set, "StatefulSet", "shop-0", podTemplate(pinnedTo(digestB))), appsv1.ControllerRevisionHashLabelKey, "old")
+		leavingNow(old)
+		l := newLab(t, set, as(old, ready(pinnedTo(digestB))))
+		r := l.start(t.Context(), release(t, stages.Object{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "shop"}))
+		l.put(event(set, "StatefulSet", "FailedCreate", "exceeded quota: compute"))
+		time.Sleep(30 * time.Second)
+		l.put(as(old, running(pinnedTo(digestB))))
+		l.remove(old)
+		time.Sleep(25 * time.Second)
+		require.False(t, r.over(), "the controller has not tried again yet: %v", r.err)
+		f := r.failure(t)
+		assert.Equal(t, QuotaExceeded, f.Cause)
+		assert.Less(t, f.Elapsed, 70*time.Second, "it is not waited for for ever")
+	})
+}
+
 func TestARefusalIsOverOnceAPodIsMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		two := int32(2)

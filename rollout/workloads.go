@@ -43,20 +43,40 @@ func (in *inspector) revision(a *assessment, revisionPods, all []*corev1.Pod, no
 			a.findings = append(a.findings, f)
 		}
 	}
-	if terminating {
+	in.makeRoom(a, terminating, now)
+}
+
+// maxRetry bounds the wait for a controller that tries again to create pods.
+const maxRetry = 2 * time.Minute
+
+// makeRoom stops the clock for what pods on their way out may remove. Once they are
+// gone, controllers that were refused pods wait about as long again as they have waited
+// already before they try anew.
+func (in *inspector) makeRoom(a *assessment, terminating bool, now time.Time) {
+	s, seen := in.leavings[a.object]
+	switch {
+	case terminating:
+		if !seen {
+			s.from = now
+		}
+		s.to = now
+		in.leavings[a.object] = s
 		a.postpone(Unschedulable, QuotaExceeded)
+	case seen:
+		if due := s.to.Add(min(s.to.Sub(s.from), maxRetry)); now.Before(due) && a.postpone(QuotaExceeded) {
+			a.recheck = sooner(a.recheck, due)
+		}
 	}
 }
 
-// postpone stops the clock for causes that pods on their way out may remove.
-func (a *assessment) postpone(causes ...Cause) {
+// postpone stops the clock for causes, and reports whether there are any.
+func (a *assessment) postpone(causes ...Cause) (any bool) {
 	for i := range a.findings {
-		for _, c := range causes {
-			if a.findings[i].cause == c {
-				a.findings[i].postponed = true
-			}
+		if slices.Contains(causes, a.findings[i].cause) {
+			a.findings[i].postponed, any = true, true
 		}
 	}
+	return any
 }
 
 // refusals reports pods that the API server refused to create for owner, which

@@ -117,6 +117,35 @@ func TestJob(t *testing.T) {
 			require.NoError(t, r.err)
 		})
 	})
+	t.Run("a queue holds it back", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			j := job()
+			j.Spec.Suspend, j.Labels = new(true), map[string]string{queueLabel: "batch"}
+			l := newLab(t, j)
+			r := l.start(t.Context(), release(t, object))
+			time.Sleep(time.Minute)
+			require.False(t, r.over(), "it is not paused: %v", r.err)
+			l.put(job(complete))
+			require.True(t, r.over())
+			require.NoError(t, r.err)
+		})
+	})
+	t.Run("a queue never admits it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			j := job()
+			j.Spec.Suspend, j.Labels = new(true), map[string]string{queueLabel: "batch"}
+			f := newLab(t, j).start(t.Context(), release(t, object)).failure(t)
+			assert.Equal(t, TimedOut, f.Cause)
+			assert.Contains(t, f.Error(), "until queue batch admits it")
+		})
+	})
+	t.Run("somebody has suspended it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			j := job()
+			j.Spec.Suspend = new(true)
+			assert.Equal(t, Paused, newLab(t, j).start(t.Context(), release(t, object)).failure(t).Cause)
+		})
+	})
 	t.Run("its image is missing", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			j := job()
@@ -173,6 +202,32 @@ func TestOverriddenRule(t *testing.T) {
 		f := l.start(t.Context(), release(t)).failure(t)
 		assert.Equal(t, 20*time.Second, f.Elapsed)
 	})
+}
+
+// A partition that holds back everything updates nothing.
+func TestStatefulSetThatUpdatesNothing(t *testing.T) {
+	for _, allowed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			one := int32(1)
+			set := &appsv1.StatefulSet{
+				ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "shop", UID: "set", Generation: 2},
+				Spec: appsv1.StatefulSetSpec{Replicas: &one, Template: podTemplate(pinnedTo(digestA)), UpdateStrategy: appsv1.StatefulSetUpdateStrategy{
+					RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: &one},
+				}},
+				Status: appsv1.StatefulSetStatus{ObservedGeneration: 2, UpdateRevision: "new", CurrentRevision: "old", Replicas: 1, ReadyReplicas: 1, AvailableReplicas: 1},
+			}
+			old := labelled(podOf(set, "StatefulSet", "shop-0", podTemplate(pinnedTo(digestB))), appsv1.ControllerRevisionHashLabelKey, "old")
+			l := newLab(t, set, as(old, ready(pinnedTo(digestB))))
+			l.config.AllowUnused = allowed
+			r := l.start(t.Context(), release(t, stages.Object{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "shop"}))
+			if allowed {
+				require.True(t, r.over())
+				require.NoError(t, r.err)
+				return
+			}
+			assert.Contains(t, r.failure(t).Error(), "by its replicas or its partition")
+		})
+	}
 }
 
 // A partition holds back pods of the old revision, which must be ready too.
