@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -28,14 +29,35 @@ type burnState struct {
 	rates    []string
 }
 
-// burn is a window that burns too fast.
+// burn is a pair of windows with the rates that the budget burns at.
 type burn struct {
 	window      BurnWindow
+	cut         BurnWindow // what is left of it since the deployment
 	long, short float64
 }
 
 func (b burn) String() string {
-	return fmt.Sprintf("%s and %s burn at %.4g and %.4g times the rate that lasts, allowed is %v", b.window.Long, b.window.Short, b.long, b.short, b.window.Rate)
+	return fmt.Sprintf("%s and %s burn at %.4g and %.4g times the rate that lasts, allowed is %v",
+		cutTo(b.window.Long, b.cut.Long), cutTo(b.window.Short, b.cut.Short), b.long, b.short, b.window.Rate)
+}
+
+func cutTo(window, cut time.Duration) string {
+	if cut == window {
+		return window.String()
+	}
+	return fmt.Sprintf("%s, cut to the %s since the deployment,", window, cut.Round(time.Second))
+}
+
+// tooFast reports whether the release burns the budget faster than it may. As long
+// as it wasn't watched for so long, it has to have burnt what may burn in all of
+// that time.
+func (b burn) tooFast(watched time.Duration) bool {
+	least := min(watched, b.window.Long)
+	burnt := b.long
+	if b.cut.Long < least {
+		burnt *= float64(b.cut.Long) / float64(least)
+	}
+	return burnt > b.window.Rate && b.short > b.window.Rate
 }
 
 func (r *burnRun) look(ctx context.Context) look {
@@ -49,7 +71,11 @@ func (r *burnRun) weigh(ctx context.Context) look {
 	if err := r.lookBack(ctx); err != nil {
 		return failedLook(r.source, fmt.Errorf("at the deployment: %w", err))
 	}
-	now, err := r.state(ctx, time.Time{})
+	age := time.Since(r.deployed)
+	if l, enough := r.traffic.look(ctx, r.asker, r.rel, age); !enough {
+		return l
+	}
+	now, err := r.state(ctx, time.Time{}, r.windows(age))
 	if err != nil {
 		return failedLook(r.source, err)
 	}
@@ -68,6 +94,20 @@ func (r *burnRun) weigh(ctx context.Context) look {
 	return look{reasons: []stages.Reason{{Rule: "not-held", Subject: r.source, Message: message}}, status: message, sound: true}
 }
 
+// windows are those to judge a release of this age by, cut to it. Of those that it
+// doesn't fill yet, only the first is for it: the others are for what burns slowly.
+func (r *burnRun) windows(age time.Duration) []burn {
+	age = max(age, time.Second)
+	var out []burn
+	for i, w := range r.config.Windows {
+		if shorter := r.config.Windows[max(i-1, 0)].Long; i > 0 && shorter < w.Long && age < shorter {
+			break
+		}
+		out = append(out, burn{window: w, cut: BurnWindow{Long: min(w.Long, age), Short: min(w.Short, age), Rate: w.Rate}})
+	}
+	return out
+}
+
 // spent looks at the budget of the whole period.
 func (r *burnRun) spent(now burnState) (look, bool) {
 	if !now.measured || now.spent < 1 {
@@ -81,17 +121,22 @@ func (r *burnRun) spent(now burnState) (look, bool) {
 	return r.notToBlame("budget-spent-before", message)
 }
 
-// burning looks at the windows.
+// burning looks at the windows. Those of before the deployment are whole.
 func (r *burnRun) burning(now burnState) (look, bool) {
+	var doubt *look
 	for _, b := range now.fast {
 		before, was := r.before.at(b.window)
-		if !was {
-			return r.verdict(stages.Fail, "budget-burning", b.String()), true
+		if was {
+			message := fmt.Sprintf("%s; before the release was deployed it was %.4g and %.4g", b, before.long, before.short)
+			if l, settled := r.notToBlame("budget-burning-before", message); settled {
+				doubt = &l
+				continue
+			}
 		}
-		message := fmt.Sprintf("%s; before the release was deployed it was %.4g and %.4g", b, before.long, before.short)
-		if l, settled := r.notToBlame("budget-burning-before", message); settled {
-			return l, true
-		}
+		return r.verdict(stages.Fail, "budget-burning", b.String()), true
+	}
+	if doubt != nil {
+		return *doubt, true
 	}
 	return look{}, false
 }
@@ -104,6 +149,9 @@ func (s *burnState) at(w BurnWindow) (burn, bool) {
 	}
 	return burn{}, false
 }
+
+// wholly is an age at which no window is cut.
+const wholly = math.MaxInt64
 
 // notToBlame is about what was so before the release.
 func (r *burnRun) notToBlame(rule, message string) (look, bool) {
@@ -129,7 +177,7 @@ func (r *burnRun) lookBack(ctx context.Context) error {
 		r.before = &untouched
 		return nil
 	}
-	before, err := r.state(ctx, r.deployed)
+	before, err := r.state(ctx, r.deployed, r.windows(wholly))
 	if errors.Is(err, ErrNoData) || errors.Is(err, ErrNotFinite) || errors.Is(err, ErrStale) {
 		r.warnings = addWarnings(r.warnings, []stages.Reason{{Rule: "no-data-before", Subject: r.source, Message: "how the budget stood before the release is not known, so what burns is taken for the release's doing: " + err.Error()}})
 		before, err = untouched, nil
@@ -140,21 +188,23 @@ func (r *burnRun) lookBack(ctx context.Context) error {
 	return err
 }
 
-// state asks for all windows at a time, zero for the present.
-func (r *burnRun) state(ctx context.Context, at time.Time) (burnState, error) {
+// state asks for windows at a time, zero for the present.
+func (r *burnRun) state(ctx context.Context, at time.Time, windows []burn) (burnState, error) {
 	var s burnState
-	for _, w := range r.config.Windows {
-		long, err := r.burnRate(ctx, w.Long, at)
-		if err != nil {
+	for _, b := range windows {
+		var err error
+		if b.long, err = r.burnRate(ctx, b.cut.Long, at); err != nil {
 			return burnState{}, err
 		}
-		short, err := r.burnRate(ctx, w.Short, at)
-		if err != nil {
-			return burnState{}, err
+		b.short = b.long
+		if b.cut.Short != b.cut.Long {
+			if b.short, err = r.burnRate(ctx, b.cut.Short, at); err != nil {
+				return burnState{}, err
+			}
 		}
-		s.rates = append(s.rates, fmt.Sprintf("%.4g over %s", long, w.Long), fmt.Sprintf("%.4g over %s", short, w.Short))
-		if long > w.Rate && short > w.Rate {
-			s.fast = append(s.fast, burn{window: w, long: long, short: short})
+		s.rates = append(s.rates, fmt.Sprintf("%.4g over %s", b.long, b.cut.Long.Round(time.Second)), fmt.Sprintf("%.4g over %s", b.short, b.cut.Short.Round(time.Second)))
+		if b.tooFast(r.config.For) {
+			s.fast = append(s.fast, b)
 		}
 	}
 	if r.config.Period > 0 {

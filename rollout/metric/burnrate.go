@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/stages"
@@ -12,6 +13,12 @@ import (
 // BurnWindow is a pair of windows over which an error budget may burn at most
 // Rate times as fast as it may in the long run. Both have to burn faster to fail:
 // the long one shows that it matters, the short one that it still goes on.
+//
+// A release answers for what it does itself, so windows that reach back beyond its
+// deployment are cut to the time since. That makes all pairs the same for a young
+// release: it is judged by the one with the shortest long window, and by the next
+// once it is older than that. Until [BurnRateConfig.For] is over, the errors so far
+// are held to what may be in all of that time: a few at the start are a blip.
 type BurnWindow struct {
 	Long, Short time.Duration
 	Rate        float64
@@ -37,7 +44,12 @@ type BurnRateConfig struct {
 	// ErrorRatio asks for the share of requests that failed, from 0 to 1, over
 	// {{.Window}}, which it must contain. One sample is expected.
 	ErrorRatio string
-	// Vars are values for the expression.
+	// Traffic asks for the number of requests since the deployment, {{.Window}}. While
+	// its samples add up to less than MinTraffic, which must be above zero then,
+	// nothing is decided. Of few requests, one that fails is a high rate.
+	Traffic    string
+	MinTraffic float64
+	// Vars are values for the expressions.
 	Vars Vars
 	// Objective is the share of requests that is to succeed, such as 0.999, required.
 	Objective float64
@@ -46,9 +58,10 @@ type BurnRateConfig struct {
 	// Period is what the error budget is for. With a period the gate looks at the
 	// whole budget too, over all of it: 30 days are usual. None by default.
 	Period time.Duration
-	// AllowSpent lets a release be judged by its own burn rate although the budget
-	// was spent, or burning, before it was deployed. By default such a release is
-	// inconclusive: it is not to blame, and yet nobody should want to release now.
+	// AllowSpent lets a release be judged by what burns since its deployment although
+	// the budget was spent, or burning, before. By default a release whose budget was
+	// spent is inconclusive, and so is one that burns too fast where that was so before
+	// it: it may not be to blame, and yet nobody should want to release now.
 	AllowSpent bool
 	// For is how long the budget must be watched, from the deployment on, until the
 	// gate passes. Default 2 minutes; the timeout has to leave time for it.
@@ -64,9 +77,10 @@ const DefaultBurnFor = 2 * time.Minute
 // that the release burns from one that burnt before. It is safe for concurrent
 // use and can decide any number of times.
 type BurnRate struct {
-	config BurnRateConfig
-	ratio  *expression
-	asker  asker
+	config  BurnRateConfig
+	ratio   *expression
+	traffic traffic
+	asker   asker
 }
 
 var _ stages.Gate[stages.Release] = (*BurnRate)(nil)
@@ -95,6 +109,8 @@ func newBurnRate(config BurnRateConfig) (*BurnRate, error) {
 	switch {
 	case config.Source == nil:
 		return nil, fmt.Errorf("%w: Source is required", stages.ErrInvalid)
+	case (config.Traffic != "") != (config.MinTraffic > 0) || !finite(config.MinTraffic):
+		return nil, errTraffic
 	case !(config.Objective > 0 && config.Objective < 1):
 		return nil, fmt.Errorf("%w: Objective %v must be between 0 and 1, such as 0.999", stages.ErrInvalid, config.Objective)
 	case config.For < 0 || config.For > watch.Timeout || config.Period < 0:
@@ -105,7 +121,11 @@ func newBurnRate(config BurnRateConfig) (*BurnRate, error) {
 			return nil, fmt.Errorf("%w: window %s and %s at rate %v: the long one must be longer than the short one, and the rate possible with an objective of %v", stages.ErrInvalid, w.Long, w.Short, w.Rate, config.Objective)
 		}
 	}
+	config.Windows = slices.SortedStableFunc(slices.Values(config.Windows), func(a, b BurnWindow) int { return cmp.Compare(a.Long, b.Long) })
 	b := &BurnRate{config: config, asker: asker{source: config.Source, watch: watch}}
+	if b.traffic, err = newTraffic(config.Traffic, config.MinTraffic, config.Vars); err != nil {
+		return nil, err
+	}
 	if b.ratio, err = newExpression("ErrorRatio", config.ErrorRatio, config.Vars); err != nil {
 		return nil, err
 	}

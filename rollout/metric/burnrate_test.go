@@ -3,6 +3,8 @@ package metric_test
 import (
 	"context"
 	"errors"
+	"math"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,37 +17,59 @@ import (
 	"github.com/fairlead-dev/fairlead/stages/stagestest"
 )
 
-// ratios answers ratio[window] for the past, which is asked for by a time, and
-// for the present.
-func ratios(before, now map[string]float64) metric.Source {
-	return metric.SourceFunc(func(_ context.Context, q metric.Query) (metric.Result, error) {
-		list := now
-		if !q.At.IsZero() {
-			list = before
-		}
-		v, ok := list[q.Expression]
-		if !ok {
-			return metric.Result{Source: "slo", Evaluated: q.At}, nil
-		}
-		r := value(v)
-		r.Source = "slo"
-		if !q.At.IsZero() {
-			r.Evaluated, r.Samples[0].Time = q.At, q.At
-		}
-		return r, nil
-	})
+// outage is a time, reckoned from the deployment, during which a share of the
+// requests fails.
+type outage struct {
+	from, until time.Duration
+	share       float64
 }
 
-func windows(period, long, short float64) map[string]float64 {
-	return map[string]float64{"ratio[2592000s]": period, "ratio[3600s]": long, "ratio[300s]": short}
+// service serves ten requests a second, and answers ratio[window] and
+// requests[window] from what happened.
+type service struct {
+	deployed time.Time
+	outages  []outage
+	silent   time.Duration // if not zero, there are no requests before that
+	gone     bool          // there are no samples
+	junk     float64       // if not zero, what every ratio is
 }
+
+func (s service) Query(_ context.Context, q metric.Query) (metric.Result, error) {
+	at := time.Now()
+	if !q.At.IsZero() {
+		at = q.At
+	}
+	kind, rest, _ := strings.Cut(q.Expression, "[")
+	window, err := time.ParseDuration(strings.TrimSuffix(rest, "]"))
+	if err != nil || s.gone {
+		return metric.Result{Source: "slo", Evaluated: at}, err
+	}
+	serving := outage{-long, long, 1}
+	if s.silent > 0 {
+		serving.from = s.silent
+	}
+	served, failed := s.within(at, window, serving), 0.0
+	for _, o := range s.outages {
+		failed += s.within(at, window, o)
+	}
+	value := map[string]float64{"ratio": failed / served, "requests": 10 * served}[kind]
+	if s.junk != 0 {
+		value = s.junk
+	}
+	return metric.Result{Source: "slo", Evaluated: at, Samples: []metric.Sample{{Time: at, Value: value}}}, nil
+}
+
+// within returns for how many seconds of a window requests failed in an outage.
+func (s service) within(at time.Time, window time.Duration, o outage) float64 {
+	now := at.Sub(s.deployed)
+	return o.share * max(0, min(now, o.until)-max(now-window, o.from)).Seconds()
+}
+
+const long = 1e6 * time.Hour
 
 func budget(t *testing.T, source metric.Source, change func(*metric.BurnRateConfig)) *metric.BurnRate {
 	t.Helper()
-	c := metric.BurnRateConfig{
-		Source: source, ErrorRatio: "ratio[{{.Window}}]", Objective: 0.999, Period: 720 * time.Hour,
-		Windows: metric.DefaultBurnWindows()[:1],
-	}
+	c := metric.BurnRateConfig{Source: source, ErrorRatio: "ratio[{{.Window}}]", Objective: 0.999}
 	if change != nil {
 		change(&c)
 	}
@@ -55,36 +79,53 @@ func budget(t *testing.T, source metric.Source, change func(*metric.BurnRateConf
 }
 
 func TestBurnRate(t *testing.T) {
-	first := func(r *stages.Release) { r.Previous = 0 }
+	ever := func(share float64) outage { return outage{-long, long, share} }
+	period := func(c *metric.BurnRateConfig) { c.Period = 720 * time.Hour }
+	allowed := func(c *metric.BurnRateConfig) { c.Period, c.AllowSpent = 720*time.Hour, true }
+	twoNines := func(c *metric.BurnRateConfig) { c.Objective = 0.99 }
+	traffic := func(c *metric.BurnRateConfig) { c.Traffic, c.MinTraffic = "requests[{{.Window}}]", 500 }
 	for name, test := range map[string]struct {
-		before, now map[string]float64
-		release     func(*stages.Release)
-		config      func(*metric.BurnRateConfig)
-		verdict     stages.Verdict
-		reason      string
-		warning     string
+		service service
+		release func(*stages.Release)
+		config  func(*metric.BurnRateConfig)
+		verdict stages.Verdict
+		within  time.Duration // what a failure may take
+		reason  string
+		warning string
 	}{
-		"calm":                            {before: windows(0.0005, 0.0005, 0.0005), now: windows(0.0005, 0.0005, 0.0005), verdict: stages.Pass},
-		"burning now":                     {before: windows(0.0005, 0, 0), now: windows(0.0006, 0.02, 0.2), verdict: stages.Fail, reason: "budget-burning"},
-		"burnt for a while, not any more": {before: windows(0.0005, 0, 0), now: windows(0.0006, 0.02, 0.001), verdict: stages.Pass},
-		"a blip":                          {before: windows(0.0005, 0, 0), now: windows(0.0006, 0.002, 0.2), verdict: stages.Pass},
-		"burning before":                  {before: windows(0.0005, 0.02, 0.2), now: windows(0.0006, 0.02, 0.2), verdict: stages.Inconclusive, reason: "budget-burning-before"},
-		"burning before, and mended":      {before: windows(0.0005, 0.02, 0.2), now: windows(0.0006, 0.02, 0), verdict: stages.Pass},
-		"spent by the release":            {before: windows(0.0009, 0, 0), now: windows(0.0011, 0.001, 0.001), verdict: stages.Fail, reason: "budget-spent-by-release"},
-		"spent before":                    {before: windows(0.0012, 0, 0), now: windows(0.0011, 0.001, 0.001), verdict: stages.Inconclusive, reason: "budget-spent-before"},
-		"spent before, and allowed": {
-			before: windows(0.0012, 0, 0), now: windows(0.0011, 0.001, 0.001), verdict: stages.Pass, warning: "budget-spent-before",
-			config: func(c *metric.BurnRateConfig) { c.AllowSpent = true },
+		"calm":                          {service: service{outages: []outage{ever(0.0005)}}, config: period, verdict: stages.Pass},
+		"all fails since":               {service: service{outages: []outage{{0, long, 1}}}, verdict: stages.Fail, within: time.Minute, reason: "budget-burning"},
+		"all fails, of a lax objective": {service: service{outages: []outage{{0, long, 1}}}, config: twoNines, verdict: stages.Fail, within: time.Minute, reason: "budget-burning"},
+		"all fails after a minute":      {service: service{outages: []outage{{time.Minute, long, 1}}}, config: twoNines, verdict: stages.Fail, within: 2 * time.Minute, reason: "budget-burning"},
+		"a part fails, for too long": {
+			service: service{outages: []outage{{0, long, 0.2}}}, config: twoNines, verdict: stages.Fail, within: 2 * time.Minute, reason: "budget-burning",
 		},
-		"spent before, allowed, and burning": {
-			before: windows(0.0012, 0, 0), now: windows(0.0011, 0.02, 0.02), verdict: stages.Fail, reason: "budget-burning", warning: "budget-spent-before",
-			config: func(c *metric.BurnRateConfig) { c.AllowSpent = true },
+		"a blip":                               {service: service{outages: []outage{{5 * time.Second, 20 * time.Second, 0.1}}}, verdict: stages.Pass},
+		"a blip of a lax objective":            {service: service{outages: []outage{{5 * time.Second, 20 * time.Second, 1}}}, config: twoNines, verdict: stages.Pass},
+		"slower than the first window's":       {service: service{outages: []outage{{0, long, 0.01}}}, verdict: stages.Pass},
+		"old, and slower than the first's":     {service: service{outages: []outage{{0, long, 0.01}}}, release: deployed(2 * time.Hour), verdict: stages.Fail, within: time.Second, reason: "budget-burning"},
+		"old, and burnt for a while":           {service: service{outages: []outage{{0, 20 * time.Minute, 0.1}}}, release: deployed(50 * time.Minute), verdict: stages.Pass},
+		"burning before":                       {service: service{outages: []outage{ever(0.2)}}, verdict: stages.Inconclusive, reason: "budget-burning-before"},
+		"burning before, allowed, and burning": {service: service{outages: []outage{ever(0.2)}}, config: allowed, verdict: stages.Fail, within: time.Minute, reason: "budget-burning", warning: "budget-burning-before"},
+		"burning before, and mended":           {service: service{outages: []outage{{-long, 0, 0.2}}}, verdict: stages.Pass},
+		"burning slowly before, and now fast":  {service: service{outages: []outage{{-long, 0, 0.002}, {0, long, 0.5}}}, verdict: stages.Fail, within: time.Minute, reason: "budget-burning"},
+		"spent by the release": {
+			service: service{outages: []outage{{-long, 0, 0.00099}, {0, long, 0.0144}}}, config: func(c *metric.BurnRateConfig) { c.Period = time.Hour },
+			verdict: stages.Fail, within: time.Minute, reason: "budget-spent-by-release",
 		},
-		"a first install has no before": {now: windows(0.0005, 0.02, 0.2), release: first, verdict: stages.Fail, reason: "budget-burning"},
-		"a first install that is calm":  {now: windows(0.0005, 0, 0), release: first, verdict: stages.Pass},
-		"nothing known of before":       {now: windows(0.0005, 0.02, 0.2), verdict: stages.Fail, reason: "budget-burning"},
-		"no data":                       {before: windows(0, 0, 0), verdict: stages.Inconclusive, reason: "no-data"},
-		"no share of requests":          {before: windows(0, 0, 0), now: windows(7, 7, 7), verdict: stages.Inconclusive, reason: "unfit-data"},
+		"spent before":                         {service: service{outages: []outage{{-720 * time.Hour, 0, 0.0012}}}, config: period, verdict: stages.Inconclusive, reason: "budget-spent-before"},
+		"spent before, and allowed":            {service: service{outages: []outage{{-720 * time.Hour, 0, 0.0012}}}, config: allowed, verdict: stages.Pass, warning: "budget-spent-before"},
+		"spent before, allowed, and burning":   {service: service{outages: []outage{{-720 * time.Hour, 0, 0.0012}, {0, long, 1}}}, config: allowed, verdict: stages.Fail, within: time.Minute, reason: "budget-burning", warning: "budget-spent-before"},
+		"a first install has no before":        {service: service{outages: []outage{ever(0.2)}}, release: first, verdict: stages.Fail, within: time.Minute, reason: "budget-burning"},
+		"a first install that is calm":         {service: service{}, release: first, verdict: stages.Pass},
+		"nothing known of before":              {service: service{silent: time.Second, outages: []outage{{time.Second, long, 1}}}, verdict: stages.Fail, within: time.Minute, reason: "budget-burning", warning: "no-data-before"},
+		"no data":                              {service: service{gone: true}, verdict: stages.Inconclusive, reason: "no-data"},
+		"no requests since":                    {service: service{silent: long}, verdict: stages.Inconclusive, reason: "not-finite"},
+		"no share of requests":                 {service: service{junk: 7}, release: first, verdict: stages.Inconclusive, reason: "unfit-data"},
+		"enough traffic":                       {service: service{}, config: traffic, verdict: stages.Pass},
+		"enough traffic, and all of it fails":  {service: service{outages: []outage{{0, long, 1}}}, config: traffic, verdict: stages.Fail, within: time.Minute + time.Second, reason: "budget-burning"},
+		"too little traffic":                   {service: service{silent: 4*time.Minute + 30*time.Second}, config: traffic, release: first, verdict: stages.Inconclusive, reason: "too-little-traffic"},
+		"too little traffic, all of it failed": {service: service{silent: 4*time.Minute + 30*time.Second, outages: []outage{{0, long, 1}}}, config: traffic, release: first, verdict: stages.Inconclusive, reason: "too-little-traffic"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -92,20 +133,42 @@ func TestBurnRate(t *testing.T) {
 				if test.release != nil {
 					test.release(&rel)
 				}
-				d := decide(t, budget(t, ratios(test.before, test.now), test.config), rel)
+				test.service.deployed = rel.Deployed
+				began := time.Now()
+				d := decide(t, budget(t, test.service, test.config), rel)
 				assert.Equal(t, test.verdict, d.Verdict, "%+v", d)
+				if test.verdict == stages.Fail {
+					assert.LessOrEqual(t, time.Since(began), test.within)
+				}
 				if test.reason == "" {
 					assert.Empty(t, d.Reasons)
-					assert.Equal(t, metric.DefaultBurnFor, time.Since(rel.Deployed), "a pass takes its time")
+					assert.Equal(t, max(metric.DefaultBurnFor, began.Sub(rel.Deployed)), time.Since(rel.Deployed), "a pass takes its time")
 				} else {
 					assert.Equal(t, []string{test.reason}, rules(d.Reasons))
 				}
 				if test.warning != "" {
-					assert.Equal(t, []string{test.warning}, rules(d.Warnings))
+					assert.Contains(t, rules(d.Warnings), test.warning)
 				}
 			})
 		})
 	}
+}
+
+func first(r *stages.Release) { r.Previous = 0 }
+
+func deployed(ago time.Duration) func(*stages.Release) {
+	return func(r *stages.Release) { r.Deployed = r.Deployed.Add(-ago) }
+}
+
+// TestBurnRateSaysWhatItCut has a person see over which time the budget burnt.
+func TestBurnRateSaysWhatItCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rel := release()
+		rel.Deployed = rel.Deployed.Add(-10 * time.Minute)
+		d := decide(t, budget(t, service{deployed: rel.Deployed, outages: []outage{{0, long, 0.5}}}, nil), rel)
+		require.Len(t, d.Reasons, 1)
+		assert.Contains(t, d.Reasons[0].Message, "1h0m0s, cut to the 10m0s since the deployment, and 5m0s burn at 500 and 500 times")
+	})
 }
 
 func TestBurnRateAsksAboutTheDeployment(t *testing.T) {
@@ -127,7 +190,7 @@ func TestBurnRateAsksAboutTheDeployment(t *testing.T) {
 }
 
 func TestNewBurnRateRefuses(t *testing.T) {
-	good := metric.BurnRateConfig{Source: ratios(nil, nil), ErrorRatio: "ratio[{{.Window}}]", Objective: 0.999}
+	good := metric.BurnRateConfig{Source: service{}, ErrorRatio: "ratio[{{.Window}}]", Objective: 0.999}
 	_, err := metric.NewBurnRate(good)
 	require.NoError(t, err)
 	for name, spoil := range map[string]func(*metric.BurnRateConfig){
@@ -143,7 +206,10 @@ func TestNewBurnRateRefuses(t *testing.T) {
 		"an impossible rate": func(c *metric.BurnRateConfig) {
 			c.Windows = []metric.BurnWindow{{Long: time.Hour, Short: time.Minute, Rate: 1000}}
 		},
-		"no rate": func(c *metric.BurnRateConfig) { c.Windows = []metric.BurnWindow{{Long: time.Hour, Short: time.Minute}} },
+		"traffic of any amount": func(c *metric.BurnRateConfig) { c.Traffic = "requests" },
+		"no traffic to count":   func(c *metric.BurnRateConfig) { c.MinTraffic = 5 },
+		"no finite traffic":     func(c *metric.BurnRateConfig) { c.Traffic, c.MinTraffic = "requests", math.Inf(1) },
+		"no rate":               func(c *metric.BurnRateConfig) { c.Windows = []metric.BurnWindow{{Long: time.Hour, Short: time.Minute}} },
 	} {
 		c := good
 		spoil(&c)
@@ -167,7 +233,7 @@ func TestBurnRateConformance(t *testing.T) {
 	stagestest.TestGate(t, func(t *testing.T) stagestest.GateHarness[stages.Release] {
 		named := func(name string) stages.Release { return stages.Release{Name: name, Namespace: "prod"} }
 		gate := budget(t, source, func(c *metric.BurnRateConfig) {
-			c.ErrorRatio, c.Period, c.For = `ratio{release="{{.Release}}"}[{{.Window}}]`, 0, time.Millisecond
+			c.ErrorRatio, c.For = `ratio{release="{{.Release}}"}[{{.Window}}]`, time.Millisecond
 			c.Watch = metric.Watch{Interval: time.Millisecond, Timeout: 100 * time.Millisecond}
 		})
 		return stagestest.GateHarness[stages.Release]{Gate: gate, Good: named("good"), Bad: named("bad"), Empty: named("empty")}

@@ -46,7 +46,7 @@ type ThresholdConfig struct {
 type Threshold struct {
 	config     ThresholdConfig
 	expression *expression
-	traffic    *expression // nil if none is asked for
+	traffic    traffic
 	asker      asker
 }
 
@@ -82,10 +82,8 @@ func newThreshold(config ThresholdConfig) (*Threshold, error) {
 	if t.expression, err = newExpression("Expression", config.Expression, config.Vars); err != nil {
 		return nil, err
 	}
-	if config.Traffic != "" {
-		if t.traffic, err = newExpression("Traffic", config.Traffic, config.Vars); err != nil {
-			return nil, err
-		}
+	if t.traffic, err = newTraffic(config.Traffic, config.MinTraffic, config.Vars); err != nil {
+		return nil, err
 	}
 	return t, nil
 }
@@ -103,7 +101,7 @@ func checkBounds(c ThresholdConfig) error {
 	case c.MinSeries < 0 || c.Looks < 0 || c.Breaches < 0 || c.For < 0:
 		return fmt.Errorf("%w: MinSeries, Looks, Breaches and For can't be negative", stages.ErrInvalid)
 	case (c.Traffic != "") != (c.MinTraffic > 0):
-		return fmt.Errorf("%w: Traffic and a MinTraffic above zero go together", stages.ErrInvalid)
+		return errTraffic
 	}
 	return nil
 }
@@ -136,11 +134,10 @@ type thresholdRun struct {
 
 func (r *thresholdRun) look(ctx context.Context) look {
 	past := window(r.rel, r.began)
-	if r.traffic != nil {
-		if l, enough := r.lookAtTraffic(ctx, past); !enough {
-			r.good = 0
-			return l
-		}
+	if l, enough := r.traffic.look(ctx, r.asker, r.rel, past); !enough {
+		r.good = 0
+		l.sound = l.sound && !r.breached
+		return l
 	}
 	text, err := r.expression.render(r.rel, past)
 	if err != nil {
@@ -150,32 +147,6 @@ func (r *thresholdRun) look(ctx context.Context) look {
 	l := r.judge(a)
 	l.warnings = a.warnings()
 	return l
-}
-
-// lookAtTraffic says whether there is enough to judge by, and if not why.
-func (r *thresholdRun) lookAtTraffic(ctx context.Context, past time.Duration) (look, bool) {
-	text, err := r.traffic.render(r.rel, past)
-	if err != nil {
-		return failedLook("", err), false
-	}
-	a := r.asker.ask(ctx, question{expression: text, since: r.rel.Deployed})
-	if a.problem != nil {
-		l := failedLook(nameOf(a.Result), a.problem)
-		l.warnings = a.warnings()
-		return l, false
-	}
-	total := 0.0
-	for _, s := range a.sound {
-		total += s.Value
-	}
-	if total >= r.config.MinTraffic {
-		return look{}, true
-	}
-	message := fmt.Sprintf("%s is %v, %v are needed to judge by", short(text), total, r.config.MinTraffic)
-	return look{
-		reasons: []stages.Reason{{Rule: "too-little-traffic", Subject: nameOf(a.Result), Message: message}},
-		status:  message, warnings: a.warnings(), sound: !r.breached,
-	}, false
 }
 
 func (r *thresholdRun) judge(a answer) look {

@@ -1,0 +1,55 @@
+package metric
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+// traffic says how much there has to be before anything is decided; its zero value
+// asks for none.
+type traffic struct {
+	expression *expression
+	least      float64
+}
+
+var errTraffic = fmt.Errorf("%w: Traffic and a finite MinTraffic above zero go together", stages.ErrInvalid)
+
+func newTraffic(text string, least float64, vars Vars) (traffic, error) {
+	if text == "" {
+		return traffic{}, nil
+	}
+	e, err := newExpression("Traffic", text, vars)
+	return traffic{e, least}, err
+}
+
+// look says whether there is enough to judge by, and if not why.
+func (t traffic) look(ctx context.Context, from asker, rel stages.Release, past time.Duration) (look, bool) {
+	if t.expression == nil {
+		return look{}, true
+	}
+	text, err := t.expression.render(rel, past)
+	if err != nil {
+		return failedLook("", err), false
+	}
+	a := from.ask(ctx, question{expression: text, since: rel.Deployed})
+	if a.problem != nil {
+		l := failedLook(nameOf(a.Result), a.problem)
+		l.warnings = a.warnings()
+		return l, false
+	}
+	total := 0.0
+	for _, s := range a.sound {
+		total += s.Value
+	}
+	if total >= t.least {
+		return look{}, true
+	}
+	message := fmt.Sprintf("%s is %v, %v are needed to judge by", short(text), total, t.least)
+	return look{
+		reasons: []stages.Reason{{Rule: "too-little-traffic", Subject: nameOf(a.Result), Message: message}},
+		status:  message, warnings: a.warnings(), sound: true,
+	}, false
+}
