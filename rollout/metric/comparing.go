@@ -34,7 +34,43 @@ type comparisonRun struct {
 }
 
 // sideTally is what one side has counted.
-type sideTally struct{ requests, failures, latency tally }
+type sideTally struct {
+	requests, failures, latency tally
+	siblings                    map[time.Time]sighting // of all three
+}
+
+// add takes in one look's points. It returns the series of which some counts are
+// lost.
+func (s *sideTally) add(now sidePoints) (lost []string) {
+	// The first failure may come later: then it is counted from zero.
+	s.failures.began, s.failures.since = s.requests.began, s.requests.since
+	for _, one := range []struct {
+		into *tally
+		now  []point
+	}{{&s.requests, now.requests}, {&s.failures, now.failures}, {&s.latency, now.latency}} {
+		one.into.siblings = s.siblings
+		lost = append(lost, one.into.add(one.now)...)
+	}
+	s.notice(slices.Concat(now.requests, now.failures, now.latency))
+	return lost
+}
+
+// notice remembers which starts there are, for the looks to come.
+func (s *sideTally) notice(points []point) {
+	if s.siblings == nil {
+		s.siblings = map[time.Time]sighting{}
+	}
+	for _, p := range points {
+		seen, known := s.siblings[p.start]
+		if !known {
+			seen.first = p.time
+		}
+		if p.time.After(seen.last) {
+			seen.last = p.time
+		}
+		s.siblings[p.start] = seen
+	}
+}
 
 func (s *sideTally) counts() sequential.Counts {
 	requests, failures := s.requests.requests(), s.failures.requests()
@@ -89,11 +125,7 @@ func (r *comparisonRun) count(ctx context.Context) error {
 		}
 	}
 	for i, s := range sides {
-		// The first failure may come later: then it is counted from zero.
-		s.into.failures.began = s.into.requests.began
-		r.lost(s, s.into.requests.add(now[i].requests))
-		r.lost(s, s.into.failures.add(now[i].failures))
-		r.lost(s, s.into.latency.add(now[i].latency))
+		r.lost(s, s.into.add(now[i]))
 	}
 	r.counting = true
 	return nil

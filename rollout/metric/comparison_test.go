@@ -117,9 +117,11 @@ func sides(kinds ...string) (canary, baseline metric.Side) {
 	return canary, baseline
 }
 
+const interval = 5 * time.Second // between two looks
+
 func comparison(t *testing.T, c metric.ComparisonConfig) *metric.Comparison {
 	t.Helper()
-	c.Watch.Interval = 5 * time.Second
+	c.Watch.Interval = interval
 	gate, err := metric.NewComparison(c)
 	require.NoError(t, err)
 	return gate
@@ -342,19 +344,28 @@ func TestComparisonConformance(t *testing.T) {
 }
 
 // counts answers each expression by what it counts at each look, from the first
-// on; the last stays. Labels are those of the counters.
+// on; the last stays, and before them there was nothing. Labels are those of the
+// counters.
 func counts(looks map[string][]map[string]float64) metric.Source {
-	answers := map[string]func(int, metric.Query) (metric.Result, error){}
-	for expression, list := range looks {
-		answers[expression] = func(n int, _ metric.Query) (metric.Result, error) {
-			var r metric.Result
-			for code, v := range list[min(n, len(list))-1] {
-				r.Samples = append(r.Samples, metric.Sample{Labels: map[string]string{"code": code}, Time: time.Now(), Value: v})
-			}
+	began := sync.OnceValue(time.Now)
+	return metric.SourceFunc(func(_ context.Context, q metric.Query) (metric.Result, error) {
+		r := metric.Result{Evaluated: orNow(q.At)}
+		list, n := looks[q.Expression], int(r.Evaluated.Sub(began())/interval)
+		if r.Evaluated.Before(began()) {
 			return r, nil
 		}
+		for code, v := range list[min(n, len(list)-1)] {
+			r.Samples = append(r.Samples, metric.Sample{Labels: map[string]string{"code": code}, Time: r.Evaluated, Value: v})
+		}
+		return r, nil
+	})
+}
+
+func orNow(at time.Time) time.Time {
+	if at.IsZero() {
+		return time.Now()
 	}
-	return &script{answers: answers}
+	return at
 }
 
 func TestTheFirstFailuresCount(t *testing.T) {

@@ -39,7 +39,8 @@ type Result struct {
 	// "Prometheus http://prometheus.monitoring.svc:9090".
 	Source string
 	// Evaluated is when the expression was evaluated, by the source's clock. Zero
-	// stands for the time of the question.
+	// stands for the time of the question, and says that the source has no past to
+	// ask about.
 	Evaluated time.Time
 	// Samples are one for each series; none if there is no data.
 	Samples []Sample
@@ -57,7 +58,9 @@ type Sample struct {
 	// Time is when the value was observed: not when it was asked for. Zero means
 	// that the source can't tell, which counts as stale.
 	Time time.Time
-	// Start is when a counter began to count, if the source knows.
+	// Start is when a counter began to count, if the source knows. Where it doesn't,
+	// and has no past to ask about either, what a counter says when a comparison first
+	// sees it may be from long ago, and isn't counted.
 	Start time.Time
 	// Value is what was observed, unless there is a histogram.
 	Value float64

@@ -16,17 +16,28 @@ import (
 // PromQL's increase it extrapolates nothing, so that the sums are whole requests.
 //
 // A counter that went down, or that began later than before, was reset by a
-// restart: all of its new value counts. A series that vanishes keeps what it had
-// counted, and goes on from there if it comes back. A series that appears after
-// the beginning counts from zero, as a new pod or the first failure of an old one.
+// restart: all of its new value counts, unless it restarted before the tally began.
+// A series that vanishes keeps what it had counted, and goes on from there if it
+// comes back. One that appears after the beginning counts from zero if that is
+// known of it, see fromZero; otherwise what it had counted when it is first seen is
+// of before.
 //
 // A histogram may change to coarser buckets, as exponential ones do when they run
 // out of room: what it had counted in finer ones is put together.
 type tally struct {
-	began  bool
-	last   map[string]point
-	counts map[bounds]float64
+	began bool
+	// since is when it did: the time of the newest point then.
+	since time.Time
+	// lookedBack says that last has the series of before the beginning.
+	lookedBack bool
+	last       map[string]point
+	counts     map[bounds]float64
+	// siblings are the starts of this side's series, of earlier looks.
+	siblings map[time.Time]sighting
 }
+
+// sighting is when series of the same start were observed, first and last.
+type sighting struct{ first, last time.Time }
 
 // bounds are those of a bucket.
 type bounds struct{ lower, upper float64 }
@@ -43,10 +54,30 @@ type point struct {
 // remember takes in points from before the beginning: of series that are missing
 // when it begins and come back later, with all that they had counted long ago.
 func (t *tally) remember(points []point) {
-	t.last = map[string]point{}
+	t.last, t.lookedBack = map[string]point{}, true
 	for _, p := range points {
 		t.last[p.series] = p
 	}
+}
+
+// fromZero reports whether all that a series says was counted since the tally
+// began, where it appears, or restarts if it was known before.
+//
+// A start before the beginning is that of a process whose metrics took long to
+// arrive, unless the process was observed more than once without this series: then
+// that began with its first event. Where the start is not known, sources that can
+// look back have shown that there was no such series.
+func (t *tally) fromZero(before, now point, known bool) bool {
+	seen := t.siblings[now.start]
+	switch {
+	case known:
+		return !now.start.After(before.start) || !now.start.Before(t.since)
+	case now.start.IsZero():
+		return t.lookedBack
+	case seen.last.After(seen.first):
+		return true
+	}
+	return !now.start.Before(t.since)
 }
 
 // add takes in one look's points. It returns the series whose buckets changed
@@ -60,16 +91,20 @@ func (t *tally) add(points []point) (lost []string) {
 		t.counts = map[bounds]float64{}
 	}
 	for _, now := range points {
+		if !t.began && now.time.After(t.since) {
+			t.since = now.time
+		}
 		before, known := t.last[now.series]
 		if known && now.time.Before(before.time) {
 			continue // from a replica of the source that lags behind: nothing was reset
 		}
 		t.last[now.series] = now
 		had, fits := within(before.buckets, now.buckets)
+		begins := !known || wasReset(before, now, had)
 		switch {
-		case !t.began:
+		case !t.began, begins && !t.fromZero(before, now, known):
 			t.count(now.buckets, now.buckets) // nothing yet, but the bounds are known
-		case !known || wasReset(before, now, had):
+		case begins:
 			t.count(nil, now.buckets)
 		case !fits:
 			lost = append(lost, now.series)

@@ -8,6 +8,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fairlead-dev/fairlead/rollout/sequential"
 )
 
 // reads is one look's readings of counters, by series.
@@ -30,7 +32,7 @@ func TestTally(t *testing.T) {
 		"the difference counts":            {[]reads{{"a": 1e6}, {"a": 1e6 + 5}, {"a": 1e6 + 7}}, 7},
 		"the same sample twice":            {[]reads{{"a": 1}, {"a": 5}, {"a": 5}}, 4},
 		"a restart begins at zero":         {[]reads{{"a": 100}, {"a": 110}, {"a": 4}, {"a": 9}}, 19},
-		"a new pod counts from zero":       {[]reads{{"a": 100}, {"a": 100, "b": 8}, {"a": 101, "b": 9}}, 10},
+		"what is new may be old":           {[]reads{{"a": 100}, {"a": 100, "b": 8}, {"a": 101, "b": 9}}, 2},
 		"a pod that goes keeps its counts": {[]reads{{"a": 100, "b": 5}, {"a": 100, "b": 9}, {"a": 103}}, 7},
 		"and one that is back goes on":     {[]reads{{"a": 100, "b": 5}, {"a": 100}, {"a": 100, "b": 11}}, 6},
 		"nobody at first":                  {[]reads{{}, {"a": 1e6}, {"a": 1e6 + 3}}, 3},
@@ -42,6 +44,60 @@ func TestTally(t *testing.T) {
 		}
 		assert.Equal(t, test.want, sum.requests(), name)
 	}
+}
+
+// since is a reading of a counter that knows when it began to count.
+func since(series string, start, at int, value float64) point {
+	p := reads{series: value}.points(at)[0]
+	p.start = time.Unix(int64(start), 0)
+	return p
+}
+
+func TestTallyOfWhatAppears(t *testing.T) {
+	old := func(at int) point { return since("old", 1, at, 1e6+float64(at)) }
+	for name, test := range map[string]struct {
+		past  []point // nil if it can't be looked back
+		looks [][]point
+		want  uint64 // beside ten a look, which are old's
+	}{
+		"an old pod that comes late": {
+			looks: [][]point{{old(100)}, {old(110), since("late", 50, 110, 1e6)}, {old(120), since("late", 50, 120, 1e6+3)}}, want: 3,
+		},
+		"an old pod's other series that come even later": {
+			looks: [][]point{{old(100)}, {old(110), since("late", 50, 110, 1e6)}, {old(120), since("late", 50, 120, 1e6), since("later", 50, 120, 1e5)}}, want: 0,
+		},
+		"a new pod":                     {looks: [][]point{{old(100)}, {old(110), since("new", 105, 110, 8)}, {old(120), since("new", 105, 120, 9)}}, want: 9},
+		"the first failure of old":      {looks: [][]point{{old(100)}, {old(110)}, {old(120), since("failures", 1, 120, 4)}}, want: 4},
+		"the rest of a split export":    {looks: [][]point{{old(100)}, {old(110), since("split", 1, 110, 1e6)}, {old(120), since("split", 1, 120, 1e6+4)}}, want: 4},
+		"a restart":                     {looks: [][]point{{old(100), since("b", 1, 100, 5)}, {old(110), since("b", 104, 110, 50)}, {old(120)}}, want: 50},
+		"a restart before it began":     {looks: [][]point{{old(100), since("b", 1, 20, 5)}, {old(110), since("b", 90, 110, 50)}, {old(120), since("b", 90, 120, 57)}}, want: 7},
+		"it fell without a new start":   {looks: [][]point{{old(100), since("b", 1, 100, 5)}, {old(110), since("b", 1, 110, 3)}, {old(120)}}, want: 3},
+		"new, as looking back shows":    {past: []point{}, looks: [][]point{{old(100)}, {old(110), reads{"new": 8}.points(110)[0]}, {old(120)}}, want: 8},
+		"lapsed, as looking back shows": {past: reads{"b": 1e6}.points(50), looks: [][]point{{old(100)}, {old(110), reads{"b": 1e6 + 8}.points(110)[0]}, {old(120)}}, want: 8},
+	} {
+		var side sideTally
+		if test.past != nil {
+			side.requests.remember(test.past)
+		}
+		for _, look := range test.looks {
+			require.Empty(t, side.add(sidePoints{requests: look}), name)
+		}
+		assert.Equal(t, test.want+20, side.counts().Requests, name)
+	}
+}
+
+// TestFailuresOfLatePods: where failures are a selection of the requests' metric,
+// its series tell of each other.
+func TestFailuresOfLatePods(t *testing.T) {
+	var side sideTally
+	for _, look := range []sidePoints{
+		{requests: []point{since("old", 1, 100, 10)}},
+		{requests: []point{since("old", 1, 110, 20), since("late", 50, 110, 1e6)}, failures: []point{since("late", 50, 110, 1e5)}},
+		{requests: []point{since("old", 1, 120, 30), since("late", 50, 120, 1e6)}, failures: []point{since("late", 50, 120, 1e5), since("old", 1, 120, 5)}},
+	} {
+		side.add(look)
+	}
+	assert.Equal(t, sequential.Counts{Requests: 20, Failures: 5}, side.counts())
 }
 
 func TestTallyIgnoresReplicasThatLag(t *testing.T) {
@@ -110,7 +166,7 @@ func TestHistogramsOfClassicBuckets(t *testing.T) {
 }
 
 func tallyOf(looks ...[]Bucket) *tally {
-	sum := tally{began: true} // so that what the first look says counts as well
+	sum := tally{began: true, lookedBack: true} // so that what the first look says counts as well
 	for i, buckets := range looks {
 		sum.add([]point{{series: "a", time: time.Unix(int64(i), 0), buckets: buckets}})
 	}

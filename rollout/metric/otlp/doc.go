@@ -34,6 +34,11 @@
 // the point are the labels of a sample; the narrower one wins. A histogram is one
 // sample.
 //
+// What a counter has counted when its first point arrives, a comparison takes for new
+// only if the point's start says so, or if the same process had sent other series of
+// that start, more than once, without this one. Without a start it counts what is
+// added from then on.
+//
 // # Expressions
 //
 // A metric's name, and optionally matchers of attributes in braces, all of which

@@ -174,3 +174,45 @@ func TestGateOnExponentialHistograms(t *testing.T) {
 		}
 	}
 }
+
+// TestLatePods compares while the metrics of a pod arrive for the first time, which
+// has failed for long before.
+func TestLatePods(t *testing.T) {
+	for name, temporality := range temporalities {
+		t.Run(name, func(t *testing.T) {
+			r := receiver(t, nil)
+			// serve returns a function that has a pod serve a thousand requests, and export.
+			serve := func(pod string, code int) (served func(), export func()) {
+				p := provider(t, r, temporality, sdk.WithResource(resource.NewSchemaless(attribute.String("pod", pod))))
+				requests, err := p.Meter("app").Int64Counter("requests")
+				require.NoError(t, err)
+				return func() { requests.Add(t.Context(), 1000, api.WithAttributes(attribute.Int("code", code))) },
+					func() { require.NoError(t, p.ForceFlush(t.Context())) }
+			}
+			served, export := serve("early", 200)
+			fails, exportLate := serve("late", 500)
+			served()
+			export()
+			for range 100 {
+				fails()
+			}
+			looks := 0
+			gate, err := metric.NewComparison(metric.ComparisonConfig{
+				Source: metric.SourceFunc(func(ctx context.Context, q metric.Query) (metric.Result, error) {
+					if looks++; looks > 1 {
+						exportLate()
+						served()
+						export()
+					}
+					return r.Query(ctx, q)
+				}),
+				Canary: metric.Side{Requests: "requests"}, FailureLabel: "code", FailurePattern: "5..", MaxFailureRate: 0.1,
+				Watch: metric.Watch{Interval: time.Millisecond, Timeout: 20 * time.Second},
+			})
+			require.NoError(t, err)
+			d, err := gate.Decide(t.Context(), stages.Release{Name: "shop", Namespace: "prod", Revision: 2, Previous: 1, Deployed: time.Now()})
+			require.NoError(t, err)
+			assert.Equal(t, stages.Pass, d.Verdict, "%+v", d)
+		})
+	}
+}
