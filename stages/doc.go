@@ -14,8 +14,8 @@
 //
 // Implement one of [Builder], [Scanner], [Signer], [SignatureVerifier],
 // [Deployer], [Verifier] or [Gate], and, where it applies, the optional
-// abilities [Planner], [Compensator], [RestoreVerifier], [Idempotent] and
-// [Closer], which the engine finds by type assertion. The rules that hold for every stage:
+// abilities [Planner], [Compensator], [RestoreVerifier], [SeriesGate], [Idempotent]
+// and [Closer], which are found by type assertion. The rules that hold for every stage:
 //
 //   - Methods may be called from several goroutines at once.
 //   - A cancelled context stops the work. A method returns only when nothing it

@@ -82,3 +82,27 @@ type GateFunc[T any] func(ctx context.Context, subject T) (Decision, error)
 
 // Decide calls f.
 func (f GateFunc[T]) Decide(ctx context.Context, subject T) (Decision, error) { return f(ctx, subject) }
+
+// SeriesGate is the optional ability of a [Gate] to be asked again and again about
+// a subject that goes on changing, as by the looks of a canary's step, and to decide
+// on all that it has seen since the first. Without it each Decide is a decision of
+// its own, and the chances of a false alarm add up. A gate that asks others passes
+// the ability on by [GateSeries].
+type SeriesGate[T any] interface {
+	Gate[T]
+	// Series begins a series of Decides about one subject, and asks nothing yet. The
+	// gate that it returns goes on at each Decide where the last has ended, whatever
+	// ended that; it decides one at a time, and holds nothing that has to be given up.
+	// Such a gate's chance of a false alarm is that of all its series together, of
+	// which there are at most the given number, at least 1.
+	Series(of int) Gate[T]
+}
+
+// GateSeries begins a series of Decides, one of at most so many, if the gate is a
+// [SeriesGate], and returns the gate itself otherwise.
+func GateSeries[T any](gate Gate[T], of int) Gate[T] {
+	if series, ok := gate.(SeriesGate[T]); ok {
+		return series.Series(of)
+	}
+	return gate
+}

@@ -29,6 +29,17 @@ type all struct {
 	gates []stages.Gate[stages.Release]
 }
 
+var _ stages.SeriesGate[stages.Release] = (*all)(nil)
+
+// Series has those of the gates go on where they ended that can.
+func (a *all) Series(of int) stages.Gate[stages.Release] {
+	series := &all{name: a.name}
+	for _, gate := range a.gates {
+		series.gates = append(series.gates, stages.GateSeries(gate, of))
+	}
+	return series
+}
+
 // errOtherFailed is why a gate is cancelled when another one fails.
 var errOtherFailed = errors.New("another gate failed")
 

@@ -62,8 +62,11 @@ type ComparisonConfig struct {
 // Comparison is a gate that compares a canary with its baseline while requests
 // come in, by package sequential: it may look as often as it likes, and fails
 // and passes as soon as the numbers say so. It is safe for concurrent use and
-// can decide any number of times; each decision counts anew, so over several
-// steps the probabilities of error add up.
+// can decide any number of times.
+//
+// Each decision counts anew, so over several the probabilities of error add up. By
+// [Comparison.Series] many decisions are one: a canary's looks, package traffic's,
+// go on counting throughout a step.
 type Comparison struct {
 	config   ComparisonConfig
 	asker    asker
@@ -75,7 +78,7 @@ type Comparison struct {
 	quantile *sequential.Quantile
 }
 
-var _ stages.Gate[stages.Release] = (*Comparison)(nil)
+var _ stages.SeriesGate[stages.Release] = (*Comparison)(nil)
 
 // sideExpressions are the parsed expressions of a side; nil for what is not asked.
 type sideExpressions struct {

@@ -16,7 +16,8 @@
 //
 // A gate is a [stages.Gate] of [stages.Release], so a pipeline takes it as one of
 // its ReleaseGates, and a step of a canary does as well: there, a gate that looks
-// for a while has to be done within traffic.CanaryConfig.GateTimeout. [Threshold] bounds one
+// for a while has to be done within traffic.CanaryConfig.GateTimeout, save for a
+// comparison, which goes on counting from look to look. [Threshold] bounds one
 // expression. [Comparison] judges a canary by package sequential, which may look
 // after every scrape without raising false alarms. [BurnRate] watches an error
 // budget over several windows, and tells what the release burns from what burnt

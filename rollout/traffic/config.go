@@ -23,7 +23,9 @@ type Step struct {
 	// Gates are looked at, all at once, when the step begins, at every interval and
 	// at its end. They are asked about the canary's release. One that says Fail
 	// aborts at any look; only at the end does Inconclusive count, and an error
-	// counts as that.
+	// counts as that. A [stages.SeriesGate] decides on all looks of a step together,
+	// and its chance of a false alarm is shared out to the steps that have gates; a
+	// step that is gone on with in another process counts as one more.
 	Gates []stages.Gate[stages.Release]
 }
 
@@ -60,9 +62,10 @@ type CanaryConfig struct {
 	// Interval is the time between two looks at the gates. Default 10 seconds.
 	Interval time.Duration
 	// GateTimeout bounds one look of a gate, which is then inconclusive. Default 30
-	// seconds. A gate that watches for a while before it decides, such as a comparison
-	// of metrics, needs more than the time-out of its own. Until it answers, the other
-	// gates are asked again at every interval.
+	// seconds. A gate that watches for a while before it decides needs more than the
+	// time-out of its own, unless it is a [stages.SeriesGate], such as a comparison of
+	// metrics, which goes on at the next look. Until it answers, the other gates are
+	// asked again at every interval.
 	GateTimeout time.Duration
 	// SettleTimeout bounds the wait for a weight to take effect, and before the first
 	// step that for the route to be served at all. Default 2 minutes.
@@ -123,6 +126,17 @@ func (c *CanaryConfig) prepare() (problems []error) {
 		}
 	}
 	return problems
+}
+
+// gated returns how many steps have gates.
+func (c *CanaryConfig) gated() int {
+	n := 0
+	for _, s := range c.Steps {
+		if len(s.Gates) > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 func (c *CanaryConfig) checkParts() (problems []error) {

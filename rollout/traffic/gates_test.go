@@ -133,3 +133,35 @@ func TestSlowGateHidesNothing(t *testing.T) {
 		})
 	}
 }
+
+// seriesGate passes at the third look of a series, and never by itself.
+type seriesGate struct{ begun []int }
+
+func (g *seriesGate) Decide(context.Context, stages.Release) (stages.Decision, error) {
+	return stages.Decision{Gate: "patient"}, nil
+}
+
+func (g *seriesGate) Series(of int) stages.Gate[stages.Release] {
+	g.begun = append(g.begun, of)
+	looks := 0
+	return stages.GateFunc[stages.Release](func(context.Context, stages.Release) (stages.Decision, error) {
+		if looks++; looks < 3 {
+			return stages.Decision{Gate: "patient"}, nil
+		}
+		return stages.Decision{Gate: "patient", Verdict: stages.Pass}, nil
+	})
+}
+
+// TestLooksOfAStepAreASeries has each step begin one, and go on with it.
+func TestLooksOfAStepAreASeries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		p := &process{cluster: c}
+		gate := &seriesGate{}
+		steps := append(twoSteps(gate), traffic.Step{Weight: 60})
+		_, err := p.deliver(t.Context(), p.canaryOf(parts{steps: steps}), "run-1", newImage)
+		require.NoError(t, err)
+		c.requireCalm(newImage)
+		assert.Equal(t, []int{2, 2}, gate.begun, "of two steps with gates")
+	})
+}

@@ -59,7 +59,7 @@ func (f *flight) looks(ctx context.Context, step Step) error {
 	began := time.Now()
 	var gates []*asked
 	for _, gate := range step.Gates {
-		gates = append(gates, &asked{gate: gate})
+		gates = append(gates, &asked{gate: stages.GateSeries(gate, f.cfg.gated())})
 	}
 	for {
 		decisions, err := f.look(ctx, gates)
@@ -174,7 +174,7 @@ func (f *flight) runs(ctx context.Context) error {
 	return c.err
 }
 
-// asked is a gate of a step.
+// asked is a gate of a step, whose looks are a series if it knows of such.
 type asked struct {
 	gate stages.Gate[stages.Release]
 	// late is a look of it that has not returned in time. No other begins before it has.

@@ -179,10 +179,40 @@ func TestBrokenImplementationsFail(t *testing.T) {
 		gate(func(context.Context, int) (stages.Decision, error) {
 			return stages.Decision{Gate: "yes", Verdict: stages.Pass}, nil
 		}))
+	series := func(series stages.Gate[int]) []string {
+		return failing(t, gateChecks[int](), func() GateHarness[int] {
+			return GateHarness[int]{Gate: seriesGate{bySign, series}, Good: 1, Bad: -1}
+		})
+	}
+	assert.Empty(t, series(bySign))
+	assert.Equal(t, []string{"decides alike in a series"}, series(stages.GateFunc[int](func(context.Context, int) (stages.Decision, error) {
+		return stages.Decision{Gate: "yes", Verdict: stages.Pass}, nil
+	})))
+	assert.Equal(t, []string{"decides alike in a series"}, series(nil))
 	assert.Contains(t, gate(func(_ context.Context, n int) (stages.Decision, error) {
 		return stages.Decision{}, fmt.Errorf("refused %d", n)
 	}), "refuses what is bad, with reasons")
 }
+
+// bySign passes positive numbers and refuses negative ones.
+var bySign stages.Gate[int] = stages.GateFunc[int](func(ctx context.Context, n int) (stages.Decision, error) {
+	d := stages.Decision{Gate: "sign"}
+	switch {
+	case n > 0:
+		d.Verdict = stages.Pass
+	case n < 0:
+		d.Verdict, d.Reasons = stages.Fail, []stages.Reason{{Rule: "negative", Message: "must be positive"}}
+	}
+	return d, context.Cause(ctx)
+})
+
+// seriesGate begins series of a kind of its own.
+type seriesGate struct {
+	stages.Gate[int]
+	series stages.Gate[int]
+}
+
+func (g seriesGate) Series(int) stages.Gate[int] { return g.series }
 
 // restoreVerifierFunc is a verifier that verifies restored releases in its own way.
 type restoreVerifierFunc func(ctx context.Context, rel stages.Release) (stages.Verification, error)

@@ -68,6 +68,30 @@ func gateChecks[S any]() []check[GateHarness[S]] {
 				return err
 			})
 		}},
+		{"decides alike in a series", func(t T, h GateHarness[S]) {
+			gate, ok := h.Gate.(stages.SeriesGate[S])
+			if !ok {
+				return
+			}
+			good, bad, empty := gate.Series(parallel), gate.Series(parallel), gate.Series(parallel)
+			require.NotNil(t, good)
+			d, err := good.Decide(t.Context(), h.Good)
+			require.NoError(t, err)
+			assert.Equal(t, stages.Pass, d.Verdict, "%+v", d)
+			d, err = good.Decide(t.Context(), h.Good)
+			require.NoError(t, err)
+			assert.Equal(t, stages.Pass, d.Verdict, "%+v", d)
+			d, err = bad.Decide(t.Context(), h.Bad)
+			require.NoError(t, err)
+			assert.Equal(t, stages.Fail, d.Verdict, "%+v", d)
+			if d, err = empty.Decide(t.Context(), h.Empty); err == nil {
+				assert.NotEqual(t, stages.Pass, d.Verdict)
+			}
+			requireCancelled(t, func(ctx context.Context) error {
+				_, err := good.Decide(ctx, h.Good)
+				return err
+			})
+		}},
 		{"is safe for concurrent use", func(t T, h GateHarness[S]) {
 			require.NoError(t, inParallel(func() error {
 				d, err := h.Gate.Decide(t.Context(), h.Good)
