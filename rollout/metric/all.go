@@ -43,7 +43,8 @@ func (a *all) Series(of int) stages.Gate[stages.Release] {
 // errOtherFailed is why a gate is cancelled when another one fails.
 var errOtherFailed = errors.New("another gate failed")
 
-// Decide asks all gates and returns when each has.
+// Decide asks all gates and returns when each has. If ctx ends before, what they
+// have said until then is beside the error.
 func (a *all) Decide(ctx context.Context, rel stages.Release) (stages.Decision, error) {
 	bounded, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -59,10 +60,12 @@ func (a *all) Decide(ctx context.Context, rel stages.Release) (stages.Decision, 
 		})
 	}
 	wg.Wait()
-	if ctx.Err() != nil {
-		return stages.Decision{Gate: a.name}, fmt.Errorf("metric gate %s: %w", a.name, context.Cause(ctx))
+	d, err := a.join(decisions, errs)
+	if ctx.Err() != nil && d.Verdict != stages.Fail {
+		d.Verdict = stages.Inconclusive
+		return d, fmt.Errorf("metric gate %s: %w", a.name, context.Cause(ctx))
 	}
-	return a.join(decisions, errs)
+	return d, err
 }
 
 // protected asks a gate, and makes an error of a panic.

@@ -42,8 +42,9 @@
 // # Three verdicts
 //
 // A gate passes when it was shown that it may, fails as soon as it is shown that
-// it must, and looks again otherwise. What isn't decided at the timeout is
-// inconclusive, with the reason of the last look. These are told apart:
+// it must, and looks again otherwise. What isn't decided at the timeout, or shortly
+// before the deadline of the context, is inconclusive, with the reason of the last
+// look. These are told apart:
 //
 //	no-data          the source has no samples, or too few      [ErrNoData]
 //	not-finite       NaN or infinite, as a ratio without traffic [ErrNotFinite]
@@ -52,6 +53,9 @@
 //	partial-answer   a store behind the source didn't answer    [ErrPartial]
 //	unfit-data       a histogram for a number, or no bounds     [ErrUnfit]
 //	query-…          a failing query, by [Class]                [ErrQuery]
+//
+// A reason out-of-time beside it says that the context allows less than
+// [Watch.Timeout].
 //
 // A sample's age is reckoned by the source's clock, and the time of the deployment
 // is this machine's: they should agree to a second or two. If they differ by more
