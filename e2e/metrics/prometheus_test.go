@@ -112,9 +112,10 @@ func testAge(t *testing.T, w *world) {
 		`sum(rate(http_requests_total[10s]))`:          0,
 		`scalar(sum(http_requests_total))`:             0,
 		`sum(rate(nothing[1m])) or sum(ratio)`:         0,
-		`pushed`:                                       4 * time.Minute,
-		`sum(pushed)`:                                  4 * time.Minute,
-		`sum(pushed) / sum(http_requests_total)`:       4 * time.Minute,
+		ratioOf(`job="good",code="599"`, `job="good"`): 0,
+		`pushed`:                                 4 * time.Minute,
+		`sum(pushed)`:                            4 * time.Minute,
+		`sum(pushed) / sum(http_requests_total)`: 4 * time.Minute,
 		`sum(sum_over_time(pushed{job="stable"}[5m]))`: 4 * time.Minute,
 	} {
 		r := w.ask(t, expression)
@@ -135,6 +136,8 @@ func testJunk(t *testing.T, w *world) {
 	for expression, rule := range map[string]string{
 		"nothing":                               "no-data",
 		"sum(rate(nothing[1m]))":                "no-data",
+		ratioOf(`job="gone"`, `job="gone"`):     "no-data",
+		ratioOf(`job="good"`, `job="gone"`):     "no-data",
 		"ratio":                                 "not-finite",
 		"limit":                                 "not-finite",
 		"sum(nothing) or vector(0) / vector(0)": "not-finite",
@@ -153,6 +156,11 @@ func testJunk(t *testing.T, w *world) {
 }
 
 const errorRatio = `(sum(rate(http_requests_total{job="{{.Release}}",code=~"5.."}[{{.Window}}])) or vector(0)) / sum(rate(http_requests_total{job="{{.Release}}"}[{{.Window}}]))`
+
+// ratioOf is a ratio like that of package metric's documentation, of any requests.
+func ratioOf(failed, all string) string {
+	return fmt.Sprintf(`(sum(rate(http_requests_total{%s}[10s])) or vector(0)) / sum(rate(http_requests_total{%s}[10s]))`, failed, all)
+}
 
 func testThreshold(t *testing.T, w *world) {
 	gate, err := metric.NewThreshold(metric.ThresholdConfig{

@@ -42,7 +42,8 @@ type BurnRateConfig struct {
 	// Source answers, required. It must be able to look back.
 	Source Source
 	// ErrorRatio asks for the share of requests that failed, from 0 to 1, over
-	// {{.Window}}, which it must contain. One sample is expected.
+	// {{.Window}}, which it must contain. One sample is expected. See the package
+	// comment on ratios.
 	ErrorRatio string
 	// Traffic asks for the number of requests since the deployment, {{.Window}}. While
 	// its samples add up to less than MinTraffic, which must be above zero then,

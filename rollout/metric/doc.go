@@ -6,7 +6,7 @@
 //	…
 //	gate, err := metric.NewThreshold(metric.ThresholdConfig{
 //		Source: source,
-//		Expression: `sum(rate(http_requests_total{namespace="{{.Namespace}}",release="{{.Release}}",code=~"5.."}[{{.Window}}]))
+//		Expression: `(sum(rate(http_requests_total{namespace="{{.Namespace}}",release="{{.Release}}",code=~"5.."}[{{.Window}}])) or vector(0))
 //		           / sum(rate(http_requests_total{namespace="{{.Namespace}}",release="{{.Release}}"}[{{.Window}}]))`,
 //		Max: new(0.01),
 //		For: 2 * time.Minute,
@@ -38,6 +38,16 @@
 // Where a value stands decides how it is written. In a string in single or
 // double quotes it is escaped, so that a hostile name stays a string. Anywhere
 // else only a single word or number is accepted: names belong in quotes.
+//
+// # Ratios
+//
+// A counter of failures often isn't there before the first one, and PromQL answers
+// with no data where one side of a division has none. So the failures above end in
+// "or vector(0)", inside of the parentheses. The requests must not have it: where
+// they have no data the ratio has none, and without traffic it is 0/0, which is not
+// a number; neither ever passes. As a mistyped name in the failures looks like none
+// at all, select both from one metric, and try the expression on a release that
+// fails.
 //
 // # Three verdicts
 //
