@@ -82,17 +82,27 @@ func (w *world) metrics(t *testing.T) metric.Source {
 }
 
 // timed logs how long a gate took over a version, and how many of its requests.
-func timed(t *testing.T, gate stages.Gate[stages.Release], guests *load.Generator, version string) stages.Gate[stages.Release] {
-	return stages.GateFunc[stages.Release](func(ctx context.Context, rel stages.Release) (stages.Decision, error) {
-		began := time.Now()
-		d, err := gate.Decide(ctx, rel)
-		tally := guests.Report().Versions[version]
-		if ctx.Err() == nil {
-			t.Logf("MEASURED verdict: %s says %s of %s %.1f s after its first answer, %.1f s after it was asked; %d of its requests served, %d failed; %v",
-				d.Gate, d.Verdict, version, time.Since(tally.First).Seconds(), time.Since(began).Seconds(), tally.Served, tally.Failed, d.Reasons)
-		}
-		return d, err
-	})
+type timed struct {
+	stages.Gate[stages.Release]
+	t       *testing.T
+	guests  *load.Generator
+	version string
+}
+
+func (g *timed) Decide(ctx context.Context, rel stages.Release) (stages.Decision, error) {
+	began := time.Now()
+	d, err := g.Gate.Decide(ctx, rel)
+	tally := g.guests.Report().Versions[g.version]
+	if ctx.Err() == nil {
+		g.t.Logf("MEASURED verdict: %s says %s of %s %.1f s after its first answer, %.1f s after it was asked; %d of its requests served, %d failed; %v",
+			d.Gate, d.Verdict, g.version, time.Since(tally.First).Seconds(), time.Since(began).Seconds(), tally.Served, tally.Failed, d.Reasons)
+	}
+	return d, err
+}
+
+// Series passes on that the gate counts through the looks of a step.
+func (g *timed) Series(of int) stages.Gate[stages.Release] {
+	return &timed{stages.GateSeries(g.Gate, of), g.t, g.guests, g.version}
 }
 
 // canaryDelivery is the sample service's pipeline with a canary, which half of the
@@ -138,7 +148,7 @@ func TestMetricsDecideOnCanaries(t *testing.T) {
 		ok := t.Run(c.version+" "+c.flaw, func(t *testing.T) {
 			guests := w.crowd(t, ns)
 			cfg, canary := w.canaryDelivery(t, ns,
-				timed(t, w.errorGate(t, release), guests, c.version), timed(t, w.latencyGate(t), guests, c.version))
+				&timed{w.errorGate(t, release), t, guests, c.version}, &timed{w.latencyGate(t), t, guests, c.version})
 			src := source(c.version)
 			if c.flaw != "" {
 				src = source(c.version, c.flaw)
@@ -182,7 +192,7 @@ func TestMetricGateRollsBack(t *testing.T) {
 
 	guests := w.crowd(t, ns)
 	cfg.Deployer = w.shopDeployer(t, ns, release, public)
-	cfg.ReleaseGates = []stages.Gate[stages.Release]{timed(t, w.errorGate(t, ""), guests, "1.1.0")}
+	cfg.ReleaseGates = []stages.Gate[stages.Release]{&timed{w.errorGate(t, ""), t, guests, "1.1.0"}}
 	result, err := run(t, cfg, source("1.1.0"))
 	require.NoError(t, err)
 	assert.Equal(t, pipeline.OutcomeReleased, result.Outcome)
@@ -190,7 +200,7 @@ func TestMetricGateRollsBack(t *testing.T) {
 
 	guests = w.crowd(t, ns)
 	cfg.Deployer = w.shopDeployer(t, ns, release, public)
-	cfg.ReleaseGates = []stages.Gate[stages.Release]{timed(t, w.errorGate(t, ""), guests, "1.2.0")}
+	cfg.ReleaseGates = []stages.Gate[stages.Release]{&timed{w.errorGate(t, ""), t, guests, "1.2.0"}}
 	result, err = run(t, cfg, source("1.2.0", failing))
 	require.ErrorIs(t, err, stages.ErrGateRefused)
 	require.ErrorIs(t, err, stages.ErrRolledBack)

@@ -281,7 +281,7 @@ func TestCanariesBehindTraefik(t *testing.T) {
 
 func (p *proxied) promoted(t *testing.T) {
 	guests := p.visitors(t)
-	gate := timed(t, p.world.errorGate(t, release), guests, "1.1.0")
+	gate := &timed{p.world.errorGate(t, release), t, guests, "1.1.0"}
 	require.NoError(t, p.deploy(t, p.canary(t, nil, asIs, gate), "1.1.0"))
 	report := requireUnharmed(t, guests)
 	assert.NotZero(t, report.Versions["1.0.0"].Served)
@@ -290,7 +290,7 @@ func (p *proxied) promoted(t *testing.T) {
 
 func (p *proxied) breached(t *testing.T) {
 	guests := p.visitors(t)
-	gate := timed(t, p.world.errorGate(t, release), guests, "1.2.0")
+	gate := &timed{p.world.errorGate(t, release), t, guests, "1.2.0"}
 	err := p.deploy(t, p.canary(t, nil, asIs, gate), "1.2.0")
 	assert.Equal(t, "error-rate", requireAborted(t, err).Decisions[0].Gate)
 	ended := guests.Report().Sent()
