@@ -347,6 +347,14 @@ func (r processRouter) Shift(ctx context.Context, from, to int) error {
 	})
 }
 
+func (r processRouter) Isolate(ctx context.Context) error {
+	isolator, ok := r.p.divider().(traffic.Isolator)
+	if !ok {
+		return nil
+	}
+	return r.p.call(ctx, "isolate", func() error { return isolator.Isolate(ctx) })
+}
+
 func (r processRouter) Observe(ctx context.Context) (split traffic.Split, err error) {
 	err = r.p.call(ctx, "observe", func() error { split, err = r.p.divider().Observe(ctx); return err })
 	return split, err

@@ -24,9 +24,10 @@
 //
 // That all traffic goes to the stable release must be seen before anything is
 // changed: where no controller serves a route, a canary could never be removed. Then
-// the canary is deployed and verified without traffic. Each step gives it a weight,
-// waits until the cluster says that this has taken effect, and then looks at the
-// gates until the step's time is over; all must pass at its end. After the last
+// the canary is deployed and verified without traffic; a router that would send it
+// some is an [Isolator]. Each step gives it a weight, the nearest that the router
+// has, waits until the cluster says that this has taken effect, and then looks at
+// the gates until the step's time is over; all must pass at its end. After the last
 // step the stable release is upgraded to the same image and verified, all traffic
 // goes back to it, and the canary is removed.
 //

@@ -135,6 +135,11 @@ func (f *flight) next(ctx context.Context) error {
 
 // deploy makes the canary and proves that it runs.
 func (f *flight) deploy(ctx context.Context) error {
+	if isolator, ok := f.cfg.Router.(Isolator); ok {
+		if err := insist(ctx, f.cfg.SettleTimeout, isolator.Isolate); err != nil {
+			return fmt.Errorf("keep requests from the canary: %w", err)
+		}
+	}
 	req := f.req
 	req.Plan = "" // That was about both releases, and was compared before.
 	rel, err := f.cfg.Canary.Deploy(ctx, req)
@@ -170,7 +175,11 @@ func (f *flight) toStep(ctx context.Context, step, from int) error {
 
 // shift gives the canary the weight of its step.
 func (f *flight) shift(ctx context.Context) error {
-	f.progress("step %d of %d: %d%% of the traffic to the canary", f.record.Step, len(f.cfg.Steps), f.record.Weight)
+	nearest := ""
+	if asked := f.cfg.Steps[f.record.Step-1].Weight; asked != f.record.Weight {
+		nearest = fmt.Sprintf(", the nearest to %d%%", asked)
+	}
+	f.progress("step %d of %d: %d%% of the traffic to the canary%s", f.record.Step, len(f.cfg.Steps), f.record.Weight, nearest)
 	err := f.guarded(ctx, func(ctx context.Context) error {
 		_, err := f.settle(ctx, f.record.From, f.record.Weight)
 		return err

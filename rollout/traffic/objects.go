@@ -119,12 +119,18 @@ func (k kind) patch(ctx context.Context, o *unstructured.Unstructured, operation
 // else meet a conflict when it next wants to change one. It is tried and no more,
 // as no request depends on it.
 func (k kind) disown(ctx context.Context, o *unstructured.Unstructured) {
-	managed := o.GetManagedFields()
-	kept := slices.DeleteFunc(slices.Clone(managed), func(m metav1.ManagedFieldsEntry) bool { return m.Manager == FieldManager })
-	if len(kept) == 0 || len(kept) == len(managed) {
+	kept, owned := withoutManager(o.GetManagedFields())
+	if !owned {
 		return
 	}
 	_, _ = k.patch(ctx, o, []operation{{Op: "replace", Path: pointer("metadata", "managedFields"), Value: kept}})
+}
+
+// withoutManager leaves out the entries that are this package's, and reports whether
+// there were any beside others.
+func withoutManager(managed []metav1.ManagedFieldsEntry) (kept []metav1.ManagedFieldsEntry, owned bool) {
+	kept = slices.DeleteFunc(slices.Clone(managed), func(m metav1.ManagedFieldsEntry) bool { return m.Manager == FieldManager })
+	return kept, len(kept) > 0 && len(kept) < len(managed)
 }
 
 // jsonPatch is one that fails if the object isn't as it was read any more.

@@ -22,7 +22,8 @@ type ReplicasConfig struct {
 	// REST is how to reach the cluster, required. It is copied.
 	REST *rest.Config
 	// Namespace and Service are those of the Service, required. Its selector must
-	// match the pods of both releases.
+	// match the pods of both releases, and the stable release's workload must have
+	// another label in its matchLabels than those.
 	Namespace, Service string
 	// Stable and Canary are the names of the two releases' Deployments, required.
 	Stable, Canary string
@@ -39,11 +40,17 @@ type ReplicasConfig struct {
 //
 // While the stable release has fewer replicas than by itself, their number is
 // kept in an annotation of it. An autoscaler would work against all this, so a
-// workload with one is refused. The canary's chart may begin with no replicas at
-// all: the first pod gets traffic as soon as it is ready.
+// workload with one is refused.
+//
+// Before a canary is deployed, the Service's selector is narrowed by the labels that
+// the stable release's workload tells its pods by, and so the canary is verified
+// without traffic, by as many pods as its chart says. With the first step it is
+// scaled to the share that [Replicas.Nearest] tells, and then the selector becomes
+// what it was; an annotation of the Service notes what was added. A chart with no
+// replicas leaves nothing to verify before the first step: give it one at least.
 //
 // A split has settled when as many pods of each release are ready endpoints. It
-// needs the verbs get and patch on the workloads, get on services, list on pods,
+// needs the verbs get and patch on the workloads and on services, list on pods,
 // endpointslices and, if permitted, horizontalpodautoscalers.
 type Replicas struct {
 	config    ReplicasConfig
@@ -54,7 +61,10 @@ type Replicas struct {
 	lacking time.Time // since when a shift waits for pods of the stable release
 }
 
-var _ Router = (*Replicas)(nil)
+var (
+	_ Router   = (*Replicas)(nil)
+	_ Isolator = (*Replicas)(nil)
+)
 
 // annotationReplicas keeps the stable release's own number of replicas, and what
 // it was lowered to: if that isn't what it has, somebody has set another one.
@@ -165,6 +175,9 @@ func (r *Replicas) Shift(ctx context.Context, from, to int) error {
 			return err
 		}
 	}
+	if w.selection.isolated {
+		return r.admit(ctx, w, stable, canary)
+	}
 	if canary > has {
 		if err := r.scale(ctx, w.canary, canary, canary); err != nil {
 			return err
@@ -184,8 +197,12 @@ func (r *Replicas) Shift(ctx context.Context, from, to int) error {
 		}
 		return r.scale(ctx, w.stable, stable, full)
 	}
-	if to == 0 {
-		r.workloads.disown(ctx, w.stable.object)
+	if to > 0 {
+		return nil
+	}
+	r.workloads.disown(ctx, w.stable.object)
+	if w.selection.stale {
+		return r.selects(ctx, w.selection, w.selection.own, nil)
 	}
 	return nil
 }
@@ -221,11 +238,11 @@ func (r *Replicas) Observe(ctx context.Context) (Split, error) {
 	}
 	stable, canary := w.stable.count(), w.canary.count()
 	s := Split{
-		Canary: share(canary, stable+canary),
+		Canary: w.weight(),
 		Detail: fmt.Sprintf("Service %s/%s has %d of %d stable and %d of %d canary pods as ready endpoints",
 			r.config.Namespace, r.config.Service, w.servingStable, stable, w.servingCanary, canary),
 	}
-	if canary == 0 {
+	if s.Canary == 0 {
 		// A stable release that lacks a pod is no traffic to the canary.
 		s.Settled = w.servingCanary == 0 && w.servingStable > 0
 	} else {

@@ -19,7 +19,7 @@ func policyRule(group, resource string, names []string, verbs ...string) rbacv1.
 // namespace, whatever the release is. It asks the cluster nothing.
 func (r *Replicas) RequiredRules(context.Context, stages.Release) (map[string][]rbacv1.PolicyRule, error) {
 	return namespaced{r.config.Namespace: {
-		policyRule("", "services", []string{r.config.Service}, "get"),
+		policyRule("", "services", []string{r.config.Service}, "get", "patch"),
 		policyRule("", "pods", nil, "list"),
 		policyRule("discovery.k8s.io", "endpointslices", nil, "list"),
 		policyRule("apps", r.workloads.resource, []string{r.config.Stable, r.config.Canary}, "get", "patch"),

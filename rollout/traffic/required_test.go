@@ -32,13 +32,13 @@ func TestRequiredRules(t *testing.T) {
 			func() (part, error) {
 				return traffic.NewReplicas(traffic.ReplicasConfig{REST: access, Namespace: "ns", Service: "shop", Stable: "shop", Canary: "shop-canary"})
 			},
-			[]rbacv1.PolicyRule{rule("", "services", shop, "get"), pods, endpoints, rule("apps", "deployments", both, "get", "patch"), autoscalers},
+			[]rbacv1.PolicyRule{rule("", "services", shop, "get", "patch"), pods, endpoints, rule("apps", "deployments", both, "get", "patch"), autoscalers},
 		},
 		"replicas of stateful sets": {
 			func() (part, error) {
 				return traffic.NewReplicas(traffic.ReplicasConfig{REST: access, Namespace: "ns", Service: "shop", Stable: "shop", Canary: "shop-canary", Kind: "StatefulSet"})
 			},
-			[]rbacv1.PolicyRule{rule("", "services", shop, "get"), pods, endpoints, rule("apps", "statefulsets", both, "get", "patch"), autoscalers},
+			[]rbacv1.PolicyRule{rule("", "services", shop, "get", "patch"), pods, endpoints, rule("apps", "statefulsets", both, "get", "patch"), autoscalers},
 		},
 		"selector": {
 			func() (part, error) {

@@ -87,6 +87,14 @@ func (r *rig) Shift(ctx context.Context, from, to int) error {
 	return r.by(func() error { return r.router.Shift(ctx, from, to) })
 }
 
+func (r *rig) Isolate(ctx context.Context) error {
+	isolator, ok := r.router.(traffic.Isolator)
+	if !ok {
+		return nil
+	}
+	return r.by(func() error { return isolator.Isolate(ctx) })
+}
+
 func (r *rig) Observe(ctx context.Context) (split traffic.Split, err error) {
 	err = r.by(func() error { split, err = r.router.Observe(ctx); return err })
 	return split, err

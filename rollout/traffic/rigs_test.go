@@ -125,7 +125,7 @@ func newReplicasRig(t *testing.T) *rig {
 		_, err := api.Get(ctx, "shop-canary", metav1.GetOptions{})
 		switch {
 		case present && apierrors.IsNotFound(err):
-			_, err = api.Create(ctx, generic(t, deployment("shop-canary", 0)), metav1.CreateOptions{})
+			_, err = api.Create(ctx, generic(t, deployment("shop-canary", 3)), metav1.CreateOptions{})
 		case !present && err == nil:
 			err = api.Delete(ctx, "shop-canary", metav1.DeleteOptions{})
 		case apierrors.IsNotFound(err):
@@ -136,6 +136,10 @@ func newReplicasRig(t *testing.T) *rig {
 	r.divided = func() (int, error) {
 		replicas, err := k.replicas(ctx)
 		if err != nil || replicas["shop-canary"] == 0 {
+			return 0, err
+		}
+		s, err := services.Get(ctx, "shop", metav1.GetOptions{})
+		if err != nil || s.Spec.Selector["app.kubernetes.io/instance"] == "shop" {
 			return 0, err
 		}
 		sum := replicas["shop"] + replicas["shop-canary"]

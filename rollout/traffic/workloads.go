@@ -18,7 +18,8 @@ type workload struct {
 	object   *unstructured.Unstructured
 	replicas int64
 	selector labels.Selector
-	labels   labels.Set // of its pods
+	matched  map[string]string // the labels that the selector asks for
+	labels   labels.Set        // of its pods
 }
 
 // count is 0 for a workload that doesn't exist.
@@ -41,8 +42,10 @@ func (w *workload) full() int64 {
 
 // releases are the two workloads, and how many pods of each serve.
 type releases struct {
-	stable, canary               *workload
-	servingStable, servingCanary int64
+	stable, canary *workload
+	selection      selection
+	// What the Service sends to, and the canary's pods that it could send to.
+	servingStable, servingCanary, servingOthers, readyCanary int64
 	// odd is why the canary can't be given a share; it can be taken from it.
 	odd error
 }
@@ -56,14 +59,31 @@ func (w releases) expect(full int64, from, to int) error {
 	stable, canary := w.stable.count(), w.canary.count()
 	s1, c1 := counts(full, from)
 	s2, c2 := counts(full, to)
-	if (stable == s1 || stable == s2) && (canary == c1 || canary == c2) {
+	known := canary == c1 || canary == c2
+	if w.selection.isolated {
+		known = from == 0 || to == 0 // The canary has as many as its chart says.
+	}
+	if known && (stable == s1 || stable == s2) {
 		return nil
 	}
-	return &ChangedError{Want: []int{from, to}, Got: share(canary, stable+canary), Detail: fmt.Sprintf("%d stable and %d canary replicas", stable, canary)}
+	return &ChangedError{Want: []int{from, to}, Got: w.weight(), Detail: fmt.Sprintf("%d stable and %d canary replicas", stable, canary)}
+}
+
+// weight is the canary's share.
+func (w releases) weight() int {
+	if w.selection.isolated {
+		return 0
+	}
+	stable, canary := w.stable.count(), w.canary.count()
+	return share(canary, stable+canary)
+}
+
+func (r *Replicas) service() stages.Object {
+	return stages.Object{APIVersion: "v1", Kind: "Service", Namespace: r.config.Namespace, Name: r.config.Service}
 }
 
 func (r *Replicas) read(ctx context.Context) (releases, error) {
-	object := stages.Object{APIVersion: "v1", Kind: "Service", Namespace: r.config.Namespace, Name: r.config.Service}
+	object := r.service()
 	service, err := r.client.CoreV1().Services(r.config.Namespace).Get(ctx, r.config.Service, metav1.GetOptions{})
 	switch {
 	case apierrors.IsNotFound(err):
@@ -81,26 +101,29 @@ func (r *Replicas) read(ctx context.Context) (releases, error) {
 	} else if err != nil {
 		return releases{}, err
 	}
-	w.odd = r.check(w, object, service.Spec.Selector)
+	w.selection = selectionOf(service, w.stable)
+	w.odd = r.check(w)
 	b, err := readBackends(ctx, r.client, r.config.Namespace, r.config.Service)
 	if err != nil {
 		return releases{}, err
 	}
 	w.servingStable = count(b.serving, w.stable.selector)
 	if w.canary != nil {
-		w.servingCanary = count(b.serving, w.canary.selector)
+		w.servingCanary, w.readyCanary = count(b.serving, w.canary.selector), count(b.ready, w.canary.selector)
 	}
+	w.servingOthers = int64(len(b.serving)) - w.servingStable - w.servingCanary
 	return w, nil
 }
 
 // check refuses releases that a Service can't divide its traffic between.
-func (r *Replicas) check(w releases, service stages.Object, selector labels.Set) error {
+func (r *Replicas) check(w releases) error {
+	selector := labels.Set(w.selection.own)
 	if len(selector) == 0 {
-		return &RouteError{Object: service, Problem: "has no selector"}
+		return &RouteError{Object: r.service(), Problem: "has no selector"}
 	}
 	for name, workload := range map[string]*workload{r.config.Stable: w.stable, r.config.Canary: w.canary} {
 		if workload != nil && !selector.AsSelector().Matches(workload.labels) {
-			return &RouteError{Object: service, Problem: fmt.Sprintf("selects %s, which the pods of %s are not", selector, name),
+			return &RouteError{Object: r.service(), Problem: fmt.Sprintf("selects %s, which the pods of %s are not", selector, name),
 				Remedy: "have its selector name only what both releases' pods have in common"}
 		}
 	}
@@ -110,6 +133,9 @@ func (r *Replicas) check(w releases, service stages.Object, selector labels.Set)
 	case w.canary != nil && (w.stable.selector.Matches(w.canary.labels) || w.canary.selector.Matches(w.stable.labels)):
 		return &RouteError{Object: r.workloads.object(r.config.Canary), Problem: "its pods can't be told from those of " + r.config.Stable,
 			Remedy: "give the two different labels, and both selectors one of those"}
+	case len(w.selection.narrowing(w.stable)) == 0:
+		return &RouteError{Object: r.workloads.object(r.config.Stable), Problem: "selects its pods by no label that the Service doesn't select by, so that a canary's can't be kept from traffic",
+			Remedy: "have its selector's matchLabels name one that only its own pods have"}
 	}
 	return nil
 }
@@ -134,6 +160,9 @@ func (r *Replicas) workload(ctx context.Context, name string) (*workload, error)
 	w := &workload{object: o, replicas: 1, labels: spec.Template.Metadata.Labels}
 	if spec.Replicas != nil {
 		w.replicas = *spec.Replicas
+	}
+	if spec.Selector != nil {
+		w.matched = spec.Selector.MatchLabels
 	}
 	if w.selector, err = metav1.LabelSelectorAsSelector(spec.Selector); err != nil || w.selector.Empty() {
 		return nil, &RouteError{Object: r.workloads.object(name), Problem: "has no selector that can be read"}

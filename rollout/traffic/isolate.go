@@ -1,0 +1,131 @@
+package traffic
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Isolator is a [Router] that would send requests to a canary's pods as soon as they
+// are ready, and can keep them from that until the canary is verified. A router
+// around another one must have this method as well.
+type Isolator interface {
+	// Isolate is called before a canary is deployed. From then on Observe tells a
+	// weight of 0, until Shift has been asked for one. It can be repeated, and does
+	// nothing to a canary that the stable release can't do without.
+	Isolate(ctx context.Context) error
+}
+
+// annotationIsolated names the labels that a Service's selector was narrowed by.
+const annotationIsolated = "traffic.fairlead.dev/isolated"
+
+// selection is what a Service selects by.
+type selection struct {
+	service *corev1.Service
+	// own is its selector without what Isolate has added.
+	own map[string]string
+	// isolated says that it is narrowed, stale that it was and somebody has undone it.
+	isolated, stale bool
+}
+
+func selectionOf(service *corev1.Service, stable *workload) selection {
+	s := selection{service: service, own: maps.Clone(service.Spec.Selector)}
+	noted, ok := service.Annotations[annotationIsolated]
+	if !ok {
+		return s
+	}
+	for key := range strings.SplitSeq(noted, ",") {
+		if value, ok := s.own[key]; ok && value == stable.matched[key] {
+			delete(s.own, key)
+			s.isolated = true
+		}
+	}
+	s.stale = !s.isolated
+	return s
+}
+
+// narrowing are the labels of the stable release's pods that a Service doesn't
+// select by, of those that its workload tells them by.
+func (s selection) narrowing(stable *workload) map[string]string {
+	out := map[string]string{}
+	for key, value := range stable.matched {
+		if _, ok := s.own[key]; !ok {
+			out[key] = value
+		}
+	}
+	return out
+}
+
+// Isolate has the Service select the pods of the stable release alone.
+func (r *Replicas) Isolate(ctx context.Context) error {
+	w, err := r.read(ctx)
+	switch {
+	case err != nil:
+		return err
+	case w.odd != nil:
+		return w.odd
+	case w.selection.isolated, w.stable.count() < w.stable.full():
+		return nil
+	}
+	if w.servingOthers > 0 { // They would be cut off.
+		return &RouteError{Object: r.service(), Problem: fmt.Sprintf("sends to %d pods of neither release", w.servingOthers),
+			Remedy: "have its selector name what only the two releases' pods have in common"}
+	}
+	selector, added := maps.Clone(w.selection.own), w.selection.narrowing(w.stable)
+	maps.Copy(selector, added)
+	return r.selects(ctx, w.selection, selector, slices.Sorted(maps.Keys(added)))
+}
+
+// admit has the Service select the pods of both releases again, when the canary has
+// as many as it should at a weight. Until then it returns an error.
+func (r *Replicas) admit(ctx context.Context, w releases, stable, canary int64) error {
+	if w.canary.count() != canary {
+		if err := r.scale(ctx, w.canary, canary, canary); err != nil {
+			return err
+		}
+	}
+	if w.readyCanary != canary {
+		return fmt.Errorf("%w: %d pods of %s are ready, and %d are to get requests", errUnsettled, w.readyCanary, r.config.Canary, canary)
+	}
+	if err := r.selects(ctx, w.selection, w.selection.own, nil); err != nil || stable >= w.stable.count() {
+		return err
+	}
+	return fmt.Errorf("%w: %s has %d replicas, and is to have %d", errUnsettled, r.config.Stable, w.stable.count(), stable)
+}
+
+// selects sets the Service's selector, and notes the labels it was narrowed by.
+func (r *Replicas) selects(ctx context.Context, s selection, selector map[string]string, narrowed []string) error {
+	patch := []operation{{Op: "add", Path: pointer("spec", "selector"), Value: selector}}
+	_, noted := s.service.Annotations[annotationIsolated]
+	switch {
+	case len(narrowed) > 0:
+		if len(s.service.Annotations) == 0 {
+			patch = append(patch, operation{Op: "add", Path: pointer("metadata", "annotations"), Value: map[string]string{}})
+		}
+		patch = append(patch, operation{Op: "add", Path: pointer("metadata", "annotations", annotationIsolated), Value: strings.Join(narrowed, ",")})
+	case noted:
+		patch = append(patch, operation{Op: "remove", Path: pointer("metadata", "annotations", annotationIsolated)})
+	}
+	object := r.service()
+	data, err := jsonPatch(s.service, patch)
+	if err != nil {
+		return fmt.Errorf("patch %s: %w", object, err)
+	}
+	services, options := r.client.CoreV1().Services(r.config.Namespace), metav1.PatchOptions{FieldManager: FieldManager}
+	patched, err := services.Patch(ctx, r.config.Service, types.JSONPatchType, data, options)
+	if err != nil {
+		return orCause(ctx, explain(err, "patch", object))
+	}
+	if kept, owned := withoutManager(patched.ManagedFields); owned && len(narrowed) == 0 {
+		if data, err := jsonPatch(patched, []operation{{Op: "replace", Path: pointer("metadata", "managedFields"), Value: kept}}); err == nil {
+			_, _ = services.Patch(ctx, r.config.Service, types.JSONPatchType, data, options)
+		}
+	}
+	return nil
+}

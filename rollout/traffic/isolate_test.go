@@ -1,0 +1,170 @@
+package traffic_test
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/fairlead-dev/fairlead/rollout/traffic"
+)
+
+var shared = map[string]string{"app": "shop"}
+
+func (k *kube) service(t *testing.T) *corev1.Service {
+	t.Helper()
+	s, err := k.typed.CoreV1().Services(ns).Get(t.Context(), "shop", metav1.GetOptions{})
+	require.NoError(t, err)
+	return s
+}
+
+// follow does what controllers do, by the Service's selector as it is.
+func (k *kube) follow(t *testing.T) {
+	t.Helper()
+	replicas, err := k.replicas(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, k.run(t.Context(), replicas, k.service(t).Spec.Selector))
+}
+
+// TestReplicasIsolate checks that a canary's pods get no request before their first
+// weight, and then are as many as that takes, whatever their chart says.
+func TestReplicasIsolate(t *testing.T) {
+	for _, tt := range []struct {
+		of, chart             int32
+		weight, nearest       int
+		wantStable, wantCanry int64
+	}{
+		{of: 2, chart: 2, weight: 10, nearest: 33, wantStable: 2, wantCanry: 1},
+		{of: 10, chart: 10, weight: 10, nearest: 9, wantStable: 10, wantCanry: 1},
+		{of: 10, chart: 1, weight: 50, nearest: 50, wantStable: 10, wantCanry: 10},
+		{of: 4, chart: 0, weight: 50, nearest: 50, wantStable: 4, wantCanry: 4},
+		{of: 4, chart: 7, weight: 100, nearest: 100, wantStable: 0, wantCanry: 4},
+		{of: 4, chart: 7, weight: 0, nearest: 0, wantStable: 4, wantCanry: 0},
+	} {
+		k, r := newReplicas(t, tt.of, 0)
+		k.follow(t)
+		require.NoError(t, r.Isolate(t.Context()))
+		require.NoError(t, r.Isolate(t.Context()), "again")
+		require.NoError(t, k.edit(t.Context(), deployments, "shop-canary", func(o *unstructured.Unstructured) error {
+			return unstructured.SetNestedField(o.Object, int64(tt.chart), "spec", "replicas")
+		}))
+		k.follow(t)
+		split, err := r.Observe(t.Context())
+		require.NoError(t, err)
+		assert.Zero(t, split.Canary)
+		assert.True(t, split.Settled, split)
+		require.Contains(t, split.Detail, "0 of")
+
+		nearest, err := r.Nearest(t.Context(), tt.weight)
+		require.NoError(t, err)
+		require.Equal(t, tt.nearest, nearest)
+		for range 10 {
+			err = r.Shift(t.Context(), 0, nearest)
+			k.follow(t)
+			if split, seen := r.Observe(t.Context()); seen == nil && nearest < 100 {
+				assert.LessOrEqual(t, split.Canary, nearest)
+			}
+		}
+		require.NoError(t, err)
+		split, err = r.Observe(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, nearest, split.Canary)
+		assert.True(t, split.Settled, split)
+		replicas, err := k.replicas(t.Context())
+		require.NoError(t, err)
+		assert.Equal(t, map[string]int64{"shop": tt.wantStable, "shop-canary": tt.wantCanry}, replicas)
+		assert.Equal(t, shared, k.service(t).Spec.Selector)
+		assert.Empty(t, k.service(t).Annotations)
+	}
+}
+
+// TestIsolationEnds checks that an abort leaves the Service as it was, with a canary
+// or without, and that it never leads to pods that were not verified.
+func TestIsolationEnds(t *testing.T) {
+	k, r := newReplicas(t, 2, 0)
+	k.follow(t)
+	require.NoError(t, r.Isolate(t.Context()))
+	require.NoError(t, k.edit(t.Context(), deployments, "shop-canary", func(o *unstructured.Unstructured) error {
+		return unstructured.SetNestedField(o.Object, int64(3), "spec", "replicas")
+	}))
+	k.follow(t)
+	require.ErrorContains(t, r.Shift(t.Context(), traffic.Any, 0), "3 pods of shop-canary are ready")
+	require.NotEqual(t, shared, k.service(t).Spec.Selector, "they would get requests")
+	k.follow(t)
+	require.NoError(t, r.Shift(t.Context(), traffic.Any, 0))
+	require.Equal(t, shared, k.service(t).Spec.Selector)
+
+	require.NoError(t, r.Isolate(t.Context()))
+	require.NoError(t, k.dynamic.Resource(deployments).Namespace(ns).Delete(t.Context(), "shop-canary", metav1.DeleteOptions{}))
+	k.follow(t)
+	require.NoError(t, r.Shift(t.Context(), traffic.Any, 0))
+	require.Equal(t, shared, k.service(t).Spec.Selector)
+	require.Empty(t, k.service(t).Annotations)
+}
+
+// TestIsolationIsNotForeign checks that a Service that somebody has opened is told
+// as such, and that one can still be isolated while its canary has traffic for long.
+func TestIsolationIsNotForeign(t *testing.T) {
+	k, r := newReplicas(t, 2, 2)
+	require.NoError(t, r.Isolate(t.Context()))
+	_, err := k.typed.CoreV1().Services(ns).Update(t.Context(), service(shared), metav1.UpdateOptions{})
+	require.NoError(t, err)
+	k.follow(t)
+	split, err := r.Observe(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 50, split.Canary)
+	var changed *traffic.ChangedError
+	require.ErrorAs(t, r.Shift(t.Context(), 0, 33), &changed)
+
+	k, r = newReplicas(t, 2, 2)
+	k.follow(t)
+	for range 3 {
+		_ = r.Shift(t.Context(), traffic.Any, 67)
+		k.follow(t)
+	}
+	require.NoError(t, r.Isolate(t.Context()))
+	require.Equal(t, shared, k.service(t).Spec.Selector, "what is left of the stable release can't do all the work")
+}
+
+func TestOddIsolation(t *testing.T) {
+	k, r := newReplicas(t, 2, 0)
+	require.NoError(t, k.dynamic.Resource(deployments).Namespace(ns).Delete(t.Context(), "shop-canary", metav1.DeleteOptions{}))
+	require.NoError(t, k.edit(t.Context(), deployments, "shop", func(o *unstructured.Unstructured) error {
+		return unstructured.SetNestedStringMap(o.Object, shared, "spec", "selector", "matchLabels")
+	}))
+	_, err := r.Nearest(t.Context(), 10)
+	requireOdd(t, err, "Deployment shop/shop: selects its pods by no label that the Service doesn't select by")
+
+	k, r = newReplicas(t, 2, 0)
+	require.NoError(t, k.run(t.Context(), map[string]int64{"shop": 2, "other": 1}, shared))
+	requireOdd(t, r.Isolate(t.Context()), "Service shop/shop: sends to 1 pods of neither release")
+}
+
+// TestCanaryOfManyReplicas delivers a canary whose chart has as many replicas as the
+// stable release, which is more than its first step takes.
+func TestCanaryOfManyReplicas(t *testing.T) {
+	synctest.Test(t, canaryOfManyReplicas)
+}
+
+func canaryOfManyReplicas(t *testing.T) {
+	c := newCluster(t)
+	c.rig = newReplicasRig(t)
+	p := &process{cluster: c}
+	canary := p.canaryOf(parts{steps: []traffic.Step{{Weight: 10}, {Weight: 50}}})
+	shifted := false
+	p.fault = func(call string, _ int, _ bool) error {
+		shifted = shifted || call == "shift to 20"
+		if !shifted {
+			assert.Zero(t, c.weight(), "before %s", call)
+		}
+		return nil
+	}
+	_, err := p.deliver(t.Context(), canary, "run-1", newImage)
+	require.NoError(t, err)
+	require.True(t, shifted)
+	c.requireCalm(newImage)
+}
