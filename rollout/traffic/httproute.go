@@ -3,7 +3,6 @@ package traffic
 import (
 	"fmt"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
@@ -32,9 +31,10 @@ type HTTPRouteConfig struct {
 // backendRefs, and those two alone; the other rules are left as they are. It needs
 // the verbs get, list and patch on httproutes. Weights are exact.
 //
-// A split has settled when every parent (Gateway) has accepted the route as it is
-// and resolved its references, save that a canary without weight need not exist.
-// Until a controller says so, nothing has. It may say so a moment before its proxies
+// A split has settled when every parent (Gateway) that the route's parentRefs name
+// has accepted the route as it is and resolved its references, save that a canary
+// without weight need not exist. Until a controller says so, nothing has; what one
+// says of a parent that is not named any more doesn't count. It may say so a moment before its proxies
 // follow, as Traefik does, which collects changes for two seconds; have
 // [CanaryConfig.Drain] cover that.
 type HTTPRoute struct{ weightedRoute }
@@ -158,45 +158,4 @@ func (g gateway) others(*unstructured.Unstructured) string { return "" }
 
 func (g gateway) toStable(path []any) []operation {
 	return []operation{{Op: "replace", Path: pointer(append(path, "name")...), Value: g.stableService}}
-}
-
-// unsettled goes by what the gateways' controllers say. Without a canary it doesn't
-// matter whether the route resolves: its Service comes and goes with it.
-func (g gateway) unsettled(o *unstructured.Unstructured, canary bool) string {
-	var status struct {
-		Status struct {
-			Parents []struct {
-				ParentRef struct {
-					Name string `json:"name"`
-				} `json:"parentRef"`
-				Conditions []metav1.Condition `json:"conditions"`
-			} `json:"parents"`
-		} `json:"status"`
-	}
-	if err := convert(o.Object, &status); err != nil {
-		return "its status can't be read: " + err.Error()
-	}
-	if len(status.Status.Parents) == 0 {
-		return "no gateway has accepted it yet"
-	}
-	for _, parent := range status.Status.Parents {
-		for _, want := range []string{"Accepted", "ResolvedRefs"} {
-			ok := false
-			reason := "unknown"
-			for _, c := range parent.Conditions {
-				if c.Type == want {
-					reason = c.Reason
-					ok = c.ObservedGeneration >= o.GetGeneration() &&
-						(c.Status == metav1.ConditionTrue || want == "ResolvedRefs" && !canary)
-					if c.ObservedGeneration < o.GetGeneration() {
-						reason = "not observed yet"
-					}
-				}
-			}
-			if !ok {
-				return fmt.Sprintf("gateway %s: not %s (%s)", parent.ParentRef.Name, want, reason)
-			}
-		}
-	}
-	return ""
 }

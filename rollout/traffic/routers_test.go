@@ -84,6 +84,7 @@ apiVersion: gateway.networking.k8s.io/v1
 kind: ` + kind + `
 metadata: {name: shop, resourceVersion: "1", generation: 3}
 spec:
+  parentRefs: [{name: gateway}]
   rules:
     - backendRefs: [{name: assets, port: 80}]
     - backendRefs: [{name: shop, port: 80, weight: 100}, {name: shop-canary, port: 80, weight: 0}]
