@@ -183,6 +183,7 @@ func TestPreview(t *testing.T) {
 			assert.Equal(t, 1, created)
 			made = results[0]
 		}},
+		{"its pods pull with the secret", func(t *testing.T) { p.requirePulling(t, made) }},
 		{"its bounds hold", func(t *testing.T) { p.requireBounded(t, made.Namespace) }},
 		{"the account sees no other secret", func(t *testing.T) {
 			client, err := kubernetes.NewForConfig(p.previews)
@@ -247,6 +248,19 @@ func TestPreview(t *testing.T) {
 	}
 }
 
+// requirePulling checks that a pod that names no secret gets the preview's from its
+// account. Create has come before or after the cluster made that.
+func (p *previewWorld) requirePulling(t *testing.T, made *preview.Preview) {
+	t.Helper()
+	account, err := p.kube.CoreV1().ServiceAccounts(made.Namespace).Get(labtest.Context(t), "default", metav1.GetOptions{})
+	require.NoError(t, err)
+	var names []string
+	for _, ref := range account.ImagePullSecrets {
+		names = append(names, ref.Name)
+	}
+	assert.Equal(t, made.PullSecrets, names)
+}
+
 // requireBounded checks that the API server enforces quota, defaults and pod security.
 // The quota counts from the moment that Create returns.
 func (p *previewWorld) requireBounded(t *testing.T, namespace string) {
@@ -273,6 +287,7 @@ func (p *previewWorld) requireBounded(t *testing.T, namespace string) {
 		fine, err := pod(func(*corev1.Pod) {})
 		if assert.NoError(c, err) {
 			assert.Equal(c, "512Mi", fine.Spec.Containers[0].Resources.Limits.Memory().String(), "the limit range's default")
+			assert.Equal(c, []corev1.LocalObjectReference{{Name: "registry"}}, fine.Spec.ImagePullSecrets, "the account's")
 		}
 	}, time.Minute, 100*time.Millisecond)
 	_, err := pod(func(pod *corev1.Pod) {

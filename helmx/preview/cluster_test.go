@@ -136,6 +136,17 @@ func (c *cluster) writes() int {
 	return n
 }
 
+// patches counts the patches of objects of a kind.
+func (c *cluster) patches(resource string) int {
+	n := 0
+	for _, action := range c.Actions() {
+		if action.Matches("patch", resource) {
+			n++
+		}
+	}
+	return n
+}
+
 func (c *cluster) previews(t *testing.T, change ...func(*preview.Config)) *preview.Previews {
 	t.Helper()
 	cfg := preview.Config{Client: c, Now: func() time.Time { return c.now }}

@@ -63,7 +63,8 @@ type Config struct {
 	PodSecurity PodSecurity
 	// Network says who may connect to the pods.
 	Network Network
-	// PullSecrets are copied into the preview, under their own names.
+	// PullSecrets are copied into the preview, under their own names, and added to its
+	// default service account. Pods of another account have to name them themselves.
 	PullSecrets []SecretRef
 	// Bindings are roles that accounts get in the preview.
 	Bindings []Binding

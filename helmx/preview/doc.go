@@ -15,7 +15,8 @@
 //
 // A namespace, named <prefix>-<repository>-<hash of the repository>-pr-<number>, which
 // holds a ResourceQuota, a LimitRange, a NetworkPolicy unless turned off, copies of image pull
-// secrets, and bindings of roles as configured. Its labels name the pull request, its
+// secrets, which its default service account pulls with, and bindings of roles as
+// configured. Its labels name the pull request, its
 // annotations say the same in full, and until when it lives. Pods in it have to meet the
 // restricted Pod Security Standard unless configured otherwise.
 //
@@ -48,6 +49,8 @@
 //   - {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [create, patch, delete]}
 //   - {apiGroups: [networking.k8s.io], resources: [ingresses], verbs: [list]} # only for URLs of Ingresses
 //   - {apiGroups: [""], resources: [secrets], verbs: [create, patch]}         # only with PullSecrets
+//   - {apiGroups: [""], resources: [serviceaccounts], verbs: [create]}        # only with PullSecrets
+//   - {apiGroups: [""], resources: [serviceaccounts], resourceNames: [default], verbs: [get, patch]} # likewise
 //
 // Who may patch secrets in every namespace may as well read them. To avoid that, put
 // the rules for the previews into a ClusterRole, and give the account this instead:

@@ -38,23 +38,24 @@ func (p *Previews) furnish(ctx context.Context, namespace string, secrets []*cor
 			return fmt.Errorf("bind ClusterRole %s in namespace %s: %w", b.ClusterRole, namespace, err)
 		}
 	}
-	steps := []struct {
+	type step struct {
 		what string
 		run  func() error
-	}{
+	}
+	steps := []step{
 		{"ResourceQuota", func() error { return p.applyQuota(ctx, namespace) }},
 		{"LimitRange", func() error { return p.applyLimits(ctx, namespace) }},
 		{"NetworkPolicy", func() error { return p.applyNetwork(ctx, namespace) }},
 	}
 	for _, secret := range secrets {
-		steps = append(steps, struct {
-			what string
-			run  func() error
-		}{"pull secret " + secret.Name, func() error { return p.applySecret(ctx, namespace, secret) }})
+		steps = append(steps, step{"pull secret " + secret.Name, func() error { return p.applySecret(ctx, namespace, secret) }})
 	}
-	for _, step := range steps {
-		if err := p.permitted(ctx, step.run); err != nil {
-			return fmt.Errorf("apply the %s of namespace %s: %w", step.what, namespace, err)
+	if len(secrets) > 0 {
+		steps = append(steps, step{"default service account", func() error { return p.attachSecrets(ctx, namespace) }})
+	}
+	for _, s := range steps {
+		if err := p.permitted(ctx, s.run); err != nil {
+			return fmt.Errorf("apply the %s of namespace %s: %w", s.what, namespace, err)
 		}
 	}
 	return p.awaitQuota(ctx, namespace)

@@ -30,7 +30,8 @@ type Preview struct {
 	Created bool `json:"created"`
 	// Expires is when [Previews.Sweep] may remove it.
 	Expires time.Time `json:"expires"`
-	// PullSecrets are the names that pods can pull images with.
+	// PullSecrets are the names that pods can pull images with. Those of the default
+	// service account do so without naming them.
 	PullSecrets []string `json:"pullSecrets,omitempty"`
 	// URL is the address by the configured template; empty without one, see
 	// [Previews.URL].
