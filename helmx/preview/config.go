@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/fairlead-dev/fairlead/stages"
@@ -44,6 +45,9 @@ type Config struct {
 	// Client is the way to the cluster. Its account needs the rights that the package
 	// comment lists.
 	Client kubernetes.Interface
+	// Dynamic is the way to the Gateway API, for the URLs of HTTPRoutes; nil leaves
+	// them out.
+	Dynamic dynamic.Interface
 	// Prefix begins the names of the namespaces; empty means [DefaultPrefix]. Previews
 	// of another prefix are somebody else's.
 	Prefix string
@@ -69,7 +73,7 @@ type Config struct {
 	// Bindings are roles that accounts get in the preview.
 	Bindings []Binding
 	// URL is the address of a preview, in which {{.Number}} and {{.Namespace}} are
-	// filled in. Empty takes it from the Ingress that was deployed, see [Previews.URL].
+	// filled in. Empty takes it from what was deployed, see [Previews.URL].
 	URL string
 	// Now tells the time; nil means [time.Now].
 	Now func() time.Time

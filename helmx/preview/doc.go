@@ -48,6 +48,8 @@
 //   - {apiGroups: [""], resources: [limitranges], verbs: [create, patch]}
 //   - {apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [create, patch, delete]}
 //   - {apiGroups: [networking.k8s.io], resources: [ingresses], verbs: [list]} # only for URLs of Ingresses
+//   - {apiGroups: [""], resources: [services], verbs: [list]}                 # only for URLs of load balancers
+//   - {apiGroups: [gateway.networking.k8s.io], resources: [httproutes], verbs: [list]} # only for URLs of HTTPRoutes
 //   - {apiGroups: [""], resources: [secrets], verbs: [create, patch]}         # only with PullSecrets
 //   - {apiGroups: [""], resources: [serviceaccounts], verbs: [create]}        # only with PullSecrets
 //   - {apiGroups: [""], resources: [serviceaccounts], resourceNames: [default], verbs: [get, patch]} # likewise
@@ -67,4 +69,8 @@
 // For each pull secret, in the namespace it comes from:
 //
 //   - {apiGroups: [""], resources: [secrets], resourceNames: [<name>], verbs: [get]}
+//
+// For URLs of HTTPRoutes with https, or with another port than 80, where the Gateway is:
+//
+//   - {apiGroups: [gateway.networking.k8s.io], resources: [gateways], resourceNames: [<name>], verbs: [get]}
 package preview

@@ -9,7 +9,8 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// ErrNoURL is a preview whose address isn't known, because no Ingress in it has a host.
+// ErrNoURL is a preview whose address isn't known, because no Ingress or HTTPRoute in
+// it has a host, nor a Service the address of a load balancer.
 var ErrNoURL = errors.New("the preview has no URL yet")
 
 // ForeignError is a namespace that has a preview's name, and that this package did not
