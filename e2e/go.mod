@@ -22,6 +22,7 @@ require (
 )
 
 require (
+	filippo.io/edwards25519 v1.2.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/fatih/camelcase v1.0.0 // indirect
 	github.com/prometheus/procfs v0.22.0 // indirect

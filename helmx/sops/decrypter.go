@@ -19,7 +19,9 @@ import (
 type Config struct {
 	// Age are age identities, each element one or more lines as age-keygen writes
 	// them: AGE-SECRET-KEY-1…, the post-quantum kind, blank lines and comments. The
-	// value of SOPS_AGE_KEY can be passed as it is. SSH private keys are refused.
+	// value of SOPS_AGE_KEY can be passed as it is. Or an element is an SSH private key,
+	// ssh-ed25519 or ssh-rsa, such as the content of ~/.ssh/id_ed25519; one that is
+	// locked by a passphrase is refused.
 	Age [][]byte
 	// PGP are private keys.
 	PGP []PGPKeyring

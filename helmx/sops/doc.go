@@ -12,8 +12,8 @@
 // and on comments), mac_only_encrypted, and key groups with Shamir's secret sharing.
 // The output is the same, byte for byte, as that of sops decrypt. Data keys are
 // opened with age identities and PGP private keys; those of cloud services with a
-// [KeySource], of which package cloudkms, a module of its own, has one. SSH keys,
-// which sops takes for age recipients too, and age plugins are not supported.
+// [KeySource], of which package cloudkms, a module of its own, has one. SSH keys
+// serve as age identities, as they do with sops; age plugins are not supported.
 //
 // # What it never does
 //

@@ -3,13 +3,16 @@ package sops
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 
 	"filippo.io/age"
+	"filippo.io/age/agessh"
 	"filippo.io/age/armor"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -92,17 +95,43 @@ func (d *Decrypter) openGroup(ctx context.Context, group []Recipient, failure *N
 	return nil, nil
 }
 
-// parseAge reads identities in the form that age-keygen writes. Its errors don't
-// repeat them.
+// parseAge reads identities in the form that age-keygen writes, or an SSH private key.
+// Its errors don't repeat them.
 func parseAge(index int, data []byte) ([]age.Identity, error) {
+	if bytes.Contains(data, []byte("PRIVATE KEY-----")) {
+		id, problem := parseSSH(data)
+		if problem != "" {
+			return nil, fmt.Errorf("%w: Config.Age[%d] is an SSH private key %s", stages.ErrInvalid, index, problem)
+		}
+		return []age.Identity{id}, nil
+	}
 	ids, err := age.ParseIdentities(bytes.NewReader(data))
-	switch {
-	case err != nil && bytes.Contains(data, []byte("PRIVATE KEY-----")):
-		return nil, fmt.Errorf("%w: Config.Age[%d] is an SSH private key, which is not supported; encrypt the file to an age key as well (sops updatekeys) and give that", stages.ErrInvalid, index)
-	case err != nil:
-		return nil, fmt.Errorf("%w: Config.Age[%d] is not a list of age identities; each line begins with AGE-SECRET-KEY-", stages.ErrInvalid, index)
+	if err != nil {
+		return nil, fmt.Errorf("%w: Config.Age[%d] is neither a list of age identities, each line of which begins with AGE-SECRET-KEY-, nor an SSH private key", stages.ErrInvalid, index)
 	}
 	return ids, nil
+}
+
+// parseSSH returns an identity for what is encrypted to an SSH key's public half, or
+// what is wrong with the key.
+func parseSSH(data []byte) (id age.Identity, problem string) {
+	data = bytes.TrimSpace(data)
+	block, rest := pem.Decode(data)
+	if block == nil {
+		return nil, "that is malformed"
+	}
+	if !bytes.HasPrefix(data, []byte("-----BEGIN ")) || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, "with something beside it; give each key as an element of its own"
+	}
+	id, err := agessh.ParseIdentity(data)
+	_, locked := errors.AsType[*ssh.PassphraseMissingError](err)
+	switch {
+	case locked, block.Type == "ENCRYPTED PRIVATE KEY":
+		return nil, "that is locked by a passphrase, which is not supported; unlock a copy of it (ssh-keygen -p), or encrypt the file to an age key as well (sops updatekeys)"
+	case err != nil:
+		return nil, "that is malformed, or of another type than ssh-ed25519 and ssh-rsa"
+	}
+	return id, ""
 }
 
 func openAge(r Recipient, ids []age.Identity) ([]byte, error) {

@@ -3,6 +3,10 @@ package sops_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/fairlead-dev/fairlead/helmx/sops"
 	"github.com/fairlead-dev/fairlead/stages"
@@ -27,6 +32,8 @@ func read(t testing.TB, elem ...string) []byte {
 
 func ageKey(t testing.TB, name string) []byte { return read(t, "keys", name+".txt") }
 
+func sshKey(t testing.TB, kind string) []byte { return read(t, "keys", "ssh-"+kind) }
+
 func unlock(text string) func(context.Context, string) ([]byte, error) {
 	return func(context.Context, string) ([]byte, error) { return []byte(text), nil }
 }
@@ -35,7 +42,7 @@ func unlock(text string) func(context.Context, string) ([]byte, error) {
 func everyKey(t testing.TB) *sops.Decrypter {
 	t.Helper()
 	d, err := sops.New(sops.Config{
-		Age: [][]byte{ageKey(t, "age1"), ageKey(t, "age2"), ageKey(t, "age3"), ageKey(t, "age-pq")},
+		Age: [][]byte{ageKey(t, "age1"), ageKey(t, "age2"), ageKey(t, "age3"), ageKey(t, "age-pq"), sshKey(t, "ed25519"), sshKey(t, "rsa")},
 		PGP: []sops.PGPKeyring{
 			{Keys: read(t, "keys", "pgp-curve.asc")},
 			{Keys: read(t, "keys", "pgp-rsa.asc"), Passphrase: unlock(passphrase)},
@@ -86,6 +93,10 @@ func TestWhichKeyOpensWhat(t *testing.T) {
 		"post-quantum age":          {file: "pq.yaml", cfg: sops.Config{Age: [][]byte{ageKey(t, "age-pq")}}},
 		"either of two":             {file: "two.yaml", cfg: sops.Config{Age: [][]byte{ageKey(t, "age2")}}},
 		"several in one value":      {file: "types.yaml", cfg: sops.Config{Age: [][]byte{bytes.Join([][]byte{ageKey(t, "age2"), ageKey(t, "age1")}, nil)}}},
+		"SSH, Ed25519":              {file: "ssh-ed25519.yaml", cfg: sops.Config{Age: [][]byte{sshKey(t, "ed25519")}}},
+		"SSH, RSA":                  {file: "ssh-rsa.env", cfg: sops.Config{Age: [][]byte{ageKey(t, "age1"), sshKey(t, "rsa")}}},
+		"another's SSH":             {file: "ssh-rsa.env", cfg: sops.Config{Age: [][]byte{sshKey(t, "ed25519")}}, err: sops.ErrNoKey, says: "age ssh-rsa AAAAB3NzaC1yc2E"},
+		"an age key instead":        {file: "ssh-ed25519.yaml", cfg: sops.Config{Age: [][]byte{ageKey(t, "age1")}}, err: sops.ErrNoKey, says: "ed25519@example.test"},
 		"another's age":             {file: "types.yaml", cfg: sops.Config{Age: [][]byte{ageKey(t, "age2")}}, err: sops.ErrNoKey, says: "age age16ujrnxzwqcwcmfkh4yywcs3j7x3l3mkq3lrmyqpzf7erewg2we5ssh0zcu"},
 		"PGP":                       {file: "pgp-curve.yaml", cfg: sops.Config{PGP: []sops.PGPKeyring{curve}}},
 		"PGP with passphrase":       {file: "pgp-rsa.json", cfg: sops.Config{PGP: []sops.PGPKeyring{rsa}}},
@@ -128,7 +139,15 @@ func TestNewRefuses(t *testing.T) {
 		"malformed age":         {sops.Config{Age: [][]byte{[]byte("AGE-SECRET-KEY-1CANARY")}}, "Config.Age[0]"},
 		"public age key":        {sops.Config{Age: [][]byte{[]byte("age16ujrnxzwqcwcmfkh4yywcs3j7x3l3mkq3lrmyqpzf7erewg2we5ssh0zcu")}}, "AGE-SECRET-KEY-"},
 		"age plug-in":           {sops.Config{Age: [][]byte{[]byte("AGE-PLUGIN-YUBIKEY-1QQQQQQQQQ")}}, "Config.Age[0]"},
-		"SSH key":               {sops.Config{Age: [][]byte{[]byte("-----BEGIN OPENSSH PRIVATE KEY-----\nCANARY\n-----END OPENSSH PRIVATE KEY-----\n")}}, "is an SSH private key, which is not supported"},
+		"malformed SSH key":     {sops.Config{Age: [][]byte{[]byte("-----BEGIN OPENSSH PRIVATE KEY-----\nCANARY\n-----END OPENSSH PRIVATE KEY-----\n")}}, "that is malformed"},
+		"half an SSH key":       {sops.Config{Age: [][]byte{sshKey(t, "ed25519")[:200]}}, "that is malformed"},
+		"locked SSH key":        {sops.Config{Age: [][]byte{lockedSSHKey(t)}}, "locked by a passphrase, which is not supported; unlock a copy"},
+		"locked PKCS #8 key":    {sops.Config{Age: [][]byte{[]byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nQ0FOQVJZ\n-----END ENCRYPTED PRIVATE KEY-----\n")}}, "locked by a passphrase"},
+		"locked PEM key":        {sops.Config{Age: [][]byte{[]byte("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nQ0FOQVJZ\n-----END RSA PRIVATE KEY-----\n")}}, "locked by a passphrase"},
+		"SSH key of ECDSA":      {sops.Config{Age: [][]byte{ecdsaKey(t)}}, "of another type than ssh-ed25519 and ssh-rsa"},
+		"SSH and age in one":    {sops.Config{Age: [][]byte{bytes.Join([][]byte{ageKey(t, "age1"), sshKey(t, "rsa")}, nil)}}, "give each key as an element of its own"},
+		"two SSH keys in one":   {sops.Config{Age: [][]byte{bytes.Join([][]byte{sshKey(t, "rsa"), sshKey(t, "ed25519")}, nil)}}, "give each key as an element of its own"},
+		"public SSH key":        {sops.Config{Age: [][]byte{read(t, "keys", "ssh-rsa.pub")}}, "nor an SSH private key"},
 		"no keyring":            {sops.Config{PGP: []sops.PGPKeyring{{Keys: []byte("CANARY")}}}, "is not a keyring"},
 		"empty keyring":         {sops.Config{PGP: []sops.PGPKeyring{{}}}, "is not a keyring"},
 		"public keyring":        {sops.Config{PGP: []sops.PGPKeyring{{Keys: read(t, "keys", "pgp-curve-public.asc")}}}, "has no private key"},
@@ -141,6 +160,25 @@ func TestNewRefuses(t *testing.T) {
 			assert.NotContains(t, err.Error(), "CANARY")
 		})
 	}
+}
+
+// lockedSSHKey is the Ed25519 key as ssh-keygen locks one.
+func lockedSSHKey(t *testing.T) []byte {
+	t.Helper()
+	key, err := ssh.ParseRawPrivateKey(sshKey(t, "ed25519"))
+	require.NoError(t, err)
+	block, err := ssh.MarshalPrivateKeyWithPassphrase(key, "", []byte(passphrase))
+	require.NoError(t, err)
+	return pem.EncodeToMemory(block)
+}
+
+func ecdsaKey(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	block, err := ssh.MarshalPrivateKey(key, "")
+	require.NoError(t, err)
+	return pem.EncodeToMemory(block)
 }
 
 func TestIsEncrypted(t *testing.T) {

@@ -22,6 +22,9 @@ seal blob.bin blob.bin --age "$a1"
 seal multi.yaml multi.yaml --age "$a1"
 seal two.yaml manifest.yaml --age "$a1,$a2"
 seal pq.yaml manifest.yaml --age "$pq"
+# sops opens what is for an SSH key with one that it reads from a file.
+SOPS_AGE_SSH_PRIVATE_KEY_FILE=keys/ssh-ed25519 seal ssh-ed25519.yaml manifest.yaml --age "$(cat keys/ssh-ed25519.pub)"
+SOPS_AGE_SSH_PRIVATE_KEY_FILE=keys/ssh-rsa seal ssh-rsa.env shop.env --age "$(cat keys/ssh-rsa.pub)"
 seal encrypted-regex.yaml manifest.yaml --age "$a1" --encrypted-regex '^(data|stringData)$'
 seal unencrypted-regex.yaml manifest.yaml --age "$a1" --unencrypted-regex '^(metadata|kind)$'
 seal encrypted-suffix.json types.json --age "$a1" --encrypted-suffix _unencrypted
