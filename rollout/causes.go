@@ -124,7 +124,8 @@ type Rule struct {
 	Class Class
 	// Count is how many occurrences fail the rollout under [TerminalAfter]: crashes
 	// of one container, failed pulls of one image, pods that ended from outside,
-	// for each pod that is wanted. 0 is no limit.
+	// for each pod that is wanted. Crashes of before the release don't count: a pod
+	// that is older may be what it mends. 0 is no limit.
 	Count int
 	// After is for how long the cause must hold without a break under
 	// [TerminalAfter]. 0 is no limit.

@@ -30,7 +30,7 @@ func (in *inspector) containers(pod *corev1.Pod, crashes bool) []finding {
 				continue
 			}
 			f.reason, f.message = t.Reason, t.Message
-			in.crashed(&f, pod, s, t, int(s.RestartCount)+1)
+			in.crashed(&f, pod, s, t, in.endsSince(pod, s))
 		default:
 			continue
 		}
@@ -72,9 +72,11 @@ func (in *inspector) waits(f *finding, pod *corev1.Pod, s corev1.ContainerStatus
 	f.cause = cause
 	switch {
 	case cause == Crash:
-		in.crashed(f, pod, s, s.LastTerminationState.Terminated, int(s.RestartCount)+1)
+		in.crashed(f, pod, s, s.LastTerminationState.Terminated, in.endsSince(pod, s))
 	case slices.Contains(pullReasons, f.reason):
 		f.count = in.world.pulls(pod, s.Name)
+	case slices.Contains(startReasons, f.reason):
+		happened(f, in.endsSince(pod, s))
 	default:
 		f.count = int(s.RestartCount) + 1
 	}
@@ -108,7 +110,8 @@ const longRun = 10 * time.Minute
 func (in *inspector) relapses(pod *corev1.Pod) []finding {
 	var out []finding
 	for i, s := range allStatuses(pod) {
-		ends := int(s.RestartCount - in.restarts[containerKey{pod.UID, s.Name}])
+		key := containerKey{pod.UID, s.Name}
+		ends := int(s.RestartCount - max(in.restarts[key], in.ends[key]))
 		if s.State.Running == nil || s.LastTerminationState.Terminated == nil || ends < 1 {
 			continue
 		}
@@ -123,7 +126,8 @@ func (in *inspector) relapses(pod *corev1.Pod) []finding {
 // crashed fills in what the end of a container's process says, the last of so
 // many.
 func (in *inspector) crashed(f *finding, pod *corev1.Pod, s corev1.ContainerStatus, t *corev1.ContainerStateTerminated, ends int) {
-	f.cause, f.count = Crash, ends
+	f.cause = Crash
+	happened(f, ends)
 	if f.role == initContainer {
 		f.cause = InitCrash
 	}
@@ -132,7 +136,7 @@ func (in *inspector) crashed(f *finding, pod *corev1.Pod, s corev1.ContainerStat
 	}
 	f.exit = t
 	if ran, known := ranFor(t); known && ran >= longRun {
-		f.count = 1
+		f.count = min(f.count, 1)
 	}
 	switch cause, known := classify(waitingPatterns, t.Reason, t.Message); {
 	case t.Reason == "OOMKilled":
@@ -146,6 +150,9 @@ func (in *inspector) crashed(f *finding, pod *corev1.Pod, s corev1.ContainerStat
 		f.reason = "CrashLoopBackOff" // which the kubelet calls it a moment later
 	}
 	f.message = describeExit(t, f.count, pod.Spec.RestartPolicy == corev1.RestartPolicyAlways && f.role != initContainer)
+	if f.past {
+		f.message += ", before the release"
+	}
 	if f.probe != nil {
 		f.message += fmt.Sprintf("; killed for its %s probe %s: %s", f.probe.Kind, f.probe.Target, f.probe.Response)
 	}

@@ -62,7 +62,8 @@
 // is down, or a policy whose message names no field of the pod; of a node that is
 // lost, or refuses a pod for its own reasons. What can mend itself is given time to,
 // so that a slow start, a crash at the first attempt or a Secret that comes some
-// seconds later never fails a rollout.
+// seconds later never fails a rollout. A pod that is older than the release may have
+// crashed for what the release mends: of it, only the crashes since then count.
 //
 // Logs and events are collected after the verdict, all at once, for no longer than
 // [Config.EvidenceTimeout]. What a slow node or API server has not delivered by then

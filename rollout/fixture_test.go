@@ -238,7 +238,7 @@ func replicaSet(d *appsv1.Deployment, revision int, template corev1.PodTemplateS
 func podOf(owner metav1.Object, kind, name string, template corev1.PodTemplateSpec) *corev1.Pod {
 	p := &corev1.Pod{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, UID: types.UID(name), Labels: map[string]string{}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, UID: types.UID(name), Labels: map[string]string{}, CreationTimestamp: metav1.Now()},
 		Spec:       *template.Spec.DeepCopy(),
 		Status:     corev1.PodStatus{Phase: corev1.PodPending},
 	}

@@ -26,10 +26,11 @@ func (p *patience) judge(look int, findings []finding, now time.Time) (terminal 
 	for _, f := range findings {
 		rule := p.rules.of(f)
 		first := p.since(look, f, now)
-		switch rule.Class {
-		case Terminal:
+		switch {
+		case f.past:
+		case rule.Class == Terminal:
 			terminal = append(terminal, f)
-		case TerminalAfter:
+		case rule.Class == TerminalAfter:
 			due := first.Add(rule.After)
 			switch {
 			case rule.Count > 0 && f.count >= rule.Count, rule.After > 0 && !f.postponed && !now.Before(due):

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -37,6 +36,8 @@ type finding struct {
 	shared bool
 	// postponed says that time doesn't count against it now.
 	postponed bool
+	// past says that it is of before the release, so that it decides nothing.
+	past bool
 }
 
 // key identifies the finding from one look to the next.
@@ -64,8 +65,9 @@ type inspector struct {
 	unwells map[readyKey]time.Time
 	// doubt bounds how long such a pod is held up.
 	doubt time.Duration
-	// restarts are how often containers had been restarted then.
-	restarts map[containerKey]int32
+	// restarts are how often containers had been restarted then, ends how often those of
+	// pods that are older than the release had ended.
+	restarts, ends map[containerKey]int32
 	// failures are the pods that failed while we looked, by the place that a new
 	// pod takes: the owner, and the pod's name or node where that matters.
 	failures map[string]map[types.UID]bool
@@ -79,7 +81,8 @@ func newInspector(w *world, img stages.Image, s settings) *inspector {
 	return &inspector{
 		world: w, image: img, strict: s.StrictImageID, settle: s.Settle, toEnd: s.Completion, spare: s.AllowUnavailable, drain: s.drain,
 		ready: map[readyKey]time.Time{}, history: map[types.UID]bool{}, unwells: map[readyKey]time.Time{},
-		restarts: map[containerKey]int32{}, failures: map[string]map[types.UID]bool{}, leavings: map[stages.Object]span{}, completed: map[stages.Object]assessment{},
+		restarts: map[containerKey]int32{}, ends: map[containerKey]int32{}, failures: map[string]map[types.UID]bool{},
+		leavings: map[stages.Object]span{}, completed: map[stages.Object]assessment{},
 		doubt: min(maxDoubt, s.Timeout/2),
 	}
 }
@@ -130,39 +133,6 @@ func (in *inspector) inspect(pod *corev1.Pod, crashes bool, now time.Time) look 
 		l.findings = append(l.findings, in.relapses(pod)...)
 	}
 	return l
-}
-
-// remember notes which pods had failed, which jobs had ended and which containers had
-// been restarted before the first look: that says nothing about this rollout. It goes by all pods
-// there are, for whose they are may only be seen later.
-func (in *inspector) remember() {
-	for _, m := range in.world.feedsOf(pods.name) {
-		m.mu.RLock()
-		for name, o := range m.objects {
-			pod, ok := o.(*corev1.Pod)
-			if !ok || name.Namespace != m.namespace {
-				continue
-			}
-			for _, s := range allStatuses(pod) {
-				if s.RestartCount > 0 {
-					in.restarts[containerKey{pod.UID, s.Name}] = s.RestartCount
-				}
-			}
-			if over(pod) && metav1.GetControllerOf(pod) != nil {
-				in.history[pod.UID] = true
-			}
-		}
-		m.mu.RUnlock()
-	}
-	for _, m := range in.world.feedsOf(jobs.name) {
-		m.mu.RLock()
-		for _, o := range m.objects {
-			if job, ok := o.(*batchv1.Job); ok && isOver(job) {
-				in.history[job.UID] = true
-			}
-		}
-		m.mu.RUnlock()
-	}
 }
 
 // over reports whether a pod as a whole has ended although it should not have. A

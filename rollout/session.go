@@ -214,7 +214,7 @@ func (s *session) outOfTouch() error {
 func (s *session) look(ctx context.Context) (done bool, next time.Time, err error) {
 	now := time.Now()
 	if s.looks++; s.looks == 1 {
-		s.inspector.remember()
+		s.inspector.remember(s.released())
 	}
 	s.world.beginLook()
 	defer s.world.endLook()
@@ -246,6 +246,14 @@ func (s *session) look(ctx context.Context) (done bool, next time.Time, err erro
 		return false, next, s.fail(ctx, terminal[0], append(terminal[1:], findings...))
 	}
 	return done, sooner(next, recheck), nil
+}
+
+// released returns when the release was deployed, as far as that is known.
+func (s *session) released() time.Time {
+	if s.deployed.IsZero() {
+		return s.began
+	}
+	return s.deployed
 }
 
 // drainTime bounds the wait for pods that have been replaced and don't end: the

@@ -352,7 +352,7 @@ func (in *inspector) barePod(o stages.Object, now time.Time) assessment {
 		}
 	case pod.Status.Phase == corev1.PodFailed:
 		for i := range a.findings {
-			a.findings[i].count = 1 << 16 // nothing replaces it
+			a.findings[i].count, a.findings[i].past = 1<<16, false // nothing replaces it
 		}
 	default:
 		a.done = a.ready == 1 && !in.toEnd
