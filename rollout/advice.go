@@ -57,7 +57,8 @@ func row(rule Rule, symptom, usual, remedy string, commands ...string) causeRow 
 // causeTable is the whole table. The rules weigh two evils: a verdict that comes
 // late, and one that fails a rollout that would have come up. So what can mend
 // itself, such as an object that another controller makes a moment later, gets
-// a time, and what may be an accident, such as one crash, a number.
+// a time, and what may be an accident, such as one crash, a number: a larger one for
+// a program that may crash for want of another workload.
 var causeTable = map[Cause]causeRow{
 	ImageNotFound: row(atOnce(), "ErrImagePull, ImagePullBackOff: not found, manifest unknown",
 		"a typo in repository, tag or digest, or an image that was never pushed or has been deleted",
@@ -84,17 +85,17 @@ var causeTable = map[Cause]causeRow{
 	ImageMismatch: row(atOnce(), "another image runs than the one that was released", "values that override the image, or a template that ignores it",
 		"make the chart use the delivered image by digest", manifest, values),
 
-	Crash: row(times(2), "CrashLoopBackOff, Error, Completed", "a missing variable, a wrong argument, a dependency that does not answer, or too little memory",
+	Crash: row(timesWithGrace(2), "CrashLoopBackOff, Error, Completed", "a missing variable, a wrong argument, a dependency that does not answer, or too little memory",
 		"see the logs; check arguments, environment and dependencies", previousLogs, describePod),
-	InitCrash: row(times(3), "Init:Error, Init:CrashLoopBackOff", "a migration that fails, or a wait for a dependency that doesn't come",
+	InitCrash: row(timesWithGrace(3), "Init:Error, Init:CrashLoopBackOff", "a migration that fails, or a wait for a dependency that doesn't come",
 		"see the init container's logs; check what it waits for", previousLogs, describePod),
 	OutOfMemory: row(times(2), "OOMKilled, exit code 137", "a memory limit below what the program needs at its start",
 		"raise resources.limits.memory or lower the program's use of memory", describePod, previousLogs),
-	ProbeKilled: row(times(2), "Killing: failed liveness probe, will be restarted", "a liveness probe of a wrong path or port, or one that is too strict for a slow start",
+	ProbeKilled: row(timesWithGrace(2), "Killing: failed liveness probe, will be restarted", "a liveness probe of a wrong path or port, or one that is too strict for a slow start",
 		"give a slow start a startupProbe, or correct the livenessProbe's path and port", describePod, previousLogs),
-	StartupKilled: row(times(2), "Killing: failed startup probe, will be restarted", "a start that takes longer than failureThreshold times periodSeconds",
+	StartupKilled: row(timesWithGrace(2), "Killing: failed startup probe, will be restarted", "a start that takes longer than failureThreshold times periodSeconds",
 		"raise the startupProbe's failureThreshold, or correct its path and port", describePod, previousLogs),
-	HookFailed: row(times(2), "PostStartHookError, FailedPostStartHook", "a postStart command that fails, or that comes before the program listens",
+	HookFailed: row(timesWithGrace(2), "PostStartHookError, FailedPostStartHook", "a postStart command that fails, or that comes before the program listens",
 		"correct lifecycle.postStart, or move its work into an init container", describePod, previousLogs),
 	CommandNotRunnable: row(atOnce(), "RunContainerError, StartError: executable file not found, permission denied", "a command that the image doesn't have, or a file that is not executable",
 		"correct command and args; the file must exist in the image, be executable and fit the platform", describePod),

@@ -22,8 +22,10 @@ type assessment struct { //nolint:recvcheck // filled in place, then read as a v
 	// nothing but existence is asked, unwatched one that has more to tell than the
 	// caller may watch.
 	podless, plain, unwatched bool
-	findings                  []finding
-	recheck                   time.Time
+	// lacking says that fewer pods are ready than whoever needs the workload can do with.
+	lacking  bool
+	findings []finding
+	recheck  time.Time
 	// proven counts the containers seen to run the image; renamed is another digest
 	// that the runtime reported one of them by.
 	proven  int

@@ -127,6 +127,11 @@ type Rule struct {
 	// for each pod that is wanted. Crashes of before the release don't count: a pod
 	// that is older may be what it mends. 0 is no limit.
 	Count int
+	// Grace is how many occurrences more than Count are tolerated while another
+	// workload of the release, for which the program may wait, is on its way: too few
+	// of its pods are ready yet, and it fails of nothing. Once it is ready, they are
+	// counted anew; if it fails itself, that is the failure.
+	Grace int
 	// After is for how long the cause must hold without a break under
 	// [TerminalAfter]. 0 is no limit.
 	After time.Duration
@@ -136,18 +141,25 @@ func (r Rule) validate(what string) error {
 	switch {
 	case r.Class < Transient || r.Class > Terminal:
 		return fmt.Errorf("%w: rule for %s: unknown class %d", stages.ErrInvalid, what, int(r.Class))
-	case r.Count < 0 || r.After < 0:
-		return fmt.Errorf("%w: rule for %s: Count and After can't be negative", stages.ErrInvalid, what)
+	case r.Count < 0 || r.Grace < 0 || r.After < 0:
+		return fmt.Errorf("%w: rule for %s: Count, Grace and After can't be negative", stages.ErrInvalid, what)
+	case r.Grace > 0 && (r.Class != TerminalAfter || r.Count == 0):
+		return fmt.Errorf("%w: rule for %s: Grace needs TerminalAfter and Count", stages.ErrInvalid, what)
 	case r.Class == TerminalAfter && r.Count == 0 && r.After == 0:
 		return fmt.Errorf("%w: rule for %s: TerminalAfter needs Count or After", stages.ErrInvalid, what)
 	}
 	return nil
 }
 
+// patientTimes is how many crashes are tolerated of a program that may wait for another
+// workload: the kubelet's back-off makes that two and a half minutes.
+const patientTimes = 6
+
 func never() Rule                              { return Rule{} }
 func atOnce() Rule                             { return Rule{Class: Terminal} }
 func after(d time.Duration) Rule               { return Rule{Class: TerminalAfter, After: d} }
 func times(n int) Rule                         { return Rule{Class: TerminalAfter, Count: n} }
+func timesWithGrace(n int) Rule                { return Rule{Class: TerminalAfter, Count: n, Grace: patientTimes - n} }
 func timesOrAfter(n int, d time.Duration) Rule { return Rule{Class: TerminalAfter, Count: n, After: d} }
 
 // Causes returns all causes in alphabetical order.

@@ -111,7 +111,7 @@ func (in *inspector) relapses(pod *corev1.Pod) []finding {
 	var out []finding
 	for i, s := range allStatuses(pod) {
 		key := containerKey{pod.UID, s.Name}
-		ends := int(s.RestartCount - max(in.restarts[key], in.ends[key]))
+		ends := int(s.RestartCount - max(in.restarts[key], in.ends[key].n))
 		if s.State.Running == nil || s.LastTerminationState.Terminated == nil || ends < 1 {
 			continue
 		}
@@ -151,7 +151,7 @@ func (in *inspector) crashed(f *finding, pod *corev1.Pod, s corev1.ContainerStat
 	}
 	f.message = describeExit(t, f.count, pod.Spec.RestartPolicy == corev1.RestartPolicyAlways && f.role != initContainer)
 	if f.past {
-		f.message += ", before the release"
+		f.message += ", " + in.ends[containerKey{pod.UID, s.Name}].why
 	}
 	if f.probe != nil {
 		f.message += fmt.Sprintf("; killed for its %s probe %s: %s", f.probe.Kind, f.probe.Target, f.probe.Response)

@@ -56,6 +56,13 @@
 // for each reason as Kubernetes names it. Whatever is left is reported at the
 // timeout.
 //
+// A program that crashes while another workload of the release is on its way may wait
+// for that: it is given until the sixth crash, and its crashes are counted anew once
+// the other is ready; see [Rule]. What is on its way lacks pods to serve others and
+// fails of nothing: a Deployment of which no pod is ready, a StatefulSet of which none
+// is or more than one is not, a Job or a Pod that isn't done. In an upgrade that
+// replaces pod by pod there is usually none.
+//
 // A [Failure] tells where it lies, down to the field of the manifest, what the
 // program wrote last, and the row of the troubleshooting table that it belongs
 // to: see [AdviceFor]. The field is empty where nobody says it: of a webhook that

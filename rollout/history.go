@@ -48,7 +48,7 @@ func (in *inspector) rememberPod(pod *corev1.Pod, deployed time.Time) {
 			in.restarts[key] = s.RestartCount
 		}
 		if older {
-			in.ends[key] = endsBefore(s, deployed)
+			in.ends[key] = pastEnds{endsBefore(s, deployed), "before the release"}
 		}
 	}
 }
@@ -56,25 +56,40 @@ func (in *inspector) rememberPod(pod *corev1.Pod, deployed time.Time) {
 // endsBefore returns how often a container had ended before the release. Of the times of
 // its ends, Kubernetes tells only the last.
 func endsBefore(s corev1.ContainerStatus, deployed time.Time) int32 {
-	ends, last := s.RestartCount, s.LastTerminationState.Terminated
-	if s.State.Terminated != nil {
-		last = s.State.Terminated
-	}
-	if s.State.Running == nil && last != nil {
-		ends++
-	}
-	if last != nil && last.FinishedAt.After(deployed) {
+	ends := endsOf(s)
+	if last := lastEnd(s); last != nil && last.FinishedAt.After(deployed) {
 		ends--
 	}
 	return ends
 }
 
-// endsSince returns how often a container that has ended did so since the release.
-func (in *inspector) endsSince(pod *corev1.Pod, s corev1.ContainerStatus) int {
-	return int(s.RestartCount + 1 - in.ends[containerKey{pod.UID, s.Name}])
+// endsOf returns how often a container has ended.
+func endsOf(s corev1.ContainerStatus) int32 {
+	if s.State.Running == nil && lastEnd(s) != nil {
+		return s.RestartCount + 1
+	}
+	return s.RestartCount
 }
 
-// happened takes in how often something happened since the release.
+func lastEnd(s corev1.ContainerStatus) *corev1.ContainerStateTerminated {
+	if s.State.Terminated != nil {
+		return s.State.Terminated
+	}
+	return s.LastTerminationState.Terminated
+}
+
+// pastEnds are how often a container had ended before its ends count.
+type pastEnds struct {
+	n   int32
+	why string
+}
+
+// endsSince returns how often a container that has ended did so since its ends count.
+func (in *inspector) endsSince(pod *corev1.Pod, s corev1.ContainerStatus) int {
+	return int(s.RestartCount + 1 - in.ends[containerKey{pod.UID, s.Name}].n)
+}
+
+// happened takes in how often something happened since it counts.
 func happened(f *finding, times int) {
 	f.count, f.past = max(times, 0), times < 1
 	f.postponed = f.postponed || f.past

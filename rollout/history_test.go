@@ -60,6 +60,7 @@ func TestCrashesOfAWorkloadThatIsSeenLate(t *testing.T) {
 		l := newLab(t, append(quick.objects(), slow.deployment)...)
 		r := l.start(t.Context(), release(t, quick.release.Objects[0], slow.release.Objects[0]))
 		time.Sleep(time.Second)
+		l.finish(quick)
 		slow.deployment.Status.ObservedGeneration = 2
 		l.put(slow.set, as(slow.pod, func(p *corev1.Pod) {
 			ready(pinnedTo(digestA))(p)

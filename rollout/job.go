@@ -55,6 +55,7 @@ func (in *inspector) jobState(a *assessment, job *batchv1.Job, now time.Time) {
 			return
 		}
 	}
+	a.lacking = true // until it is done
 	succeeded, all := a.ready, ownedBy[*corev1.Pod](in.world, pods.name, job.UID)
 	in.refusals(a, owner.kind, job, all)
 	in.revision(a, all, nil, now)

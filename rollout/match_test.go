@@ -182,6 +182,10 @@ func TestRules(t *testing.T) {
 	require.ErrorIs(t, err, stages.ErrInvalid)
 	_, err = New(Config{Rules: map[Cause]Rule{Crash: {Class: TerminalAfter}}})
 	require.ErrorIs(t, err, stages.ErrInvalid)
+	for _, r := range []Rule{{Class: TerminalAfter, Count: 1, Grace: -1}, {Class: TerminalAfter, After: 1, Grace: 1}, {Class: Terminal, Count: 1, Grace: 1}} {
+		_, err = New(Config{Rules: map[Cause]Rule{Crash: r}})
+		require.ErrorIs(t, err, stages.ErrInvalid)
+	}
 	_, err = New(Config{})
 	require.ErrorIs(t, err, stages.ErrInvalid)
 	rules, err := rulesWith(map[Cause]Rule{ImageNotFound: {Class: Transient}}, nil)

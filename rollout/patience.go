@@ -32,11 +32,14 @@ func (p *patience) judge(look int, findings []finding, now time.Time) (terminal 
 			terminal = append(terminal, f)
 		case rule.Class == TerminalAfter:
 			due := first.Add(rule.After)
-			switch {
-			case rule.Count > 0 && f.count >= rule.Count, rule.After > 0 && !f.postponed && !now.Before(due):
-				terminal = append(terminal, f)
-			case rule.After > 0 && !f.postponed:
+			timed := rule.After > 0 && !f.postponed
+			overdue := timed && !now.Before(due)
+			if timed && !overdue {
 				recheck = sooner(recheck, due)
+			}
+			if overdue || rule.Count > 0 && f.count >= rule.Count {
+				f.excusable = !overdue && f.count < rule.Count+rule.Grace
+				terminal = append(terminal, f)
 			}
 		}
 	}

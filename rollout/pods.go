@@ -36,8 +36,10 @@ type finding struct {
 	shared bool
 	// postponed says that time doesn't count against it now.
 	postponed bool
-	// past says that it is of before the release, so that it decides nothing.
+	// past says that it is of before what counts, so that it decides nothing.
 	past bool
+	// excusable says that it may come of another workload's not being there yet.
+	excusable bool
 }
 
 // key identifies the finding from one look to the next.
@@ -65,9 +67,10 @@ type inspector struct {
 	unwells map[readyKey]time.Time
 	// doubt bounds how long such a pod is held up.
 	doubt time.Duration
-	// restarts are how often containers had been restarted then, ends how often those of
-	// pods that are older than the release had ended.
-	restarts, ends map[containerKey]int32
+	// restarts are how often containers had been restarted then.
+	restarts map[containerKey]int32
+	// ends are how often containers had ended before it counts.
+	ends map[containerKey]pastEnds
 	// failures are the pods that failed while we looked, by the place that a new
 	// pod takes: the owner, and the pod's name or node where that matters.
 	failures map[string]map[types.UID]bool
@@ -81,7 +84,7 @@ func newInspector(w *world, img stages.Image, s settings) *inspector {
 	return &inspector{
 		world: w, image: img, strict: s.StrictImageID, settle: s.Settle, toEnd: s.Completion, spare: s.AllowUnavailable, drain: s.drain,
 		ready: map[readyKey]time.Time{}, history: map[types.UID]bool{}, unwells: map[readyKey]time.Time{},
-		restarts: map[containerKey]int32{}, ends: map[containerKey]int32{}, failures: map[string]map[types.UID]bool{},
+		restarts: map[containerKey]int32{}, ends: map[containerKey]pastEnds{}, failures: map[string]map[types.UID]bool{},
 		leavings: map[stages.Object]span{}, completed: map[stages.Object]assessment{},
 		doubt: min(maxDoubt, s.Timeout/2),
 	}

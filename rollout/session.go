@@ -37,6 +37,7 @@ type session struct {
 	world     *world
 	inspector *inspector
 	patience  *patience
+	grace     grace
 	began     time.Time
 	looks     int
 	told      map[stages.Object]string    // last progress by workload
@@ -74,6 +75,7 @@ func (s *session) run(ctx context.Context) (outcome, error) {
 	s.inspector = newInspector(s.world, s.image, s.settings)
 	s.inspector.deployed = s.deployed
 	s.patience = &patience{rules: s.settings.rules, seen: map[string]*sighting{}}
+	s.grace.was = map[stages.Object]bool{}
 	s.told, s.doneSince = map[stages.Object]string{}, map[stages.Object]time.Time{}
 
 	s.answers = make(chan any)
@@ -240,6 +242,11 @@ func (s *session) look(ctx context.Context) (done bool, next time.Time, err erro
 		}
 	}
 	terminal, recheck := s.patience.judge(s.looks, findings, now)
+	s.grace.note(s.last)
+	terminal, pardoned := s.grace.excuse(s.last, terminal)
+	if pardoned {
+		s.inspector.pardon()
+	}
 	if len(terminal) > 0 {
 		// What a container says tells more than what its workload says about it.
 		slices.SortStableFunc(terminal, func(a, b finding) int { return a.rank() - b.rank() })

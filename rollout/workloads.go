@@ -183,6 +183,8 @@ func (in *inspector) statefulSet(o stages.Object, now time.Time) assessment {
 		return a.missing()
 	}
 	a.template, a.desired = &set.Spec.Template.Spec, replicasOf(set.Spec.Replicas)
+	// All but the one that is being updated: of a quorum's members, one alone is of no use.
+	a.lacking = int(set.Status.ReadyReplicas) < min(a.desired, max(1, a.desired-1))
 	if a.waiting = unobserved(set.Generation, set.Status.ObservedGeneration); a.waiting != "" {
 		return a
 	}
@@ -251,6 +253,7 @@ func (in *inspector) daemonSet(o stages.Object, now time.Time) assessment {
 		return a.missing()
 	}
 	a.template, a.desired = &set.Spec.Template.Spec, int(set.Status.DesiredNumberScheduled)
+	a.lacking = set.Status.NumberReady == 0
 	if a.waiting = unobserved(set.Generation, set.Status.ObservedGeneration); a.waiting != "" {
 		return a
 	}
@@ -291,6 +294,7 @@ func (in *inspector) replicaSet(o stages.Object, now time.Time) assessment {
 		return a.missing()
 	}
 	a.template, a.desired = &set.Spec.Template.Spec, replicasOf(set.Spec.Replicas)
+	a.lacking = a.desired > 0 && set.Status.ReadyReplicas == 0
 	if a.waiting = unobserved(set.Generation, set.Status.ObservedGeneration); a.waiting != "" {
 		return a
 	}
@@ -305,6 +309,7 @@ func (in *inspector) replicationController(o stages.Object, now time.Time) asses
 		return a.missing()
 	}
 	a.desired = replicasOf(c.Spec.Replicas)
+	a.lacking = a.desired > 0 && c.Status.ReadyReplicas == 0
 	if c.Spec.Template != nil {
 		a.template = &c.Spec.Template.Spec
 	}
@@ -332,7 +337,7 @@ func (in *inspector) barePod(o stages.Object, now time.Time) assessment {
 	if !ok {
 		return a.missing()
 	}
-	a.template = &pod.Spec
+	a.template, a.lacking = &pod.Spec, true // until it is done
 	in.revision(&a, []*corev1.Pod{pod}, nil, now)
 	reason, message := in.endedFor(pod)
 	switch {

@@ -87,6 +87,8 @@ func job(conditions ...batchv1.JobCondition) *batchv1.Job {
 	}
 }
 
+var completeJob = []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
+
 func TestJob(t *testing.T) {
 	object := stages.Object{APIVersion: "batch/v1", Kind: "Job", Name: "migrate"}
 	failed := batchv1.JobCondition{Type: batchv1.JobFailed, Status: corev1.ConditionTrue, Reason: "BackoffLimitExceeded", Message: "Job has reached the specified backoff limit"}
