@@ -70,13 +70,14 @@ func (in *inspector) makeRoom(a *assessment, terminating bool, now time.Time) {
 }
 
 // postpone stops the clock for causes, and reports whether there are any.
-func (a *assessment) postpone(causes ...Cause) (any bool) {
+func (a *assessment) postpone(causes ...Cause) bool {
+	found := false
 	for i := range a.findings {
 		if slices.Contains(causes, a.findings[i].cause) {
-			a.findings[i].postponed, any = true, true
+			a.findings[i].postponed, found = true, true
 		}
 	}
-	return any
+	return found
 }
 
 // refusals reports pods that the API server refused to create for owner, which

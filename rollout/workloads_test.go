@@ -206,61 +206,6 @@ func TestOverriddenRule(t *testing.T) {
 	})
 }
 
-// A partition that holds back everything updates nothing.
-func TestStatefulSetThatUpdatesNothing(t *testing.T) {
-	for _, allowed := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			one := int32(1)
-			set := &appsv1.StatefulSet{
-				ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "shop", UID: "set", Generation: 2},
-				Spec: appsv1.StatefulSetSpec{Replicas: &one, Template: podTemplate(pinnedTo(digestA)), UpdateStrategy: appsv1.StatefulSetUpdateStrategy{
-					RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: &one},
-				}},
-				Status: appsv1.StatefulSetStatus{ObservedGeneration: 2, UpdateRevision: "new", CurrentRevision: "old", Replicas: 1, ReadyReplicas: 1, AvailableReplicas: 1},
-			}
-			old := labelled(podOf(set, "StatefulSet", "shop-0", podTemplate(pinnedTo(digestB))), appsv1.ControllerRevisionHashLabelKey, "old")
-			l := newLab(t, set, as(old, ready(pinnedTo(digestB))))
-			l.config.AllowUnused = allowed
-			r := l.start(t.Context(), release(t, stages.Object{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "shop"}))
-			if allowed {
-				require.True(t, r.over())
-				require.NoError(t, r.err)
-				return
-			}
-			assert.Contains(t, r.failure(t).Error(), "by its replicas or its partition")
-		})
-	}
-}
-
-// A partition holds back pods of the old revision, which must be ready too.
-func TestPartitionedStatefulSet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		three, partition := int32(3), int32(2)
-		set := &appsv1.StatefulSet{
-			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "shop", UID: "set", Generation: 2},
-			Spec: appsv1.StatefulSetSpec{Replicas: &three, Template: podTemplate(pinnedTo(digestA)), UpdateStrategy: appsv1.StatefulSetUpdateStrategy{
-				RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: &partition},
-			}},
-			Status: appsv1.StatefulSetStatus{ObservedGeneration: 2, UpdateRevision: "new", CurrentRevision: "old", Replicas: 3, ReadyReplicas: 2, AvailableReplicas: 2},
-		}
-		l := newLab(t, set)
-		for _, name := range []string{"shop-0", "shop-1"} {
-			old := labelled(podOf(set, "StatefulSet", name, podTemplate(pinnedTo(digestB))), appsv1.ControllerRevisionHashLabelKey, "old")
-			l.put(as(old, ready(pinnedTo(digestB))))
-		}
-		updated := labelled(podOf(set, "StatefulSet", "shop-2", podTemplate(pinnedTo(digestA))), appsv1.ControllerRevisionHashLabelKey, "new")
-		l.put(as(updated, ready(pinnedTo(digestA))))
-		r := l.start(t.Context(), release(t, stages.Object{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "shop"}))
-		require.False(t, r.over(), "a pod below the partition is not ready")
-		set = set.DeepCopy()
-		set.Status.ReadyReplicas, set.Status.AvailableReplicas = 3, 3
-		l.put(set)
-		require.True(t, r.over())
-		require.NoError(t, r.err)
-		assert.Contains(t, r.result.Checks[0].Message, "1 of 1 ready")
-	})
-}
-
 func TestStatefulSetHeldUpByAnOldPod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := &appsv1.StatefulSet{
