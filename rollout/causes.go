@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -180,7 +181,7 @@ func (b ruleBook) of(f finding) Rule {
 	if r, own := b.reasons[f.reason]; own {
 		return r
 	}
-	return b.causes[f.cause]
+	return b.causes[cmp.Or(f.judgedAs, f.cause)]
 }
 
 // rulesWith returns the default rules with overrides applied.

@@ -63,6 +63,11 @@
 // is or more than one is not, a Job or a Pod that isn't done. In an upgrade that
 // replaces pod by pod there is usually none.
 //
+// A Job has a number of tries of its own, and is failed by its controller: with the
+// cause, container and log of the pod that failed last, which is remembered because
+// the controller deletes pods. What no other try mends, such as an image or a program
+// that isn't there, is not waited for.
+//
 // A [Failure] tells where it lies, down to the field of the manifest, what the
 // program wrote last, and the row of the troubleshooting table that it belongs
 // to: see [AdviceFor]. The field is empty where nobody says it: of a webhook that

@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -14,7 +13,8 @@ import (
 // queueLabel names the queue of a job that Kueue suspends until there is room.
 const queueLabel = "kueue.x-k8s.io/queue-name"
 
-// job: it must complete. How many of its pods may fail is its own business.
+// job: it must complete. How many of its pods may fail is its own business, but for what
+// no other pod mends.
 func (in *inspector) job(o stages.Object, now time.Time) assessment {
 	a := assessment{object: o}
 	job, ok := object[*batchv1.Job](in.world, jobs.name, o.Namespace, o.Name)
@@ -45,20 +45,25 @@ func (in *inspector) jobState(a *assessment, job *batchv1.Job, now time.Time) {
 		a.fail(Paused, owner, "Suspended", "spec.suspend is true")
 		return
 	}
+	succeeded, all := a.ready, ownedBy[*corev1.Pod](in.world, pods.name, job.UID)
+	tried := in.tried(job.UID, all)
 	for _, c := range job.Status.Conditions {
 		switch {
 		case c.Status != corev1.ConditionTrue:
 		case c.Type == batchv1.JobComplete || c.Type == batchv1.JobSuccessCriteriaMet:
 			a.done = true
 		case c.Type == batchv1.JobFailed || c.Type == batchv1.JobFailureTarget:
-			in.jobFailed(a, owner, c)
+			a.findings = append(a.findings, tried.verdict(owner, c))
 			return
 		}
 	}
 	a.lacking = true // until it is done
-	succeeded, all := a.ready, ownedBy[*corev1.Pod](in.world, pods.name, job.UID)
 	in.refusals(a, owner.kind, job, all)
 	in.revision(a, all, nil, now)
+	tried.note(all, a.findings)
+	if !a.done {
+		a.findings = append(a.findings, tried.latest()...)
+	}
 	a.ready = succeeded
 	if a.done && a.proven == 0 && !in.image.IsZero() {
 		// Its pods may be gone already; then the pinned template has to do.
@@ -77,23 +82,4 @@ func hasCondition(job *batchv1.Job, t batchv1.JobConditionType) bool {
 	return slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
 		return c.Type == t && c.Status == corev1.ConditionTrue
 	})
-}
-
-// jobFailed points at the job's last failed pod, which says why.
-func (in *inspector) jobFailed(a *assessment, owner subject, c batchv1.JobCondition) {
-	f := finding{cause: jobCause(c.Reason), reason: orElse(c.Reason, "Failed"), message: c.Message, subject: owner}
-	for _, pod := range ownedBy[*corev1.Pod](in.world, pods.name, owner.uid) {
-		for i, s := range allStatuses(pod) {
-			t, role := s.State.Terminated, roleOf(pod, i, s.Name)
-			if t == nil {
-				t = s.LastTerminationState.Terminated
-			}
-			if t == nil || t.ExitCode == 0 || f.exit != nil && t.FinishedAt.Before(&f.exit.FinishedAt) || endedWithPod(pod, role, t) {
-				continue
-			}
-			f.pod, f.subject, f.container, f.role, f.exit, f.restarts = pod, podSubject(pod), s.Name, role, t, s.RestartCount
-			f.message = fmt.Sprintf("%s: %s", c.Message, describeExit(t, 1, false))
-		}
-	}
-	a.findings = append(a.findings, f)
 }

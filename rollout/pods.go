@@ -38,6 +38,8 @@ type finding struct {
 	postponed bool
 	// past says that it is of before what counts, so that it decides nothing.
 	past bool
+	// judgedAs is the cause by whose rule it is judged, if not by its own.
+	judgedAs Cause
 	// excusable says that it may come of another workload's not being there yet.
 	excusable bool
 }
@@ -76,6 +78,8 @@ type inspector struct {
 	failures map[string]map[types.UID]bool
 	// leavings are when pods of a workload were first and last seen on their way out.
 	leavings map[stages.Object]span
+	// trials are what the pods of each job came to.
+	trials map[types.UID]*trials
 	// completed remembers jobs that may be deleted as soon as they are done.
 	completed map[stages.Object]assessment
 }
@@ -85,7 +89,7 @@ func newInspector(w *world, img stages.Image, s settings) *inspector {
 		world: w, image: img, strict: s.StrictImageID, settle: s.Settle, toEnd: s.Completion, spare: s.AllowUnavailable, drain: s.drain,
 		ready: map[readyKey]time.Time{}, history: map[types.UID]bool{}, unwells: map[readyKey]time.Time{},
 		restarts: map[containerKey]int32{}, ends: map[containerKey]pastEnds{}, failures: map[string]map[types.UID]bool{},
-		leavings: map[stages.Object]span{}, completed: map[stages.Object]assessment{},
+		leavings: map[stages.Object]span{}, trials: map[types.UID]*trials{}, completed: map[stages.Object]assessment{},
 		doubt: min(maxDoubt, s.Timeout/2),
 	}
 }
@@ -148,13 +152,12 @@ func over(pod *corev1.Pod) bool {
 
 // failed says why a pod as a whole has ended.
 func (in *inspector) failed(pod *corev1.Pod, crashes bool) []finding {
-	reason, message := in.endedFor(pod)
-	if c := disruption(pod); c != nil && reason == "" {
-		reason, message = c.Reason, c.Message
-	}
-	reason = orElse(reason, string(pod.Status.Phase))
+	reason, message := in.ending(pod)
 	f := finding{cause: ending(reason, message), reason: reason, message: message, subject: podSubject(pod), pod: pod}
-	if !crashes || in.history[pod.UID] {
+	switch {
+	case !crashes:
+		return in.hopeless(pod)
+	case in.history[pod.UID]:
 		return nil
 	}
 	place, shared := placeOf(pod)
@@ -167,6 +170,15 @@ func (in *inspector) failed(pod *corev1.Pod, crashes bool) []finding {
 		return []finding{f} // it was ended from outside; how its containers ended is no news
 	}
 	return append(in.containers(pod, crashes), f)
+}
+
+// ending returns why a pod as a whole has ended.
+func (in *inspector) ending(pod *corev1.Pod) (reason, message string) {
+	reason, message = in.endedFor(pod)
+	if c := disruption(pod); c != nil && reason == "" {
+		reason, message = c.Reason, c.Message
+	}
+	return orElse(reason, string(pod.Status.Phase)), message
 }
 
 // placeOf names what a new pod takes the place of: a StatefulSet's has the same
