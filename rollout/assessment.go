@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -46,6 +47,26 @@ func (a *assessment) found() []finding {
 		a.findings[i].released, a.findings[i].template = a.object, a.template
 	}
 	return a.findings
+}
+
+// heldUp says what one of the pods waits for, the one that tells the most.
+func (a *assessment) heldUp() string {
+	var held *finding
+	for i, f := range a.findings {
+		if f.pod != nil && (held == nil || f.weight() < held.weight()) {
+			held = &a.findings[i]
+		}
+	}
+	if held == nil {
+		return ""
+	}
+	text := " pod " + held.pod.Name
+	for _, part := range []string{strings.TrimSpace(held.role + " " + held.container), held.reason, held.message} {
+		if part != "" {
+			text += ": " + part
+		}
+	}
+	return text
 }
 
 // finish marks an object without pods as done.

@@ -52,7 +52,7 @@ func (in *inspector) deployment(o stages.Object, now time.Time) assessment {
 	case d.Spec.Paused && (int(s.UpdatedReplicas) < a.desired || s.Replicas > s.UpdatedReplicas):
 		paused(&a, owner)
 	case c != nil && c.Status == corev1.ConditionFalse && c.Reason == "ProgressDeadlineExceeded" && in.isAboutNewest(d, c.Message) && !in.isBefore(c.LastUpdateTime):
-		a.fail(DeadlineExceeded, owner, c.Reason, c.Message)
+		a.fail(DeadlineExceeded, owner, c.Reason, c.Message+a.heldUp())
 	case s.Replicas > s.UpdatedReplicas:
 		a.waiting = fmt.Sprintf("%d pods of the previous revision are still running", s.Replicas-s.UpdatedReplicas)
 	case a.ready >= a.desired:

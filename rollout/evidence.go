@@ -232,7 +232,7 @@ func (w witness) owners(f finding) []subject {
 
 // started reports whether the container of f has run, so that it has logs.
 func started(f finding) bool {
-	return f.container != "" && (f.exit != nil || f.restarts > 0) || f.cause == NotReady
+	return f.container != "" && (f.exit != nil || f.restarts > 0) || f.cause == NotReady || f.reason == initRunning
 }
 
 // events returns what the cluster noted about a subject and its owners, oldest

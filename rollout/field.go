@@ -181,7 +181,7 @@ func (p podFields) inContainer(f finding, c *corev1.Container) string {
 		return at + ".lifecycle.postStart"
 	case ProbeKilled, StartupKilled, NotReady:
 		return at + probeField(f, c)
-	case Crash, InitCrash, StartFailed, CreateFailed, JobFailed, TimedOut:
+	case Crash, InitCrash, StartFailed, CreateFailed, JobFailed, TimedOut, Starting:
 		return at
 	}
 	return ""

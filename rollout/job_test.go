@@ -107,6 +107,17 @@ func TestWhyAJobFailedWhosePodsAreGone(t *testing.T) {
 			assert.Equal(t, `Job was active longer than specified deadline; CreateContainerConfigError: configmap "settings" not found`, f.Decisive.Message)
 		})
 	})
+	t.Run("an init container that doesn't end", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			pod := as(podOf(job(), "Job", "migrate-a", job().Spec.Template), initialising)
+			l := newLab(t, job(), pod)
+			r := l.start(t.Context(), release(t, migrate))
+			l.put(jobFailedFor("DeadlineExceeded", "Job was active longer than specified deadline"))
+			f := r.failure(t)
+			assert.Equal(t, DeadlineExceeded, f.Cause)
+			assert.Equal(t, "wait-for-db", f.Decisive.Container)
+		})
+	})
 	t.Run("a pod that ran for too long, at last", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			pod := podOf(job(), "Job", "migrate-a", job().Spec.Template)

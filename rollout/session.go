@@ -359,6 +359,9 @@ func (f finding) weight() int {
 	case NotReady, GateClosed:
 		return 1
 	case Starting:
+		if f.reason == initRunning {
+			return 1
+		}
 		return 2
 	}
 	return 0

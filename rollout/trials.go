@@ -71,7 +71,7 @@ func (t *trials) note(all []*corev1.Pod, findings []finding) {
 	}
 	t.stuck = nil
 	for _, f := range findings {
-		if f.pod != nil && f.weight() == 0 {
+		if f.pod != nil && (f.weight() == 0 || f.reason == initRunning) {
 			t.stuck = &f
 			return
 		}
@@ -99,6 +99,9 @@ func (t *trials) verdict(owner subject, c batchv1.JobCondition) finding {
 	case t.stuck != nil && (late || t.failed == nil):
 		f = *t.stuck
 		f.message = c.Message + "; " + f.reason + ": " + f.message
+		if f.cause == Starting {
+			f.cause = verdict.cause
+		}
 	case t.failed != nil:
 		f = *t.failed
 		f.message = c.Message + ": " + f.message

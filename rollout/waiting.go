@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -49,32 +50,66 @@ func (in *inspector) waiting(pod *corev1.Pod) finding {
 		in.notReady(&f, pod)
 		return f
 	}
+	if in.initialising(&f, pod) {
+		return f
+	}
 	if !condition(pod, corev1.PodReadyToStartContainers) {
 		in.preparing(&f, pod)
 	}
 	return f
 }
 
+// initRunning is the reason of a finding about an init container that runs, for which
+// Kubernetes has none: it only says that the others are PodInitializing.
+const initRunning = "InitContainerRunning"
+
+// initialising says which init container, or which sidecar that has not started yet, the
+// others wait for; false if none runs.
+func (in *inspector) initialising(f *finding, pod *corev1.Pod) bool {
+	for i, s := range pod.Status.InitContainerStatuses {
+		role := roleOf(pod, i, s.Name)
+		switch {
+		case s.State.Running == nil:
+		case role == sidecar && s.Started != nil && !*s.Started:
+			in.unreadyContainer(f, pod, s, role)
+			f.message = "running, but not started: " + s.Name + f.probed()
+			return true
+		case role == initContainer:
+			f.reason, f.container, f.role, f.restarts = initRunning, s.Name, role, s.RestartCount
+			f.message = "it has not ended since " + s.State.Running.StartedAt.UTC().Format(time.RFC3339)
+			return true
+		}
+	}
+	return false
+}
+
 // notReady says which container of a pod that runs is not ready, and what its
 // probe was answered.
 func (in *inspector) notReady(f *finding, pod *corev1.Pod) {
-	f.cause, f.reason = NotReady, string(NotReady)
-	container := firstUnready(pod)
-	if container == "" {
-		f.cause, f.reason, f.message = GateClosed, string(GateClosed), closedGates(pod)
-		return
-	}
-	f.message = "running, but not ready: " + strings.Join(unready(pod), ", ")
-	f.container, f.role = container, "container"
-	for _, s := range pod.Status.ContainerStatuses {
-		if s.Name == container {
-			f.restarts = s.RestartCount
+	names := unready(pod)
+	for i, s := range allStatuses(pod) {
+		if len(names) > 0 && s.Name == names[0] {
+			in.unreadyContainer(f, pod, s, roleOf(pod, i, s.Name))
+			f.message = "running, but not ready: " + strings.Join(names, ", ") + f.probed()
+			return
 		}
 	}
-	if p, found := in.lastProbe(pod, container, nil); found {
+	f.cause, f.reason, f.message = GateClosed, string(GateClosed), closedGates(pod)
+}
+
+func (in *inspector) unreadyContainer(f *finding, pod *corev1.Pod, s corev1.ContainerStatus, role string) {
+	f.cause, f.reason, f.container, f.role, f.restarts = NotReady, string(NotReady), s.Name, role, s.RestartCount
+	if p, found := in.lastProbe(pod, s.Name, nil); found {
 		f.probe = &p
-		f.message += "; last probe: " + string(p.Kind) + " " + p.Target + ": " + p.Response
 	}
+}
+
+// probed says what the container's probe was answered.
+func (f finding) probed() string {
+	if f.probe == nil {
+		return ""
+	}
+	return "; last probe: " + string(f.probe.Kind) + " " + f.probe.Target + ": " + f.probe.Response
 }
 
 // preparing says what holds up a pod whose containers can't be made yet. Only
@@ -108,10 +143,16 @@ func anyStarted(pod *corev1.Pod) bool {
 	return false
 }
 
+// unready returns the containers, and then the sidecars, that are not ready.
 func unready(pod *corev1.Pod) []string {
 	var out []string
 	for _, s := range pod.Status.ContainerStatuses {
 		if !s.Ready {
+			out = append(out, s.Name)
+		}
+	}
+	for i, s := range pod.Status.InitContainerStatuses {
+		if !s.Ready && roleOf(pod, i, s.Name) == sidecar {
 			out = append(out, s.Name)
 		}
 	}
