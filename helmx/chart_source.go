@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
 	"github.com/opencontainers/go-digest"
 	"oras.land/oras-go/v2/registry"
 
+	"github.com/fairlead-dev/fairlead/helmx/internal/address"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -73,7 +73,7 @@ func (Credentials) String() string { return Redacted }
 // GoString hides the credentials.
 func (Credentials) GoString() string { return Redacted }
 
-const ociScheme = "oci://"
+const ociScheme = address.OCI
 
 func isOCI(chart string) bool { return strings.HasPrefix(chart, ociScheme) }
 
@@ -145,23 +145,8 @@ func (s *ChartSource) parseURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// pinnedTo matches the digest at the end of an OCI reference, well-formed or not.
-var pinnedTo = regexp.MustCompile(`@sha\d+:[^@/]*$`)
-
-// redactURL hides the user and password that may be in a URL, or in an OCI reference,
-// of any quality.
-func redactURL(text string) string {
-	scheme, rest, ok := strings.Cut(text, "://")
-	pinned := ""
-	if isOCI(text) {
-		pinned = pinnedTo.FindString(rest)
-		rest = strings.TrimSuffix(rest, pinned)
-	}
-	if at := strings.LastIndexByte(rest, '@'); ok && at >= 0 {
-		return scheme + "://" + Redacted + rest[at:] + pinned
-	}
-	return text
-}
+// redactURL hides the user and password that may be in a URL or an OCI reference.
+func redactURL(text string) string { return address.Redacted(text, Redacted) }
 
 // ociRef is a chart in an OCI registry. Of version and tag one is set at most; if
 // both are empty, digest isn't.

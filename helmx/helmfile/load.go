@@ -15,6 +15,7 @@ import (
 	yaml "go.yaml.in/yaml/v3"
 
 	"github.com/fairlead-dev/fairlead/helmx"
+	"github.com/fairlead-dev/fairlead/helmx/internal/address"
 	"github.com/fairlead-dev/fairlead/helmx/internal/tree"
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -86,7 +87,7 @@ func (l *loader) file(ctx context.Context, path string, base bool) error {
 		}
 		for _, b := range d.bases {
 			if remote(b) {
-				return d.error(0, "bases", "%s: only local files are read; fetch it beforehand", b)
+				return d.error(0, "bases", "%s", onlyLocal(b))
 			}
 			if err := l.file(ctx, l.path(b), true); err != nil {
 				return err
@@ -275,6 +276,9 @@ func (l *loader) entries(list []entry, data documentData) (map[string]any, error
 
 // glob returns the files of an entry.
 func (l *loader) glob(e entry) ([]string, error) {
+	if remote(e.text) {
+		return nil, e.place.error(e.line, "values", "%s", onlyLocal(e.text))
+	}
 	if !strings.ContainsAny(e.text, "*?[") {
 		return []string{l.path(e.text)}, nil
 	}
@@ -290,11 +294,30 @@ func (l *loader) glob(e entry) ([]string, error) {
 
 func remote(path string) bool { return strings.Contains(path, "://") || strings.Contains(path, "::") }
 
+func onlyLocal(path string) string {
+	return shown(path) + ": only local files are read; fetch it beforehand"
+}
+
+// shown is the address of a chart or file without what may be secret in it: user and
+// password, and the parameters that say how it is fetched.
+func shown(text string) string {
+	if !remote(text) {
+		return text
+	}
+	text, _, _ = strings.Cut(text, "?")
+	if way, rest, ok := strings.Cut(text, "::"); ok && !strings.Contains(rest, "://") {
+		if at := strings.LastIndexByte(rest, '@'); at >= 0 { // As in git::user@host:path.
+			return way + "::" + helmx.Redacted + rest[at:]
+		}
+	}
+	return address.Redacted(text, helmx.Redacted)
+}
+
 // read returns the content of a file, rendered if its name says that it is a
 // template.
 func (l *loader) read(e entry, file string, data any) ([]byte, error) {
 	if remote(e.text) {
-		return nil, e.place.error(e.line, "", "%s: only local files are read; fetch it beforehand", e.text)
+		return nil, e.place.error(e.line, "", "%s", onlyLocal(e.text))
 	}
 	if strings.HasSuffix(file, ".hcl") {
 		return nil, e.place.error(e.line, "", "%s: HCL is not supported; write it as YAML", e.text)

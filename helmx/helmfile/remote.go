@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/fairlead-dev/fairlead/helmx"
+	"github.com/fairlead-dev/fairlead/helmx/internal/address"
 )
 
 // remote fetches a chart once, and pins the release to what was found: whenever the
@@ -22,12 +23,12 @@ func (l *loader) remote(ctx context.Context, rel release, far Chart, config *hel
 	config.Chart, config.ChartSource = far.Reference, source
 	d, err := helmx.Open(ctx, *config)
 	if err != nil {
-		return fmt.Errorf("chart %s of release %s: %w", rel.chart, rel.id(), err)
+		return fmt.Errorf("chart %s of release %s: %w", shown(rel.chart), rel.id(), err)
 	}
 	found := d.Chart()
 	config.ChartSource.Version, config.ChartSource.Digest = found.Version, found.Digest
 	if err := d.Close(); err != nil {
-		return fmt.Errorf("chart %s of release %s: %w", rel.chart, rel.id(), err)
+		return fmt.Errorf("chart %s of release %s: %w", shown(rel.chart), rel.id(), err)
 	}
 	return nil
 }
@@ -42,8 +43,8 @@ func (l *loader) source(rel release, far Chart) (helmx.ChartSource, error) {
 	refuse := func(field, format string, args ...any) (helmx.ChartSource, error) {
 		return out, rel.error(rel.line, rel.field+field, format, args...)
 	}
-	if far.Version == "" && !strings.Contains(far.Reference, "@") {
-		return refuse(".version", "is missing: say which version of %s to take, such as 1.4.2 or ~1.4; the newest of all is not taken", rel.chart)
+	if far.Version == "" && address.Digest(far.Reference) == "" {
+		return refuse(".version", "is missing: say which version of %s to take, such as 1.4.2 or ~1.4; the newest of all is not taken", shown(rel.chart))
 	}
 	out.Version = far.Version
 	if !far.Repository.OCI {
@@ -54,7 +55,7 @@ func (l *loader) source(rel release, far Chart) (helmx.ChartSource, error) {
 		authority, err := inRoot(l.engine, l.path(far.Repository.CAFile), (*os.Root).ReadFile)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return refuse(".chart", "the authority of its repository, %s, does not exist", far.Repository.CAFile)
+			return refuse(".chart", "the authority of its repository, %s, does not exist", shown(far.Repository.CAFile))
 		case err != nil:
 			return refuse(".chart", "the authority of its repository: %v", err)
 		}

@@ -195,7 +195,7 @@ func (l *loader) prepare(ctx context.Context, rel release, img Image, config *he
 	}
 	if far != nil && l.cfg.Fetch != nil {
 		if local, err = l.cfg.Fetch(ctx, *far); err != nil {
-			return fmt.Errorf("fetch the chart %s of release %s: %w", rel.chart, rel.id(), err)
+			return fmt.Errorf("fetch the chart %s of release %s: %w", shown(rel.chart), rel.id(), err)
 		}
 		far = nil
 	}

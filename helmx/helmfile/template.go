@@ -173,7 +173,7 @@ func (e engine) path(name string) string {
 func (e engine) readFile(name string) (string, error) {
 	data, err := inRoot(e, e.path(name), (*os.Root).ReadFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", problem("the file %s does not exist", name)
+		return "", problem("the file %s does not exist", shown(name))
 	}
 	return string(data), err
 }

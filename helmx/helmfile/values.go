@@ -75,6 +75,9 @@ func (l *loader) setFile(rel release, a assignment) (helmx.Override, error) {
 	if strings.ContainsAny(a.name, `=\`) {
 		return refuse(`a name with = or \ can't be set from a file`)
 	}
+	if remote(a.file) {
+		return refuse("%s", onlyLocal(a.file))
+	}
 	file := l.path(a.file)
 	switch found, err := l.is(a.file, func(info fs.FileInfo) bool { return info.Mode().IsRegular() }); {
 	case err != nil:
