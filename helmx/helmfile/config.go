@@ -63,7 +63,8 @@ type Config struct {
 	// Concurrency and RollbackTimeout are those of the set.
 	Concurrency     int
 	RollbackTimeout time.Duration
-	// Logger is handed to every deployer.
+	// Logger is told of files that are skipped by a missingFileHandler, at its level, and
+	// handed to every deployer. Nil discards.
 	Logger *slog.Logger
 }
 
@@ -156,6 +157,9 @@ func (c *Config) prepare() error {
 	}
 	if c.Env == nil {
 		c.Env = func(string) (string, bool) { return "", false }
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
 }

@@ -16,12 +16,17 @@
 // # What is read
 //
 // The common part: releases with chart, version, installed, values, secrets, set, setString,
-// needs, labels, condition, createNamespace, wait, timeout, historyMax and inherit;
-// environments; templates; bases; values; helmDefaults; commonLabels; repositories.
+// needs, labels, condition, createNamespace, wait, timeout, historyMax, inherit and
+// missingFileHandler; environments; templates; bases; values; helmDefaults; commonLabels; repositories.
 // Every document of the file is rendered as a template with the values of the
 // environment that the documents before it define, whatever the file is called.
 // Templates have the functions of sprig and of helmfile, but none that runs a
 // command or asks a network.
+//
+// Files that missingFileHandler lets be missing are skipped, and logged: values and
+// secrets of a release, by its own or the one at the root; secrets of an environment
+// likewise, and its values by its own alone, as with helmfile. What a template reads
+// must be there all the same.
 //
 // Everything else is an error that names file, line and field and says what to do,
 // and so is what the helmfile command would pass over in silence: a field that

@@ -34,6 +34,7 @@ type loader struct {
 	commonLabels     map[string]string
 	templates        map[string]release
 	releases         []release
+	missing          string // what is done about missing files where nothing else is said
 	// hidden are the secrets of the environment, which templates put anywhere.
 	hidden []string
 }
@@ -164,6 +165,7 @@ func (l *loader) take(ctx context.Context, d document) error {
 	if d.namespace != "" {
 		l.namespace = d.namespace
 	}
+	l.missing = cmp.Or(d.missing, l.missing)
 	l.settings = l.settings.under(d.defaults)
 	data := l.data()
 	for name, e := range d.environments {
@@ -174,12 +176,15 @@ func (l *loader) take(ctx context.Context, d document) error {
 		if err := l.context(d.place, "environments."+name, e.kubeContext); err != nil {
 			return err
 		}
-		values, err := l.entries(e.values, data)
+		values, err := l.entries(ctx, e.missing, e.values, data)
 		if err != nil {
 			return err
 		}
 		for _, secret := range e.secrets {
 			decrypted, err := l.secret(ctx, secret)
+			if l.skipped(ctx, cmp.Or(e.missing, l.missing), err) {
+				continue
+			}
 			if err != nil {
 				return err
 			}
@@ -192,7 +197,7 @@ func (l *loader) take(ctx context.Context, d document) error {
 		}
 		l.chosen = layer(l.chosen, values)
 	}
-	defaults, err := l.entries(d.values, data)
+	defaults, err := l.entries(ctx, handlerError, d.values, data)
 	if err != nil {
 		return err
 	}
@@ -241,7 +246,7 @@ func (s settings) under(over settings) settings {
 }
 
 // entries merges a list of values for templates.
-func (l *loader) entries(list []entry, data documentData) (map[string]any, error) {
+func (l *loader) entries(ctx context.Context, handler string, list []entry, data documentData) (map[string]any, error) {
 	merged := map[string]any{}
 	for _, e := range list {
 		if !e.file {
@@ -253,11 +258,14 @@ func (l *loader) entries(list []entry, data documentData) (map[string]any, error
 			continue
 		}
 		files, err := l.glob(e)
-		if err != nil {
+		if err != nil && !l.skipped(ctx, handler, err) {
 			return nil, err
 		}
 		for _, file := range files {
 			text, err := l.read(e, file, data)
+			if l.skipped(ctx, handler, err) {
+				continue
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -287,7 +295,7 @@ func (l *loader) glob(e entry) ([]string, error) {
 		return nil, e.place.error(e.line, "values", "%v", own)
 	}
 	if len(files) == 0 {
-		return nil, e.place.error(e.line, "values", "no file matches %s", e.text)
+		return nil, &missingError{e.place.error(e.line, "values", "no file matches %s", e.text), e, l.path(e.text)}
 	}
 	return files, nil
 }
@@ -324,7 +332,7 @@ func (l *loader) read(e entry, file string, data any) ([]byte, error) {
 	}
 	content, err := inRoot(l.engine, file, (*os.Root).ReadFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, e.place.error(e.line, "", "the file %s does not exist", file)
+		return nil, &missingError{e.place.error(e.line, "", "the file %s does not exist", file), e, file}
 	}
 	if err != nil {
 		return nil, e.place.error(e.line, "", "%v", err)
@@ -340,13 +348,13 @@ func (l *loader) read(e entry, file string, data any) ([]byte, error) {
 
 // secret decrypts a file in memory.
 func (l *loader) secret(ctx context.Context, e entry) (helmx.Layer, error) {
-	if l.cfg.Decrypt == nil {
-		return helmx.Layer{}, e.place.error(e.line, "secrets", "nothing decrypts %s; give Config.Decrypt", e.text)
-	}
 	file := l.path(e.text)
 	data, err := l.read(e, file, nil)
 	if err != nil {
 		return helmx.Layer{}, err
+	}
+	if l.cfg.Decrypt == nil {
+		return helmx.Layer{}, e.place.error(e.line, "secrets", "nothing decrypts %s; give Config.Decrypt", e.text)
 	}
 	plain, err := l.cfg.Decrypt(ctx, file, data)
 	if err != nil {

@@ -66,7 +66,6 @@ var refusals = map[string]struct{ text, says string }{
 	"unknown template":            {releaseA + "  inherit: [{template: t}]\n", `releases[0].inherit: there is no template "t"`},
 	"circle of templates":         {"templates: {t: {inherit: [{template: t}]}}\n" + releaseA + "  inherit: [{template: t}]\n", "in a circle: t from t"},
 	"except":                      {"templates: {t: {}}\n" + releaseA + "  inherit: [{template: t, except: [chart]}]\n", `except "chart" is not supported`},
-	"missing file handler":        {releaseA + "  missingFileHandler: Warn\n", "missingFileHandler: only Error"},
 	"merge strategy":              {"environments: {default: {mergeStrategy: fallback}}\n" + releaseA, "mergeStrategy: only override"},
 	"repository without url":      {"repositories: [{name: a}]\n" + releaseA, "repositories[0]: needs a name and a url"},
 	"repository with cert":        {"repositories: [{name: a, url: b, certFile: c}]\n" + releaseA, "repositories[0].certFile: is not supported"},

@@ -73,7 +73,7 @@ func (l *loader) inherited(rel release, path []string) (release, error) {
 // under returns r with what over says added, or in its stead.
 func (r release) under(over release) release {
 	for _, p := range []struct{ to, from *string }{
-		{&r.name, &over.name}, {&r.namespace, &over.namespace}, {&r.chart, &over.chart}, {&r.version, &over.version},
+		{&r.name, &over.name}, {&r.namespace, &over.namespace}, {&r.chart, &over.chart}, {&r.version, &over.version}, {&r.missing, &over.missing},
 	} {
 		if *p.from != "" {
 			*p.to = *p.from

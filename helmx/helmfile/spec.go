@@ -22,6 +22,7 @@ type document struct {
 	templates    map[string]release
 	releases     []release
 	hasReleases  int
+	missing      string
 }
 
 // located is a string with its line.
@@ -41,6 +42,7 @@ type entry struct {
 type environment struct {
 	values, secrets []entry
 	kubeContext     located
+	missing         string
 }
 
 // settings are what helmDefaults and a release have in common. Nil is not set.
@@ -67,6 +69,7 @@ type release struct {
 	field                           string
 	name, namespace, chart, version string
 	condition                       located
+	missing                         string
 	installed                       *bool
 	needs                           []located
 	labels                          map[string]string
@@ -90,6 +93,8 @@ type inheritance struct {
 const (
 	byCommand = "it runs a command; do that before, in a stage of its own"
 	byHelmx   = "it is an option of the helm command"
+
+	onlyLocalFiles = "it is about branches of git, and only local files are read"
 )
 
 var refusedAtRoot = map[string]string{
@@ -100,8 +105,7 @@ var refusedAtRoot = map[string]string{
 	"lockFilePath":             "give exact versions",
 	"apiVersions":              "what the cluster serves is asked of the cluster",
 	"kubeVersion":              "the version is asked of the cluster",
-	"missingFileHandler":       "a missing file is always an error",
-	"missingFileHandlerConfig": "a missing file is always an error",
+	"missingFileHandlerConfig": onlyLocalFiles,
 	"defaultInherit":           "write inherit into the releases",
 	"chart":                    "write the chart into the releases",
 	"llm":                      "there is no such command here",
@@ -116,10 +120,11 @@ func (r *reader) document(n *yaml.Node) document {
 				d.environments[p.key.Value] = r.environment(p.value, f+"."+p.key.Value)
 			}
 		},
-		"bases":        func(n *yaml.Node, f string) { d.bases = r.texts(n, f) },
-		"helmDefaults": func(n *yaml.Node, f string) { d.defaults = r.helmDefaults(n, f) },
-		"namespace":    func(n *yaml.Node, f string) { d.namespace = r.text(n, f) },
-		"kubeContext":  func(n *yaml.Node, f string) { d.kubeContext = located{r.text(n, f), n.Line} },
+		"missingFileHandler": r.handler(&d.missing),
+		"bases":              func(n *yaml.Node, f string) { d.bases = r.texts(n, f) },
+		"helmDefaults":       func(n *yaml.Node, f string) { d.defaults = r.helmDefaults(n, f) },
+		"namespace":          func(n *yaml.Node, f string) { d.namespace = r.text(n, f) },
+		"kubeContext":        func(n *yaml.Node, f string) { d.kubeContext = located{r.text(n, f), n.Line} },
 		"repositories": func(n *yaml.Node, f string) {
 			for i, item := range r.list(n, f) {
 				d.repositories = append(d.repositories, r.repository(item, fmt.Sprintf("%s[%d]", f, i)))
@@ -152,15 +157,9 @@ func (r *reader) environment(n *yaml.Node, field string) environment {
 				r.refuse(n, f, "only override is supported: list the files the other way round")
 			}
 		},
-		"missingFileHandler": r.onlyError,
-	}, map[string]string{"missingFileHandlerConfig": "a missing file is always an error"})
+		"missingFileHandler": r.handler(&e.missing),
+	}, map[string]string{"missingFileHandlerConfig": onlyLocalFiles})
 	return e
-}
-
-func (r *reader) onlyError(n *yaml.Node, field string) {
-	if r.text(n, field) != "Error" {
-		r.refuse(n, field, "only Error is supported: a missing file is always an error")
-	}
 }
 
 // entries reads a list of files and maps.

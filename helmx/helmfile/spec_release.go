@@ -45,7 +45,7 @@ var refusedAtRelease = map[string]string{
 	"installedTemplate": "write a template into condition", "conditionTemplate": "write a template into condition",
 	"dependencies": "add them to the chart", "jsonPatches": "change the chart", "strategicMergePatches": "change the chart",
 	"transformers": "change the chart", "adopt": "adopt the object on its own, beforehand", "forceGoGetter": "fetch the chart with Config.Fetch",
-	"forceNamespace": "change the chart", "missingFileHandlerConfig": "a missing file is always an error",
+	"forceNamespace": "change the chart", "missingFileHandlerConfig": onlyLocalFiles,
 	"trackTimeout": "give a verifier with Config.Verify", "trackLogs": "give a verifier with Config.Verify",
 	"trackFailedLogs": "give a verifier with Config.Verify", "trackKinds": "give a verifier with Config.Verify",
 	"skipKinds": "give a verifier with Config.Verify", "trackResources": "give a verifier with Config.Verify",
@@ -130,7 +130,7 @@ func (r *reader) release(n *yaml.Node, field string) release {
 		"set":                func(n *yaml.Node, f string) { rel.set = r.assignments(n, f, true) },
 		"setString":          func(n *yaml.Node, f string) { rel.setString = r.assignments(n, f, false) },
 		"inherit":            func(n *yaml.Node, f string) { rel.inherit = r.inherit(n, f) },
-		"missingFileHandler": r.onlyError,
+		"missingFileHandler": r.handler(&rel.missing),
 	})
 	refused := make(map[string]string, len(refusedSettings)+len(refusedAtRelease))
 	for _, m := range []map[string]string{refusedSettings, refusedAtRelease} {

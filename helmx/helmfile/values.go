@@ -1,6 +1,7 @@
 package helmfile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,9 +23,12 @@ import (
 // apply them.
 func (l *loader) releaseValues(ctx context.Context, rel release) (helmx.Values, error) {
 	values := helmx.Values{Hide: l.hidden}
-	data := l.releaseData(rel)
+	data, handler := l.releaseData(rel), cmp.Or(rel.missing, l.missing)
 	for i, e := range rel.values {
 		layer, err := l.releaseEntry(e, data)
+		if l.skipped(ctx, handler, err) {
+			continue
+		}
 		if err != nil {
 			return helmx.Values{}, err
 		}
@@ -35,6 +39,9 @@ func (l *loader) releaseValues(ctx context.Context, rel release) (helmx.Values, 
 	}
 	for _, e := range rel.secrets {
 		layer, err := l.secret(ctx, e)
+		if l.skipped(ctx, handler, err) {
+			continue
+		}
 		if err != nil {
 			return helmx.Values{}, err
 		}
