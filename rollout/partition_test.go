@@ -12,32 +12,6 @@ import (
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
-// A partition that holds back everything updates nothing.
-func TestStatefulSetThatUpdatesNothing(t *testing.T) {
-	for _, allowed := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			one := int32(1)
-			set := &appsv1.StatefulSet{
-				ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "shop", UID: "set", Generation: 2},
-				Spec: appsv1.StatefulSetSpec{Replicas: &one, Template: podTemplate(pinnedTo(digestA)), UpdateStrategy: appsv1.StatefulSetUpdateStrategy{
-					RollingUpdate: &appsv1.RollingUpdateStatefulSetStrategy{Partition: &one},
-				}},
-				Status: appsv1.StatefulSetStatus{ObservedGeneration: 2, UpdateRevision: "new", CurrentRevision: "old", Replicas: 1, ReadyReplicas: 1, AvailableReplicas: 1},
-			}
-			old := labelled(podOf(set, "StatefulSet", "shop-0", podTemplate(pinnedTo(digestB))), appsv1.ControllerRevisionHashLabelKey, "old")
-			l := newLab(t, set, as(old, ready(pinnedTo(digestB))))
-			l.config.AllowUnused = allowed
-			r := l.start(t.Context(), release(t, stages.Object{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "shop"}))
-			if allowed {
-				require.True(t, r.over())
-				require.NoError(t, r.err)
-				return
-			}
-			assert.Contains(t, r.failure(t).Error(), "by its replicas or its partition")
-		})
-	}
-}
-
 // A partition holds back pods of the old revision, which must be ready too.
 func TestPartitionedStatefulSet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

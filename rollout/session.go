@@ -324,12 +324,6 @@ func (s *session) assess(now time.Time) []assessment {
 		return all
 	}
 	everyDone := !slices.ContainsFunc(all, func(a assessment) bool { return !a.done })
-	if used && everyDone && !slices.ContainsFunc(all, func(a assessment) bool { return a.desired > 0 }) {
-		all[0].done = false
-		all[0].fail(ImageMismatch, subject{kind: all[0].object.Kind, namespace: all[0].object.Namespace, name: all[0].object.Name},
-			string(ImageMismatch), fmt.Sprintf("no pod is to run %s, by its replicas or its partition; Config.AllowUnused accepts that", s.image))
-		return all
-	}
 	if !used || everyDone && proven == 0 {
 		all[0].done = false
 		all[0].fail(ImageMismatch, subject{kind: all[0].object.Kind, namespace: all[0].object.Namespace, name: all[0].object.Name},
