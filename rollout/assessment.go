@@ -17,6 +17,8 @@ type assessment struct { //nolint:recvcheck // filled in place, then read as a v
 	ready   int
 	done    bool
 	waiting string // what is awaited, where there is no finding
+	// idle says why no pod of the revision is to run; empty if some is.
+	idle string
 	// state says how far an object without pods is, once it is done.
 	state string
 	// podless is an object that is not judged by its pods; plain is one of which
@@ -80,6 +82,13 @@ func (a *assessment) exists() {
 	a.plain = true
 }
 
+// scaledToZero notes that no pod is to run, if none is wanted.
+func (a *assessment) scaledToZero() {
+	if a.desired == 0 {
+		a.idle = "it is scaled to zero, so nothing runs the image"
+	}
+}
+
 // missing is the assessment of a workload that is not there.
 func (a *assessment) missing() assessment {
 	a.fail(Missing, subject{kind: a.object.Kind, namespace: a.object.Namespace, name: a.object.Name}, "NotFound", "the object does not exist")
@@ -128,6 +137,9 @@ func (a assessment) check(img stages.Image, elapsed time.Duration) stages.Check 
 		c.Message += fmt.Sprintf(", running %s (pinned; the runtime calls the same content %s)", img.Digest().Short(), a.renamed.Short())
 	case a.proven > 0:
 		c.Message += ", running " + img.Digest().Short()
+	}
+	if a.idle != "" {
+		c.Message += "; " + a.idle
 	}
 	if a.lingering > 0 {
 		c.Message += fmt.Sprintf("; pods that were replaced and take long to end: %d", a.lingering)

@@ -38,7 +38,9 @@ type Config struct {
 	// index or manifest that it was pulled by before, or of its configuration.
 	StrictImageID bool
 	// AllowUnused accepts a release in which no pod runs the image, such as one
-	// of nothing but a CronJob, or one scaled to zero.
+	// of nothing but a CronJob. One whose workloads name the image and are scaled to
+	// zero, or keep all of their pods by a StatefulSet's partition, needs it not: the
+	// verification says that nothing is to run.
 	AllowUnused bool
 	// Readiness says how to judge objects of kinds that this package doesn't know,
 	// or knows otherwise.

@@ -25,6 +25,7 @@ func (in *inspector) deployment(o stages.Object, now time.Time) assessment {
 	}
 	owner := subjectOf("Deployment", d)
 	a.template, a.desired = &d.Spec.Template.Spec, replicasOf(d.Spec.Replicas)
+	a.scaledToZero()
 	a.lacking = a.desired > 0 && d.Status.ReadyReplicas == 0
 	if a.waiting = unobserved(d.Generation, d.Status.ObservedGeneration); a.waiting != "" {
 		return a

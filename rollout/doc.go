@@ -19,7 +19,9 @@
 // neither fail nor delay a verification by crashing.
 //
 // Each container that uses the image's repository, init containers included,
-// must run the released digest, and at least one must. The proof is the imageID
+// must run the released digest, and at least one must, unless none is to run: where
+// workloads that name the image are scaled to zero, or a StatefulSet's partition holds
+// all of its pods back, the verification says so. The proof is the imageID
 // that the kubelet reports: for an image index that is the index's digest, not
 // the platform's. Where a runtime knows the same content by several names, it
 // reports any of them; then the digest that the pod itself pins decides, and

@@ -301,6 +301,7 @@ func (f finding) rank() int {
 func (s *session) assess(now time.Time) []assessment {
 	all := make([]assessment, 0, len(s.planned))
 	used, unsure, proven := false, false, 0
+	idle, needed := false, false // workloads that use it, of which no pod or some is to run
 	for _, t := range s.planned {
 		o, a := t.object, s.assessTarget(t, now)
 		if a.template == nil {
@@ -308,6 +309,8 @@ func (s *session) assess(now time.Time) []assessment {
 		} else if !s.image.IsZero() {
 			uses, wrong := uses(s.image, *a.template)
 			used = used || uses
+			idle = idle || uses && a.idle != ""
+			needed = needed || uses && a.idle == "" && t.kind.workload()
 			if wrong != nil {
 				a.done = false
 				a.findings = append(a.findings, finding{
@@ -324,7 +327,7 @@ func (s *session) assess(now time.Time) []assessment {
 		return all
 	}
 	everyDone := !slices.ContainsFunc(all, func(a assessment) bool { return !a.done })
-	if !used || everyDone && proven == 0 {
+	if !used || everyDone && proven == 0 && (needed || !idle) {
 		all[0].done = false
 		all[0].fail(ImageMismatch, subject{kind: all[0].object.Kind, namespace: all[0].object.Namespace, name: all[0].object.Name},
 			string(ImageMismatch), fmt.Sprintf("no pod of the release runs an image of %s", s.image.Repository()))

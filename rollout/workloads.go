@@ -184,6 +184,7 @@ func (in *inspector) statefulSet(o stages.Object, now time.Time) assessment {
 		return a.missing()
 	}
 	a.template, a.desired = &set.Spec.Template.Spec, replicasOf(set.Spec.Replicas)
+	a.scaledToZero()
 	// All but the one that is being updated: of a quorum's members, one alone is of no use.
 	a.lacking = int(set.Status.ReadyReplicas) < min(a.desired, max(1, a.desired-1))
 	if a.waiting = unobserved(set.Generation, set.Status.ObservedGeneration); a.waiting != "" {
@@ -195,6 +196,9 @@ func (in *inspector) statefulSet(o stages.Object, now time.Time) assessment {
 	updated := a.desired // how many are to be of the new revision
 	if r := set.Spec.UpdateStrategy.RollingUpdate; r != nil && r.Partition != nil {
 		updated = max(0, a.desired-int(*r.Partition))
+		if updated == 0 && len(current) == 0 && a.idle == "" {
+			a.idle = "its partition keeps all pods of the revision before, and their image"
+		}
 	}
 	if set.Spec.UpdateStrategy.Type == appsv1.OnDeleteStatefulSetStrategyType && leftAlone(all, current) {
 		a.fail(ManualUpdate, owner, "OnDelete", "pods of the previous revision stay until somebody deletes them")
@@ -295,6 +299,7 @@ func (in *inspector) replicaSet(o stages.Object, now time.Time) assessment {
 		return a.missing()
 	}
 	a.template, a.desired = &set.Spec.Template.Spec, replicasOf(set.Spec.Replicas)
+	a.scaledToZero()
 	a.lacking = a.desired > 0 && set.Status.ReadyReplicas == 0
 	if a.waiting = unobserved(set.Generation, set.Status.ObservedGeneration); a.waiting != "" {
 		return a
@@ -310,6 +315,7 @@ func (in *inspector) replicationController(o stages.Object, now time.Time) asses
 		return a.missing()
 	}
 	a.desired = replicasOf(c.Spec.Replicas)
+	a.scaledToZero()
 	a.lacking = a.desired > 0 && c.Status.ReadyReplicas == 0
 	if c.Spec.Template != nil {
 		a.template = &c.Spec.Template.Spec
