@@ -37,6 +37,9 @@
 //
 //   - Every release that is chosen gets a revision, also one that nothing changes in;
 //     its hooks run. Selectors choose.
+//   - Definitions in a chart's crds folder are created where they are missing, with every
+//     deployment, unless skipCRDs is set. Objects of kinds that a release before defines
+//     are planned and deployed without disableValidation, which changes nothing.
 //   - A set is applied as a whole or not at all, so atomic and cleanupOnFail are
 //     accepted and change nothing.
 //   - wait is what [Config.Verify] does. With it, every release is verified but those

@@ -23,7 +23,6 @@ var refusals = map[string]struct{ text, says string }{
 	"hooks":                       {releaseA + "  hooks: []\n", "helmfile.yaml:5: releases[0].hooks: is not supported: it runs a command"},
 	"sub-helmfiles":               {"helmfiles: [a.yaml]\n", "helmfile.yaml:1: helmfiles: is not supported"},
 	"force":                       {releaseA + "  force: true\n", "releases[0].force: is not supported"},
-	"disableValidation":           {releaseA + "  disableValidation: true\n", "releases[0].disableValidation: is not supported"},
 	"wait without a verifier":     {releaseA + "  wait: true\n", "releases[0].wait: needs a verifier"},
 	"removal in the foreground":   {releaseA + "  installed: false\n  cascade: foreground\n", `releases[0].cascade: "foreground" is not supported`},
 	"history too short":           {releaseA + "  historyMax: 1\n", "helmfile.yaml:5: releases[0].historyMax: at least 2"},

@@ -17,9 +17,6 @@ var onlyFalse = map[string]string{
 	"rollbackOnFailure":                     "the whole set is rolled back when a release fails; drop it",
 	"enableDNS":                             "templates ask no network",
 	"skipSchemaValidation":                  "mend the values",
-	"disableValidation":                     "install custom resource definitions in a set of their own, beforehand",
-	"disableValidationOnInstall":            "install custom resource definitions in a set of their own, beforehand",
-	"disableOpenAPIValidation":              "mend the manifest",
 	"insecureSkipTLSVerify":                 "give the repository's authority with caFile",
 	"plainHttp":                             "set it at the repository",
 	"syncReleaseLabels":                     "labels are for selectors",
@@ -87,8 +84,12 @@ func (r *reader) settings(into *settings, fields known) known {
 	}
 	fields["kubeContext"] = func(n *yaml.Node, f string) { into.kubeContext = located{r.text(n, f), n.Line} }
 	// A set is all or nothing, and charts come with their dependencies.
-	// A removal waits until all is gone.
-	for _, name := range []string{"atomic", "cleanupOnFail", "skipDeps", "skipRefresh", "deleteWait"} {
+	// A removal waits until all is gone. Nothing is validated but by the API server, and
+	// kinds that a release before defines are known.
+	for _, name := range []string{
+		"atomic", "cleanupOnFail", "skipDeps", "skipRefresh", "deleteWait",
+		"disableValidation", "disableValidationOnInstall", "disableOpenAPIValidation",
+	} {
 		fields[name] = func(n *yaml.Node, f string) { r.boolean(n, f) }
 	}
 	for name, advice := range onlyFalse {
