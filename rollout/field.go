@@ -75,8 +75,10 @@ func objectField(kind string, f finding) string {
 	case ManualUpdate:
 		return "spec.updateStrategy.type"
 	case QuotaExceeded:
-		if claimed := claimField(f.message); claimed != "" {
-			return claimed
+		if kind == "StatefulSet" {
+			if claimed := claimField(f.message); claimed != "" {
+				return claimed
+			}
 		}
 		switch tooMany := strings.Contains(f.message, "requested: pods="); {
 		case !tooMany || kind == "Pod" || kind == "DaemonSet":

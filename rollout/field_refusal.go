@@ -94,6 +94,9 @@ var (
 // objects to. Where it doesn't say whose, it is that of the container that wants the
 // most.
 func (p podFields) bounded(message string) string {
+	if claimRefused.MatchString(message) { // which no container has
+		return ""
+	}
 	if m := mustSpecify.FindStringSubmatch(message); m != nil {
 		return p.resource(m[1], m[2])
 	}

@@ -161,6 +161,8 @@ func TestFieldOfTheObject(t *testing.T) {
 			message: `create Claim data-shop-0 for Pod shop-0 in StatefulSet shop failed error: persistentvolumeclaims "data-shop-0" is forbidden: exceeded quota: q, requested: requests.storage=1Gi, used: requests.storage=0, limited: requests.storage=1Mi`}},
 		"spec.volumeClaimTemplates[name=data]": {"StatefulSet", finding{cause: QuotaExceeded,
 			message: `create Claim data-shop-0 for Pod shop-0 in StatefulSet shop failed error: persistentvolumeclaims "data-shop-0" is forbidden: exceeded quota: q, requested: persistentvolumeclaims=1, used: persistentvolumeclaims=0, limited: persistentvolumeclaims=0`}},
+		"spec.volumeClaimTemplates": {"StatefulSet", finding{cause: QuotaExceeded,
+			message: `persistentvolumeclaims "data-shop-0" is forbidden: exceeded quota: q, requested: gold.storageclass.storage.k8s.io/requests.storage=1Gi, used: 0`}},
 		"spec.parallelism":                {"Job", finding{cause: QuotaExceeded, message: "exceeded quota: q, requested: pods=1, used: pods=0"}},
 		"spec.containers[name=app].image": {"Pod", finding{cause: ImageNotFound, container: "app"}},
 		"":                                {"Widget", finding{cause: ImageNotFound, container: "app"}},
@@ -168,4 +170,13 @@ func TestFieldOfTheObject(t *testing.T) {
 		assert.Equal(t, want, field(c.kind, c.f, furnished()), "%s %s", c.kind, c.f.cause)
 	}
 	assert.Empty(t, field("Deployment", finding{cause: ImageNotFound, container: "app"}, nil), "no template, no field")
+}
+
+// A claim is nothing of a container's, nor of a workload's that makes none.
+func TestFieldOfAClaimThatNoTemplateMakes(t *testing.T) {
+	template := podTemplate(pinnedTo(digestA))
+	f := finding{cause: QuotaExceeded, message: `persistentvolumeclaims "x" is forbidden: exceeded quota: q, requested: requests.storage=1Gi, used: requests.storage=0`}
+	for _, kind := range []string{"Deployment", "Job", "Pod"} {
+		assert.Empty(t, field(kind, f, &template.Spec), kind)
+	}
 }
