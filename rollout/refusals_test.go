@@ -63,7 +63,7 @@ func TestAQuotaIsExceededUntilPodsHaveLeft(t *testing.T) {
 		l.put(as(old, running(pinnedTo(digestB))))
 		l.remove(old)
 		time.Sleep(25 * time.Second)
-		require.False(t, r.over(), "the controller has not tried again yet: %v", r.err)
+		require.False(t, r.over(), "the controller has not tried again yet")
 		f := r.failure(t)
 		assert.Equal(t, QuotaExceeded, f.Cause)
 		assert.Less(t, f.Elapsed, 70*time.Second, "it is not waited for for ever")

@@ -116,7 +116,9 @@ func (s *session) learn(ctx context.Context, r resolved) {
 // assess judges a target.
 func (s *session) assessTarget(t *target, now time.Time) assessment {
 	if t.kind.workload() {
-		return t.kind.assess(s.inspector, t.object, now)
+		a := t.kind.assess(s.inspector, t.object, now)
+		s.inspector.awaitQuota(&a, now)
+		return a
 	}
 	a := assessment{object: t.object, desired: 1, podless: true}
 	about := subject{kind: t.object.Kind, namespace: t.object.Namespace, name: t.object.Name}

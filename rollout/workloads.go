@@ -43,41 +43,18 @@ func (in *inspector) revision(a *assessment, revisionPods, all []*corev1.Pod, no
 			a.findings = append(a.findings, f)
 		}
 	}
-	in.makeRoom(a, terminating, now)
-}
-
-// maxRetry bounds the wait for a controller that tries again to create pods.
-const maxRetry = 2 * time.Minute
-
-// makeRoom stops the clock for what pods on their way out may remove. Once they are
-// gone, controllers that were refused pods wait about as long again as they have waited
-// already before they try anew.
-func (in *inspector) makeRoom(a *assessment, terminating bool, now time.Time) {
-	s, seen := in.leavings[a.object]
-	switch {
-	case terminating:
-		if !seen {
-			s.from = now
-		}
-		s.to = now
-		in.leavings[a.object] = s
-		a.postpone(Unschedulable, QuotaExceeded)
-	case seen:
-		if due := s.to.Add(min(s.to.Sub(s.from), maxRetry)); now.Before(due) && a.postpone(QuotaExceeded) {
-			a.recheck = sooner(a.recheck, due)
-		}
+	if terminating {
+		a.postpone(Unschedulable)
 	}
 }
 
-// postpone stops the clock for causes, and reports whether there are any.
-func (a *assessment) postpone(causes ...Cause) bool {
-	found := false
+// postpone stops the clock for a cause that pods on their way out may remove.
+func (a *assessment) postpone(cause Cause) {
 	for i := range a.findings {
-		if slices.Contains(causes, a.findings[i].cause) {
-			a.findings[i].postponed, found = true, true
+		if a.findings[i].cause == cause {
+			a.findings[i].postponed = true
 		}
 	}
-	return found
 }
 
 // refusals reports pods that the API server refused to create for owner, which
