@@ -83,16 +83,20 @@ func (in *inspector) custom(a *assessment, o metav1.Object) {
 	}
 }
 
-// stale reports that the status is about an earlier generation: its
-// observedGeneration says so or, where it has none, those of all its conditions that
-// have one.
+// stale reports that the status is about an earlier generation: the observedGeneration
+// of its condition Ready or its own says so or, where it has neither, those of all its
+// conditions that have one.
 func stale(u *unstructured.Unstructured) bool {
 	status, _, _ := unstructured.NestedMap(u.Object, "status")
+	conditions := conditionsIn(status, "conditions")
+	if c, _ := conditionNamed(conditions, "Ready"); c.hasObserved && c.observed < u.GetGeneration() {
+		return true
+	}
 	if observed, known := integer(status["observedGeneration"]); known {
 		return observed < u.GetGeneration()
 	}
 	behind := false
-	for _, c := range conditionsIn(status, "conditions") {
+	for _, c := range conditions {
 		if c.hasObserved && c.observed >= u.GetGeneration() {
 			return false
 		}

@@ -68,7 +68,8 @@
 // A Job has a number of tries of its own, and is failed by its controller: with the
 // cause, container and log of the pod that failed last, which is remembered because
 // the controller deletes pods. What no other try mends, such as an image or a program
-// that isn't there, is not waited for.
+// that isn't there, is not waited for. One that Kueue has suspended, by its label
+// kueue.x-k8s.io/queue-name, waits for its queue.
 //
 // A [Failure] tells where it lies, down to the field of the manifest, what the
 // program wrote last, and the row of the troubleshooting table that it belongs

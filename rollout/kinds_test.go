@@ -332,6 +332,13 @@ func TestDeclaredReadiness(t *testing.T) {
 			former = map[string]any{"phase": "Done", "conditions": []any{cond("Ready", "True", "Fine", 1)}}
 			l.put(widget(2, former))
 			require.False(t, r.over(), "its conditions are about the former generation")
+			l.put(widget(2, map[string]any{"phase": "Broken", "conditions": []any{cond("Seen", "True", "Old", 1)}}))
+			require.False(t, r.over(), "so may a failure be")
+			for _, status := range []map[string]any{{}, {"observedGeneration": int64(2)}} {
+				status["phase"], status["conditions"] = "Done", []any{cond("Ready", "True", "Fine", 1), cond("Issuing", "True", "Begun", 2)}
+				l.put(widget(2, status))
+				require.False(t, r.over(), "it has been seen, and not yet been worked on: %v", status)
+			}
 			l.put(widget(2, map[string]any{"phase": "Done", "conditions": []any{cond("Ready", "True", "Fine", 2), cond("Seen", "True", "Old", 1)}}))
 			require.True(t, r.over())
 			require.NoError(t, r.err)

@@ -24,9 +24,11 @@ const (
 
 // ReadinessCheck says how far an object is, and why: a line for people, which may
 // be empty. It is not asked as long as the object says that its status is about an
-// earlier generation, by status.observedGeneration or by that of its conditions; where
-// an object has neither, the check sees whatever status there is. It is called after each change of the object with a copy of its own,
-// and may be called for several objects at once.
+// earlier generation: by status.observedGeneration, by that of its condition Ready or,
+// where it has neither, by those of all its conditions. Where an object has none of them,
+// the check sees whatever status there is, which may still be a former release's. It is
+// called after each change of the object with a copy of its own, and may be called for
+// several objects at once.
 type ReadinessCheck func(object *unstructured.Unstructured) (state State, message string)
 
 // Readiness is how to judge the objects of one kind, in place of what this
