@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -173,20 +174,24 @@ func TestTheFailureOfWhatOthersWaitFor(t *testing.T) {
 	}
 }
 
-// A job of the release may prepare what its other workloads need.
+// A job of the release may prepare what its other workloads need, also when its turn comes.
 func TestCrashesWhileAJobRuns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		shop, j := newApp(t, ns, "shop"), job()
-		l := newLab(t, append(shop.objects(), j)...)
-		r := l.start(t.Context(), release(t, shop.release.Objects[0], stages.Object{APIVersion: "batch/v1", Kind: "Job", Name: "migrate"}))
-		l.put(as(shop.pod, crashed(1, "Error", 3)))
-		require.False(t, r.over(), "%v", r.err)
-		j = j.DeepCopy()
-		j.Status.Conditions = completeJob
-		l.put(j)
-		require.False(t, r.over(), "%v", r.err)
-		l.finish(shop)
-		<-r.done
-		require.NoError(t, r.err)
-	})
+	queued := job()
+	queued.Spec.Suspend, queued.Labels = new(true), map[string]string{queueLabel: "batch"}
+	for name, j := range map[string]*batchv1.Job{"running": job(), "in a queue": queued} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				shop := newApp(t, ns, "shop")
+				l := newLab(t, append(shop.objects(), j)...)
+				r := l.start(t.Context(), release(t, shop.release.Objects[0], migrate))
+				l.put(as(shop.pod, crashed(1, "Error", 3)))
+				require.False(t, r.over(), "%v", r.err)
+				l.put(job(completeJob...))
+				require.False(t, r.over(), "%v", r.err)
+				l.finish(shop)
+				<-r.done
+				require.NoError(t, r.err)
+			})
+		})
+	}
 }

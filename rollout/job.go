@@ -37,6 +37,7 @@ func (in *inspector) job(o stages.Object, now time.Time) assessment {
 func (in *inspector) jobState(a *assessment, job *batchv1.Job, now time.Time) {
 	owner := subjectOf("Job", job)
 	a.template, a.desired, a.ready = &job.Spec.Template.Spec, replicasOf(job.Spec.Completions), int(job.Status.Succeeded)
+	a.lacking = true // until it is done
 	if job.Spec.Suspend != nil && *job.Spec.Suspend {
 		if queue := job.Labels[queueLabel]; queue != "" {
 			a.waiting = "suspended until queue " + queue + " admits it"
@@ -57,7 +58,6 @@ func (in *inspector) jobState(a *assessment, job *batchv1.Job, now time.Time) {
 			return
 		}
 	}
-	a.lacking = true // until it is done
 	in.refusals(a, owner.kind, job, all)
 	in.revision(a, all, nil, now)
 	tried.note(all, a.findings)
