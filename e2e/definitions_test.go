@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
@@ -241,6 +242,100 @@ func TestDefinitionsInASet(t *testing.T) {
 		d, err := helmx.New(helmx.Config{RemoveOnly: true, Release: name, Namespace: ns, Cluster: cluster})
 		require.NoError(t, err)
 		_, err = d.Uninstall(ctx, "run-3")
+		require.NoError(t, err)
+	}
+}
+
+// TestDefinitionsMoveToTheFolder has a chart's next version keep its definition in the
+// crds folder: it must not go with the templates, and its objects with it.
+func TestDefinitionsMoveToTheFolder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ns := w.namespace(t)
+	ctx := labtest.Context(t)
+	objects, err := dynamic.NewForConfig(w.rest)
+	require.NoError(t, err)
+	name := "boxes." + ns + ".example.com"
+	fill := strings.NewReplacer("GROUP", name, "NAMESPACE", ns, "SIZE", "integer", "WIDTH", "42").Replace
+	requireDeployed(t, w.parts(t, ns, map[string]string{"a.yaml": fill(boxes), "b.yaml": fill(box)}), "run-1")
+	made, err := objects.Resource(definitions).Get(ctx, name, metav1.GetOptions{})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		assert.NoError(t, objects.Resource(definitions).Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}))
+	})
+	for run, policy := range map[string]helmx.CRDs{"run-2": helmx.CRDsCreate, "run-3": helmx.CRDsApply} {
+		d := w.parts(t, ns, map[string]string{"b.yaml": fill(box)}, func(cfg *helmx.Config) {
+			require.NoError(t, os.Mkdir(filepath.Join(cfg.Chart, "crds"), 0o700))
+			require.NoError(t, os.WriteFile(filepath.Join(cfg.Chart, "crds", "boxes.yaml"), []byte(fill(boxes)), 0o600))
+			cfg.CRDs = policy
+		})
+		plan, err := d.Plan(ctx, stages.PlanRequest{Run: run})
+		require.NoError(t, err)
+		for _, c := range plan.Changes {
+			assert.NotEqual(t, stages.Delete, c.Action, "%s", c.Object)
+		}
+		_, err = d.DeployUnscanned(ctx, helmx.UnscannedRequest{Run: run, Plan: plan.Digest})
+		require.NoError(t, err)
+		is, err := objects.Resource(definitions).Get(ctx, name, metav1.GetOptions{})
+		require.NoError(t, err)
+		assert.Equal(t, made.GetUID(), is.GetUID())
+		assert.Nil(t, is.GetDeletionTimestamp())
+	}
+}
+
+// TestDefinitionsBesideWhatIsAdopted has Helm install a release in its other way, which
+// it takes where objects are adopted.
+func TestDefinitionsBesideWhatIsAdopted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ns := w.namespace(t)
+	ctx := labtest.Context(t)
+	_, err := w.kube.CoreV1().ConfigMaps(ns).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "colours"}}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	fill := strings.NewReplacer("GROUP", "boxes."+ns+".example.com", "NAMESPACE", ns, "SIZE", "integer", "WIDTH", "42").Replace
+	d := w.parts(t, ns, map[string]string{"a.yaml": colours, "b.yaml": fill(box), "c.yaml": fill(boxes)},
+		func(cfg *helmx.Config) { cfg.TakeOwnership = true })
+	plan, err := d.Plan(ctx, stages.PlanRequest{Run: "run-1"})
+	require.NoError(t, err)
+	_, err = d.DeployUnscanned(ctx, helmx.UnscannedRequest{Run: "run-1", Plan: plan.Digest})
+	require.NoError(t, err)
+	assert.Equal(t, "blue", w.configMap(t, ns, "colours").Data["sky"])
+	_, err = d.Uninstall(ctx, "run-2")
+	require.NoError(t, err)
+	plan, err = d.Plan(ctx, stages.PlanRequest{Run: "run-3"})
+	require.NoError(t, err)
+	for _, c := range plan.Changes {
+		assert.Nil(t, c.Refusal, "%s: the kind is gone, and known to be", c.Object)
+	}
+}
+
+// TestTwoReleasesBringTheSameDefinition plans both before either is deployed.
+func TestTwoReleasesBringTheSameDefinition(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ns := w.namespace(t)
+	ctx := labtest.Context(t)
+	name := "boxes." + ns + ".example.com"
+	fill := strings.NewReplacer("GROUP", name, "NAMESPACE", ns, "SIZE", "integer", "WIDTH", "42").Replace
+	var deployers []*helmx.Deployer
+	var plans []stages.Plan
+	for _, release := range []string{"one", "two"} {
+		d := w.parts(t, ns, map[string]string{"box.yaml": strings.ReplaceAll(fill(box), "shoes", release)}, func(cfg *helmx.Config) {
+			require.NoError(t, os.Mkdir(filepath.Join(cfg.Chart, "crds"), 0o700))
+			require.NoError(t, os.WriteFile(filepath.Join(cfg.Chart, "crds", "boxes.yaml"), []byte(fill(boxes)), 0o600))
+			cfg.Release, cfg.CRDs = release, helmx.CRDsCreate
+		})
+		plan, err := d.Plan(ctx, stages.PlanRequest{Run: "run-1"})
+		require.NoError(t, err)
+		deployers, plans = append(deployers, d), append(plans, plan)
+	}
+	t.Cleanup(func() {
+		objects, err := dynamic.NewForConfig(w.rest)
+		require.NoError(t, err)
+		assert.NoError(t, objects.Resource(definitions).Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}))
+	})
+	for i, d := range deployers {
+		_, err := d.DeployUnscanned(ctx, helmx.UnscannedRequest{Run: "run-1", Plan: plans[i].Digest})
 		require.NoError(t, err)
 	}
 }

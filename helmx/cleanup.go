@@ -72,7 +72,7 @@ func (s *session) leftovers(own []*release.Release, to *release.Release) ([]obje
 		to = newest(own)
 	}
 	return s.beyond(own, to, func(rel *release.Release, o object, live *unstructured.Unstructured) (bool, error) {
-		return !s.kube.spared[o.identity()] && s.owns(rel.Name, live) && !(object{content: live.Object}).kept(), nil
+		return !s.kube.spares(o.identity()) && s.owns(rel.Name, live) && !(object{content: live.Object}).kept(), nil
 	})
 }
 
@@ -118,7 +118,8 @@ func (s *session) beyond(own []*release.Release, to *release.Release, pick func(
 }
 
 // tidy deletes what revisions that came to nothing since the last good one have
-// left, and rel doesn't have. Helm compares with the last good one only. The release
+// left, and rel doesn't have, but for what they had taken over, and for definitions and
+// namespaces, with which more may go. Helm compares with the last good one only. The release
 // is good already: what can't be deleted is told, and left.
 func (s *session) tidy(history []*release.Release, rel *release.Release) {
 	var failed []*release.Release
@@ -133,7 +134,16 @@ func (s *session) tidy(history []*release.Release, rel *release.Release) {
 	}
 	stale, err := s.leftovers(failed, rel)
 	if err == nil {
-		err = s.remove(stale)
+		// What they took over was somebody else's, and was in no plan.
+		var older []object
+		if older, err = s.adopted(failed, rel); err == nil {
+			had := index(older)
+			stale = slices.DeleteFunc(stale, func(o object) bool {
+				_, adopted := had[o.identity()]
+				return adopted || o.isCRD() || o.isNamespace()
+			})
+			err = s.remove(stale)
+		}
 	}
 	if err != nil && s.ctx.Err() == nil {
 		text, _ := redact(s.explain(err).Error(), s.secrets)

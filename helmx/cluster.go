@@ -133,6 +133,13 @@ func (c *Cluster) remembered() *knowledge {
 	return c.known
 }
 
+// outdate has the cluster asked for its kinds anew.
+func (c *Cluster) outdate() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.known = nil
+}
+
 // learn asks the cluster for its kinds with the given configuration.
 func (c *Cluster) learn(cfg *rest.Config) (*knowledge, error) {
 	client, err := discovery.NewDiscoveryClientForConfig(cfg)

@@ -8,6 +8,7 @@ import (
 
 	"helm.sh/helm/v3/pkg/chart"
 	"helm.sh/helm/v3/pkg/kube"
+	"helm.sh/helm/v3/pkg/release"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -195,6 +196,16 @@ func (s *session) definer() *kubeClient {
 	return &out
 }
 
+// outdate has the cluster asked for its kinds anew where definitions are concerned.
+func (d *Deployer) outdate(revisions []*release.Release) {
+	concerned := len(d.source.definitions) > 0 || slices.ContainsFunc(revisions, func(r *release.Release) bool {
+		return strings.Contains(r.Manifest, "CustomResourceDefinition")
+	})
+	if concerned {
+		d.cluster.outdate()
+	}
+}
+
 // define writes the definitions of the crds folder, and waits until the cluster
 // serves them.
 func (d *Deployer) define(s *session) error {
@@ -228,19 +239,25 @@ func (d *Deployer) definitionNeeds(n *needs) {
 	}
 }
 
-// served returns the versions of the kinds in the crds folder, as a chart may ask for
-// them. Helm asks the cluster once it has made them.
-func (s *source) served() []string {
-	all := kinds{}
-	for _, o := range s.definitions {
-		all.add(o.content)
+// foresee tells the session of the kinds that the crds folder will have defined, as a
+// chart may ask for them: Helm asks the cluster once it has made them. A definition that
+// is there stays as it is under [CRDsCreate], whatever versions the folder has.
+func (s *session) foresee(definitions []object, policy CRDs) {
+	for _, o := range definitions {
+		own := kinds{}
+		own.add(o.content)
+		for gvk, mapping := range own {
+			if policy == CRDsCreate {
+				if _, err := s.mapper.RESTMapper.RESTMapping(gvk.GroupKind()); !meta.IsNoMatchError(err) {
+					continue
+				}
+			}
+			s.mapper.kinds[gvk] = mapping
+			s.declared = append(s.declared, gvk.GroupVersion().String(), gvk.GroupVersion().String()+"/"+gvk.Kind)
+		}
 	}
-	var out []string
-	for gvk := range all {
-		out = append(out, gvk.GroupVersion().String(), gvk.GroupVersion().String()+"/"+gvk.Kind)
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	slices.Sort(s.declared)
+	s.declared = slices.Compact(s.declared)
 }
 
 // definitionTrials try the definitions of the crds folder.

@@ -249,6 +249,7 @@ func (d *Deployer) deployLocked(ctx context.Context, img stages.Image, n note, f
 	record := &recorder{Driver: s.store(), note: n, check: d.pinned(s, img, plan)}
 	stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("applying revision %d of release %s", revisionOf(newest(history))+1, d.name())})
 	rel, err := d.apply(s, record, img, found.install)
+	d.outdate(append(history, &release.Release{Manifest: rendered.manifest}))
 	if err == nil && record.unsettled() {
 		err = errNotRecorded // Helm's install only logs this.
 	}

@@ -33,8 +33,9 @@ type kubeClient struct {
 	adopt bool
 	// timeout bounds the wait for definitions.
 	timeout time.Duration
-	// spared are objects that nothing deletes.
-	spared map[identity]bool
+	// spared are objects that nothing deletes, and so are defined, the definitions of the
+	// crds folder, which may have been of the release before.
+	spared, defined map[identity]bool
 	// removal is set while a release is uninstalled.
 	removal *removalWait
 }
@@ -152,9 +153,11 @@ func (k *kubeClient) DeleteWithPropagationPolicy(resources kube.ResourceList, po
 func (k *kubeClient) deletable(resources kube.ResourceList) kube.ResourceList {
 	return resources.Filter(func(info *resource.Info) bool {
 		gvk := info.Mapping.GroupVersionKind
-		return !k.spared[identity{gvk.Group, gvk.Kind, info.Namespace, info.Name}]
+		return !k.spares(identity{gvk.Group, gvk.Kind, info.Namespace, info.Name})
 	})
 }
+
+func (k *kubeClient) spares(id identity) bool { return k.spared[id] || k.defined[id] }
 
 // Wait waits for CustomResourceDefinitions to be served, the only thing that Helm
 // waits for when its own Wait is off.

@@ -101,7 +101,7 @@ func whatMoved(trials []*trial, memory map[identity]seen) []string {
 	for _, t := range trials {
 		was, known := memory[t.object.identity()]
 		switch {
-		case !known || was.hash == t.seen.hash:
+		case !known || was.hash == t.seen.hash || t.crds != CRDsRefuse:
 		case was.uid != "" && t.seen.uid == "":
 			out = append(out, t.object.id.String()+" is gone")
 		case was.uid != t.seen.uid:

@@ -63,6 +63,9 @@ func hashContent(img stages.Image, content any) string {
 func hashTrials(trials []*trial) string {
 	sum := sha256.New()
 	for _, t := range trials {
+		if t.crds != CRDsRefuse {
+			continue // Whoever brings the same definition may be first; what is in it is bound.
+		}
 		add(sum, t.object.id)
 		add(sum, t.seen.hash)
 	}

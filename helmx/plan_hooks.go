@@ -7,6 +7,7 @@ import (
 
 	"helm.sh/helm/v3/pkg/release"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -14,7 +15,13 @@ import (
 // hookChanges returns in what the hooks differ from those of the deployed revision. What
 // renders differently every time is no difference.
 func (o *outlook) hookChanges(v veil) ([]stages.Change, error) {
-	before, after := index(o.hooksBefore), index(o.rendered.hooked)
+	before, after := map[hookIdentity]object{}, map[hookIdentity]bool{}
+	for _, hook := range o.hooksBefore {
+		before[hook.hookIdentity()] = hook
+	}
+	for _, hook := range o.rendered.hooked {
+		after[hook.hookIdentity()] = true
+	}
 	var out []stages.Change
 	add := func(action stages.Action, id stages.Object, from, to *object) error {
 		change := stages.Change{Action: action, Object: id, Basis: stages.BasisRelease}
@@ -29,7 +36,7 @@ func (o *outlook) hookChanges(v veil) ([]stages.Change, error) {
 		return nil
 	}
 	for i, hook := range o.rendered.hooked {
-		was, known := before[hook.identity()]
+		was, known := before[hook.hookIdentity()]
 		var err error
 		switch {
 		case !known:
@@ -42,13 +49,24 @@ func (o *outlook) hookChanges(v veil) ([]stages.Change, error) {
 		}
 	}
 	for _, hook := range o.hooksBefore {
-		if _, stays := after[hook.identity()]; !stays {
+		if !after[hook.hookIdentity()] {
 			if err := add(stages.Delete, hook.id, &hook, nil); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return out, nil
+}
+
+// hookIdentity tells hooks of one object apart by when they run.
+type hookIdentity struct {
+	identity
+	events string
+}
+
+func (o object) hookIdentity() hookIdentity {
+	events, _, _ := unstructured.NestedString(o.content, "metadata", "annotations", release.HookAnnotation)
+	return hookIdentity{o.identity(), events}
 }
 
 // hookContent returns the i-th hook with what renders anew every time marked.

@@ -298,7 +298,10 @@ func (t *trial) update(release, namespace string) error {
 		why := stranger(t.live, release, namespace)
 		switch {
 		case why != "" && t.s.kube.adopt:
-			t.action, t.former = stages.Adopt, releaseOf(t.live)
+			t.action = stages.Adopt
+			if former := releaseOf(t.live); former != namespace+"/"+release {
+				t.former = former
+			}
 			t.note(stages.NoteAdopted, "it exists already and becomes part of the release ("+why+")")
 		case why != "":
 			t.action = stages.Adopt

@@ -116,7 +116,11 @@ func (o *outlook) missing(s *session) (bool, error) {
 // trials prepares a trial for each object.
 func (o *outlook) trials(s *session) ([]*trial, error) {
 	released, wanted := index(o.before), index(o.rendered.objects)
-	out, err := s.definitionTrials(o.rendered.definitions, o.crds)
+	definitions := slices.DeleteFunc(slices.Clone(o.rendered.definitions), func(d object) bool {
+		_, released := wanted[d.identity()]
+		return released
+	})
+	out, err := s.definitionTrials(definitions, o.crds)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +142,7 @@ func (o *outlook) trials(s *session) ([]*trial, error) {
 		}
 	}
 	for _, obj := range o.before {
-		if _, ok := wanted[obj.identity()]; ok {
+		if _, ok := wanted[obj.identity()]; ok || s.kube.spares(obj.identity()) {
 			continue
 		}
 		if err := add(obj, &obj, true); err != nil {

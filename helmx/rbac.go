@@ -109,25 +109,26 @@ func newRBAC(rights map[string][]Right, notes []string, role, clusterRole string
 // and what the templates look up. It changes nothing. The calling account must be
 // allowed to read the release, and whatever the templates look up.
 func (d *Deployer) RequiredRBAC(ctx context.Context, req stages.PlanRequest, options RBACOptions) (RBAC, error) {
-	out, err := d.requiredRBAC(ctx, req.Image, options)
+	out, err := d.requiredRBAC(ctx, req, options)
 	if err != nil {
 		return RBAC{}, fmt.Errorf("derive the RBAC rules of release %s: %w", d.name(), err)
 	}
 	return out, nil
 }
 
-func (d *Deployer) requiredRBAC(ctx context.Context, img stages.Image, options RBACOptions) (RBAC, error) {
-	if err := d.checkImage(img); err != nil {
+func (d *Deployer) requiredRBAC(ctx context.Context, req stages.PlanRequest, options RBACOptions) (RBAC, error) {
+	if err := d.checkImage(req.Image); err != nil {
 		return RBAC{}, err
 	}
 	s, err := d.session(ctx)
 	if err != nil {
 		return RBAC{}, err
 	}
+	s.mapper.kinds.learn(req.Defined)
 	seen := &sightings{base: s.rest.Transport}
 	s.rest = rest.CopyConfig(s.rest)
 	s.rest.Transport = seen
-	o, err := d.survey(s, img)
+	o, err := d.survey(s, req.Image)
 	if err == nil {
 		err = errors.Join(o.refusals()...)
 	}

@@ -210,6 +210,9 @@ func objectNeeds(n *needs, before []object, o *surveyed, options RBACOptions) er
 			continue
 		}
 		verbs := []string{"get", "create", "patch"}
+		if obj.isCRD() && obj.kept() {
+			verbs = append(verbs, "watch") // until it is served
+		}
 		if _, stays := old[obj.identity()]; !obj.kept() && (!stays && !o.blind || !options.Once || options.Uninstall) {
 			verbs = append(verbs, "delete", "watch")
 		} else if interrupted {

@@ -136,11 +136,8 @@ func (k *kubeClient) update(original, target kube.ResourceList, force bool) (*ku
 	return result, err
 }
 
-// UpdateThreeWayMerge is Update.
+// UpdateThreeWayMerge is Update, which Helm asks for so where objects are adopted.
 func (k *kubeClient) UpdateThreeWayMerge(original, target kube.ResourceList, force bool) (*kube.Result, error) {
-	if k.apply.Mode != ServerSide {
-		return k.Client.UpdateThreeWayMerge(original, target, force)
-	}
 	return k.Update(original, target, force)
 }
 
@@ -301,11 +298,17 @@ func (k *kubeClient) takeOver(info *resource.Info, live *unstructured.Unstructur
 }
 
 // predecessors are the field managers whose fields become the release's where they
-// were written by client-side means: our own, and kubectl for what is adopted.
+// were written by client-side means: our own and, with TakeOwnership, kubectl's, unless
+// the configuration says otherwise.
 func (k *kubeClient) predecessors() sets.Set[string] {
 	out := sets.New(fieldManager)
-	if k.adopt {
-		out.Insert("kubectl-client-side-apply", "kubectl-create")
+	if !k.adopt {
+		return out
+	}
+	for _, manager := range []string{"kubectl-client-side-apply", "kubectl-create"} {
+		if _, named := k.apply.Conflicts[manager]; !named {
+			out.Insert(manager)
+		}
 	}
 	return out
 }

@@ -72,10 +72,12 @@ func (d *Deployer) session(ctx context.Context) (*session, error) {
 	}
 	s.discovery = &sessionDiscovery{CachedDiscoveryInterface: known.discovery, known: known, fresh: fresh, s: s}
 	s.mapper = &aheadMapper{RESTMapper: restmapper.NewDeferredDiscoveryRESTMapper(s.discovery), kinds: kinds{}}
-	s.declare(d.source.definitions)
-	s.declared = d.source.served()
+	s.foresee(d.source.definitions, d.cfg.CRDs)
 	s.kube = newKubeClient(s, d.cfg.Apply)
-	s.kube.timeout, s.kube.adopt = d.cfg.Timeout, d.cfg.TakeOwnership
+	s.kube.timeout, s.kube.adopt, s.kube.defined = d.cfg.Timeout, d.cfg.TakeOwnership, map[identity]bool{}
+	for _, o := range d.source.definitions {
+		s.kube.defined[o.identity()] = true
+	}
 	return s, nil
 }
 

@@ -68,6 +68,7 @@ func (d *Deployer) remove(ctx context.Context, run string) (stages.Removal, erro
 			return removal, err
 		}
 	}
+	defer d.outdate(history)
 	if err := d.dissolve(s, e, run); err != nil {
 		return removal, d.settleRemoval(ctx, run, err)
 	}

@@ -122,7 +122,8 @@ type Plan struct {
 	// already is as the manifests say.
 	Changes []Change `json:"changes"`
 	// Hooks are in what the hooks differ from those of the release that is deployed:
-	// what runs around the changes, and is none of the release's objects.
+	// what runs around the changes, and is none of the release's objects. One that is
+	// deleted runs no more; what it made before may stay.
 	Hooks []Change `json:"hooks,omitempty"`
 	// Drift is in what the cluster differs from the release that is deployed.
 	Drift []Drift `json:"drift,omitempty"`

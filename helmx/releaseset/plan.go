@@ -79,8 +79,11 @@ func (s *Set) defined(plans []MemberPlan) [][]stages.Kind {
 	out := make([][]stages.Kind, len(s.members))
 	for _, i := range s.order() {
 		for _, need := range s.members[i].needs {
-			out[i] = append(out[i], out[need]...)
-			out[i] = append(out[i], plans[need].Plan.Defines...)
+			for _, kind := range slices.Concat(out[need], plans[need].Plan.Defines) {
+				if !slices.Contains(out[i], kind) {
+					out[i] = append(out[i], kind)
+				}
+			}
 		}
 	}
 	return out
