@@ -153,20 +153,25 @@ func (in *inspector) crashed(f *finding, pod *corev1.Pod, s corev1.ContainerStat
 	if f.past {
 		f.message += ", " + in.ends[containerKey{pod.UID, s.Name}].why
 	}
+	if f.cause == OutOfMemory && t.Reason != "OOMKilled" && signalOf(t) == 9 {
+		f.message += ", most likely out of memory: the kernel killed it, and nothing in the cluster had asked for that"
+	}
 	if f.probe != nil {
 		f.message += fmt.Sprintf("; killed for its %s probe %s: %s", f.probe.Kind, f.probe.Target, f.probe.Response)
 	}
 }
 
-// killed finds out whether the kubelet ended the process, for a probe or a hook.
+// killed finds out whether the kubelet ended the process, for a probe or a hook, or
+// the kernel. Of a process that the kernel kills for its use of memory, the runtime may
+// hear that only after its end, which then is a mere "Error".
 func (in *inspector) killed(f *finding, pod *corev1.Pod, container string, t *corev1.ContainerStateTerminated) {
 	if e := in.eventAbout(pod, container, t, "FailedPostStartHook"); e != nil {
 		f.cause, f.reason = HookFailed, e.Reason
 		return
 	}
-	kind := ""
-	if e := in.eventAbout(pod, container, t, "Killing"); e != nil {
-		kind = probeKilling(e.Message)
+	kind, killing := "", in.eventAbout(pod, container, t, "Killing")
+	if killing != nil {
+		kind = probeKilling(killing.Message)
 	}
 	if kind == "" && killedOrAsked(t) {
 		// The event of the kill may come later than its effect; that of the probe
@@ -181,11 +186,21 @@ func (in *inspector) killed(f *finding, pod *corev1.Pod, container string, t *co
 	case ProbeLiveness:
 		f.cause = ProbeKilled
 	default:
+		if signalOf(t) == 9 && killing == nil && pod.DeletionTimestamp == nil && limitsMemory(&pod.Spec, container) {
+			f.cause = OutOfMemory
+		}
 		return
 	}
 	if p, found := in.lastProbe(pod, container, t); found && string(p.Kind) == kind {
 		f.probe = &p
 	}
+}
+
+// limitsMemory reports whether a container may use no more than so much memory.
+func limitsMemory(spec *corev1.PodSpec, container string) bool {
+	limited := func(r *corev1.ResourceRequirements) bool { return r != nil && r.Limits.Memory().Sign() > 0 }
+	c := containerOf(spec, container)
+	return limited(spec.Resources) || c != nil && limited(&c.Resources)
 }
 
 // killedOrAsked reports whether a process ended by SIGKILL or SIGTERM.

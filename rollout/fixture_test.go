@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -298,6 +299,14 @@ func crashed(code int32, reason string, restarts int32) func(*corev1.Pod) {
 		}
 		waiting("CrashLoopBackOff", "back-off 10s restarting failed container")(p)
 		s.LastTerminationState = corev1.ContainerState{Terminated: ended(code, reason)}
+	}
+}
+
+// limited has a pod whose container may use only so much memory.
+func limited(state func(*corev1.Pod)) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: *apiresource.NewQuantity(24<<20, apiresource.BinarySI)}
+		state(p)
 	}
 }
 

@@ -94,6 +94,8 @@ func TestFailures(t *testing.T) {
 		"crash loop":                        {[]func(*corev1.Pod){crashed(3, "Error", 0), crashed(3, "Error", 1)}, Crash, "CrashLoopBackOff", 0, "exit code 3 after 1s, 2 times"},
 		"clean exits":                       {[]func(*corev1.Pod){crashed(0, "Completed", 1)}, Crash, "CrashLoopBackOff", 0, "should keep running"},
 		"out of memory":                     {[]func(*corev1.Pod){crashed(137, "OOMKilled", 1)}, OutOfMemory, "OOMKilled", 0, "signal 9"},
+		"out of memory as the runtime hears of it too late": {[]func(*corev1.Pod){limited(crashed(137, "Error", 1))}, OutOfMemory, "CrashLoopBackOff", 0, "most likely out of memory"},
+		"killed by nobody knows whom":                       {[]func(*corev1.Pod){crashed(137, "Error", 1)}, Crash, "CrashLoopBackOff", 0, "signal 9"},
 		"no such command": {[]func(*corev1.Pod){waiting("RunContainerError", `exec: "nope": executable file not found in $PATH`)},
 			CommandNotRunnable, "RunContainerError", 0, "command and args"},
 		"missing ConfigMap": {[]func(*corev1.Pod){waiting("CreateContainerConfigError", `configmap "settings" not found`)},
