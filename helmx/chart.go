@@ -131,7 +131,7 @@ func (s *source) readChart(ctx context.Context, cfg *Config, f *fetcher) (folder
 		}
 		got, err = f.fromOCI(ctx, ref, from.Verify)
 	case from.Repository != "":
-		got, err = f.fromRepository(ctx, from.Repository, cfg.Chart, from.Version, from.Digest)
+		got, err = f.fromRepository(ctx, from.Repository, cfg.Chart, from.Version, from.Digest, from.Verify)
 	default:
 		info, statErr := os.Stat(cfg.Chart)
 		if statErr == nil && info.IsDir() {

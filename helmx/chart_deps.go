@@ -142,7 +142,7 @@ func (s *ChartSource) dependency(ctx context.Context, f *fetcher, want *chart.De
 			got.name = want.Name
 		}
 	} else {
-		got, err = f.fromRepository(ctx, want.Repository, want.Name, version, "")
+		got, err = f.fromRepository(ctx, want.Repository, want.Name, version, "", nil)
 	}
 	if err != nil {
 		return nil, made, err

@@ -166,8 +166,8 @@ func reasonOf(status int) ChartReason {
 
 // fromRepository fetches a chart from an HTTP repository, or from the OCI registry
 // that the repository's index refers to. The archive is what the index says by
-// digest, or what wantDigest says.
-func (f *fetcher) fromRepository(ctx context.Context, repository, name, version, wantDigest string) (*fetched, error) {
+// digest, or what wantDigest says. See [ChartSource.Verify] for verify.
+func (f *fetcher) fromRepository(ctx context.Context, repository, name, version, wantDigest string, verify func(context.Context, string) error) (*fetched, error) {
 	base, err := f.source.parseURL(repository)
 	if err != nil {
 		return nil, because(ChartNotFound, "repository: %w", err)
@@ -190,7 +190,9 @@ func (f *fetcher) fromRepository(ctx context.Context, repository, name, version,
 	case len(entry.URLs) == 0:
 		return nil, because(ChartMalformed, "the index of %s has no URL for version %s", plainURL(base), entry.Version)
 	case isOCI(entry.URLs[0]):
-		return f.referred(ctx, entry, name, promised, wantDigest)
+		return f.referred(ctx, entry, name, promised, wantDigest, verify)
+	case verify != nil:
+		return nil, because(ChartUntrusted, "version %s is not in an OCI registry, so ChartSource.Verify can't be asked about it; use Keyring", entry.Version)
 	case promised == "" && wantDigest == "" && f.source.Keyring == nil:
 		return nil, because(ChartUntrusted, "the index of %s names no digest for version %s; pin it with ChartSource.Digest, or check signatures with Keyring", plainURL(base), entry.Version)
 	case promised != "" && wantDigest != "" && promised != wantDigest:
@@ -226,7 +228,7 @@ func (f *fetcher) fromRepository(ctx context.Context, repository, name, version,
 // referred fetches what an index keeps in an OCI registry, as many do that have
 // moved there. The index may promise the digest of the archive, or of the manifest,
 // which names the archive's; wantDigest is the manifest's.
-func (f *fetcher) referred(ctx context.Context, entry *repo.ChartVersion, name, promised, wantDigest string) (*fetched, error) {
+func (f *fetcher) referred(ctx context.Context, entry *repo.ChartVersion, name, promised, wantDigest string, verify func(context.Context, string) error) (*fetched, error) {
 	ref, err := parseOCI(entry.URLs[0], "", "")
 	if err != nil { // The URL may leave the tag to the version.
 		ref, err = parseOCI(entry.URLs[0], entry.Version, "")
@@ -239,7 +241,7 @@ func (f *fetcher) referred(ctx context.Context, entry *repo.ChartVersion, name, 
 	case ref.digest == "":
 		ref.digest = wantDigest
 	}
-	out, err := f.fromOCI(ctx, ref, nil)
+	out, err := f.fromOCI(ctx, ref, verify)
 	if err != nil {
 		return nil, err
 	}

@@ -159,6 +159,16 @@ func TestOpenRepositoryRefuses(t *testing.T) {
 	}
 }
 
+// accepting is a [helmx.ChartSource.Verify] for one chart.
+func accepting(only string) func(context.Context, string) error {
+	return func(_ context.Context, reference string) error {
+		if reference != only {
+			return errors.New("no")
+		}
+		return nil
+	}
+}
+
 // The indexes of repositories that have moved to a registry refer to it.
 func TestOpenRepositoryThatRefersToOCI(t *testing.T) {
 	oci := newOCIServer(t)
@@ -184,6 +194,9 @@ func TestOpenRepositoryThatRefersToOCI(t *testing.T) {
 		"constraint":     {url: at + ":1.2.3", change: func(c *helmx.ChartSource) { c.Version = "^1" }},
 		"pinned":         {url: at + ":1.2.3", change: func(c *helmx.ChartSource) { c.Digest = pinned }},
 		"signed":         {url: at + ":1.2.3", change: func(c *helmx.ChartSource) { c.Keyring = testKeyring(t) }},
+		"accepted":       {url: at + ":1.2.3", change: func(c *helmx.ChartSource) { c.Verify = accepting(oci.host + "/vendor/shop@" + pinned) }},
+		"not accepted":   {url: at + ":1.2.3", change: func(c *helmx.ChartSource) { c.Verify = accepting("") }, reason: helmx.ChartUntrusted, want: "is not accepted"},
+		"not in it":      {url: name, change: func(c *helmx.ChartSource) { c.Verify = accepting("") }, reason: helmx.ChartUntrusted, want: "is not in an OCI registry"},
 		"pinned to else": {url: at + ":1.2.3", change: func(c *helmx.ChartSource) { c.Digest = wrong }, reason: helmx.ChartMoved, want: "to be used is " + wrong},
 		"two digests":    {url: at + "@" + pinned, change: func(c *helmx.ChartSource) { c.Digest = wrong }, reason: helmx.ChartMoved, want: "to be used is " + wrong},
 		"another's":      {url: "oci://" + oci.host + "/vendor/queue:1.2.3", digest: "    ignored: ", reason: helmx.ChartMoved, want: "holds chart queue 1.2.3"},
@@ -312,7 +325,7 @@ func TestChartSourceRefuses(t *testing.T) {
 		"oci two":         {"oci://charts.example.com/shop:1.0.0", helmx.ChartSource{Version: "1.0.1"}, "different versions"},
 		"oci two with v":  {"oci://charts.example.com/shop:v1.0.0", helmx.ChartSource{Version: "1.0.1"}, "different versions"},
 		"digest":          {"testdata/digest", helmx.ChartSource{Digest: "abc"}, "is not a digest"},
-		"verify":          {"testdata/digest", helmx.ChartSource{Verify: func(context.Context, string) error { return nil }}, "is for oci://"},
+		"verify":          {"testdata/digest", helmx.ChartSource{Verify: func(context.Context, string) error { return nil }}, "is for charts from an OCI registry"},
 		"CA":              {"testdata/digest", helmx.ChartSource{CA: []byte("x")}, "no PEM certificate"},
 		"both":            {"testdata/digest", helmx.ChartSource{CA: []byte("x"), Transport: http.DefaultTransport}, "exclude each other"},
 		"local version":   {"testdata/digest", helmx.ChartSource{Version: "9.0.0"}, "it is of version 1.2.3, wanted is 9.0.0"},

@@ -41,9 +41,10 @@ type ChartSource struct {
 	// and the dependencies fetched for it must have a provenance file (.prov) that
 	// one of the keys signed.
 	Keyring []byte
-	// Verify, when set, decides whether an OCI chart may be used, for example by its
-	// cosign signature. It gets "host/repository@sha256:…" before the chart's
-	// content is fetched. It isn't asked about dependencies.
+	// Verify, when set, decides whether a chart from an OCI registry may be used, for
+	// example by its cosign signature. It gets "host/repository@sha256:…" before the
+	// chart's content is fetched. It isn't asked about dependencies. A chart that a
+	// repository's index finds elsewhere is refused.
 	Verify func(ctx context.Context, reference string) error
 	// Credentials returns what to present to a host, such as
 	// "charts.example.com:8443"; zero credentials mean none. It is asked for each
@@ -112,8 +113,8 @@ func (s *ChartSource) validate(chart string) error {
 	if s.Digest != "" && digest.Digest(s.Digest).Validate() != nil {
 		refuse("ChartSource.Digest %q is not a digest such as sha256:…", s.Digest)
 	}
-	if s.Verify != nil && !isOCI(chart) {
-		refuse("ChartSource.Verify is for oci:// charts; use Keyring for others")
+	if s.Verify != nil && !isOCI(chart) && s.Repository == "" {
+		refuse("ChartSource.Verify is for charts from an OCI registry; use Keyring for others")
 	}
 	if s.CA != nil && s.Transport != nil {
 		refuse("ChartSource: CA and Transport exclude each other; trust the CA in the transport")

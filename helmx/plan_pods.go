@@ -105,8 +105,8 @@ func (t *trial) pod() *corev1.Pod {
 // idle reports that the workload makes no pods for now.
 func (t *trial) idle() bool {
 	spec, _ := t.object.content["spec"].(map[string]any)
-	replicas, scaled := spec["replicas"]
-	return scaled && replicas != nil && same(replicas, int64(0)) || spec["suspend"] == true
+	none := func(count any) bool { return count != nil && same(count, int64(0)) }
+	return none(spec["replicas"]) || none(spec["parallelism"]) || spec["suspend"] == true
 }
 
 // createPod tries to make a pod, as a dry run.

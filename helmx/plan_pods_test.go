@@ -40,6 +40,11 @@ apiVersion: batch/v1
 kind: Job
 metadata: {name: later}
 spec: {suspend: true, template: {spec: {restartPolicy: Never, containers: [{name: a, image: registry.example.com/other:1}]}}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: held}
+spec: {parallelism: 0, template: {spec: {restartPolicy: Never, containers: [{name: a, image: registry.example.com/other:1}]}}}
 `
 	a := newAPIServer(t, "shop")
 	refuseAll(a, "POST", "/api/v1/namespaces/shop/pods", 403, metav1.StatusReasonForbidden, `pods "x" is forbidden: exceeded quota: few, requested: pods=1`)
@@ -48,6 +53,7 @@ spec: {suspend: true, template: {spec: {restartPolicy: Never, containers: [{name
 	assert.NotNil(t, changeOf(t, p, "Deployment", "web").Refusal)
 	assert.Nil(t, changeOf(t, p, "Deployment", "none").Refusal)
 	assert.Nil(t, changeOf(t, p, "Job", "later").Refusal)
+	assert.Nil(t, changeOf(t, p, "Job", "held").Refusal)
 }
 
 func TestPlanWithoutNamespace(t *testing.T) {

@@ -11,7 +11,8 @@
 // [Seal] writes is what kubeseal writes, and may be committed. [Validate] finds,
 // without a key, what would keep the controller from unsealing a manifest where it
 // is about to be deployed: a name or namespace that it was not sealed for, data
-// that was cut or is not encrypted, misspelt fields.
+// that was cut or is not encrypted, misspelt fields. [Gate] does so for all that a
+// plan would deploy.
 //
 // # What it never does
 //
