@@ -2,6 +2,8 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -164,6 +166,7 @@ func TestMetricsDecideOnCanaries(t *testing.T) {
 				require.NotEmpty(t, aborted.Decisions)
 				assert.Equal(t, c.caughtBy, aborted.Decisions[0].Gate)
 				assert.Equal(t, stages.Fail, aborted.Decisions[0].Verdict)
+				requireSaid(t, err, c.version)
 			}
 			w.requireNoCanary(t, canary, ns, stable, serves)
 			report := requireUnharmed(t, guests, c.version)
@@ -205,9 +208,23 @@ func TestMetricGateRollsBack(t *testing.T) {
 	require.ErrorIs(t, err, stages.ErrGateRefused)
 	require.ErrorIs(t, err, stages.ErrRolledBack)
 	assert.Equal(t, pipeline.OutcomeRolledBack, result.Outcome)
+	requireSaid(t, err, "1.2.0")
 	w.requireBack(t, ns, "1.1.0")
 	report := requireUnharmed(t, guests, "1.2.0")
 	assert.NotZero(t, report.Versions["1.2.0"].Failed)
+}
+
+// requireSaid finds what the pods of the version that was refused had written, which
+// nothing tells of once they are gone.
+func requireSaid(t *testing.T, err error, version string) {
+	t.Helper()
+	failure, ok := errors.AsType[*pipeline.Error](err)
+	require.True(t, ok, "%v", err)
+	var logs []string
+	for _, e := range failure.Evidence {
+		logs = append(logs, e.Logs...)
+	}
+	assert.Contains(t, strings.Join(logs, "\n"), "shop "+version+" listens")
 }
 
 // requireBack waits until the version serves alone again. A restored release is

@@ -330,7 +330,7 @@ func (r *run) planned() string {
 func (r *run) verify(ctx context.Context, rel stages.Release) error {
 	subject := rel.Namespace + "/" + rel.Name
 	for i, v := range r.config.Verifiers {
-		s := step{name: StageVerify.nth(i), subject: subject, policy: r.config.Retries.Verify}
+		s := step{name: StageVerify.nth(i), subject: subject, policy: r.config.Retries.Verify, examine: examiner(r.config.Verifiers[:i], rel)}
 		call := func(ctx context.Context) (stages.Verification, error) {
 			proof, err := v.Verify(ctx, rel)
 			return proof, proven(proof, err, rel)
@@ -347,7 +347,7 @@ func (r *run) verify(ctx context.Context, rel stages.Release) error {
 		}
 		r.record(func(res *Result) { res.Verifications = append(res.Verifications, proof) })
 	}
-	s := step{name: StageReleaseGate, subject: subject, policy: r.config.Retries.ReleaseGate}
+	s := step{name: StageReleaseGate, subject: subject, policy: r.config.Retries.ReleaseGate, examine: examiner(r.config.Verifiers, rel)}
 	if r.config.OnInconclusive == InconclusiveKeeps {
 		s.tolerate = func(err error) bool { return errors.Is(err, stages.ErrInconclusive) }
 	}

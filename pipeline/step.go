@@ -18,6 +18,8 @@ type step struct {
 	// before and after, where set, bracket the call. They are not retried here.
 	before func(ctx context.Context) error
 	after  func(ctx context.Context) error
+	// examine, where set, adds to the evidence of a final error.
+	examine func(ctx context.Context) []stages.Evidence
 	// tolerate, where set, lets the run go on in spite of a final error.
 	tolerate func(err error) bool
 }
@@ -49,8 +51,11 @@ func perform[T any](ctx context.Context, r *run, s step, f func(context.Context)
 	}
 	if err != nil && !tolerated {
 		end.Kind, end.Evidence = KindStageFailed, evidenceOf(err)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			end.Kind = KindStageCancelled
+		case s.examine != nil:
+			end.Evidence = append(end.Evidence, s.examine(ctx)...)
 		}
 		failure = &Error{Stage: s.name, Subject: s.subject, Attempts: attempts, Cause: err, Evidence: end.Evidence}
 	}

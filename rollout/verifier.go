@@ -21,6 +21,7 @@ type Verifier struct {
 var (
 	_ stages.Verifier        = (*Verifier)(nil)
 	_ stages.RestoreVerifier = (*Verifier)(nil)
+	_ stages.Examiner        = (*Verifier)(nil)
 	_ stages.Closer          = (*Verifier)(nil)
 )
 

@@ -60,6 +60,16 @@ type RestoreVerifier interface {
 	VerifyRestored(ctx context.Context, rel Release) (Verification, error)
 }
 
+// Examiner is the optional ability of a [Verifier] to tell what the pods of a release
+// say of themselves, where something else has noticed that it fails: a smoke test, or a
+// gate on metrics. The engine asks those that have proved the release before, ahead of
+// any restore.
+type Examiner interface {
+	// Examine returns what is seen of rel now, such as the last lines that its
+	// containers wrote. It doesn't wait for anything to happen.
+	Examine(ctx context.Context, rel Release) ([]Evidence, error)
+}
+
 // Planner is the optional ability of a [Deployer] to tell what it would change.
 type Planner interface {
 	// Plan changes nothing.

@@ -154,7 +154,9 @@ func (f *flight) evidence(ctx context.Context, cause error) []stages.Evidence {
 	if len(facts) == 0 && !f.canary.Image.IsZero() {
 		ctx, cancel := context.WithTimeout(ctx, f.cfg.EvidenceTimeout)
 		defer cancel()
-		facts = evidenceOf(f.runs(ctx))
+		if facts = evidenceOf(f.runs(ctx)); len(facts) == 0 {
+			facts = f.examined(ctx)
+		}
 	}
 	for _, d := range f.decisions {
 		if d.Verdict == stages.Pass {
@@ -165,6 +167,26 @@ func (f *flight) evidence(ctx context.Context, cause error) []stages.Evidence {
 		}
 	}
 	return facts
+}
+
+// examined is what the verifiers see of a canary that runs, and that something else has
+// found wanting.
+func (f *flight) examined(ctx context.Context) (all []stages.Evidence) {
+	for _, v := range f.cfg.Verifiers {
+		e, ok := v.(stages.Examiner)
+		if !ok {
+			continue
+		}
+		c := begin(func() ([]stages.Evidence, error) { return e.Examine(ctx, f.canary) })
+		if !c.returned(ctx) {
+			return all
+		}
+		all = append(all, c.value...)
+		if c.err != nil {
+			all = append(all, stages.Evidence{Subject: "evidence", Reason: "Unavailable", Message: c.err.Error()})
+		}
+	}
+	return all
 }
 
 // evidenceOf collects what an error carries, whatever that error's code does.

@@ -62,6 +62,20 @@ func TestPanicIsOneLine(t *testing.T) {
 	})
 }
 
+// TestBreachComesWithWhatTheCanarySays has a gate refuse a canary whose pods run.
+func TestBreachComesWithWhatTheCanarySays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		p := &process{cluster: c}
+		_, err := p.deliver(t.Context(), p.canaryOf(parts{steps: twoSteps(p.gate(stages.Fail))}), "run-1", newImage)
+		require.ErrorIs(t, err, stages.ErrGateRefused)
+		facts := stages.EvidenceOf(err)
+		require.Len(t, facts, 2)
+		assert.Equal(t, stages.Evidence{Subject: "pod canary", Reason: "Running", Logs: []string{"no stock"}}, facts[0])
+		c.requireCalm(oldImage)
+	})
+}
+
 // TestHarmIsNotKeptWaiting has a gate that hangs beside one that says Fail.
 func TestHarmIsNotKeptWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
