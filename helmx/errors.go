@@ -92,7 +92,7 @@ func (e *APIError) Error() string {
 	case Terminating:
 		return fmt.Sprintf("can't %s: the namespace is being deleted: %s", what, e.Message)
 	case Invalid:
-		return fmt.Sprintf("invalid object, can't %s: %s", what, e.Message)
+		return fmt.Sprintf("invalid object, can't %s: %s; if a value of the chart's is behind it, Deployer.Provenance tells which source set it and what that overrode", what, e.Message)
 	default:
 		return fmt.Sprintf("can't %s: %s", what, e.Message)
 	}

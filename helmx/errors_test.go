@@ -159,6 +159,7 @@ func TestRefusalsAreClassed(t *testing.T) {
 				assert.Equal(t, []string{verb, "apps", "deployments", "shop"}, []string{e.Verb, e.Group, e.Resource, e.Namespace})
 				assert.Equal(t, []string{"spec.replicas"}, e.Fields)
 				assert.NotContains(t, fmt.Sprintf("%v %+v", err, e), "default-password")
+				assert.Equal(t, c.want == helmx.Invalid, strings.Contains(err.Error(), "Deployer.Provenance tells which source set it"))
 			}
 		})
 	}
