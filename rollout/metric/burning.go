@@ -24,6 +24,7 @@ type burnRun struct {
 // burnState is how the budget stood at one time.
 type burnState struct {
 	fast     []burn // those of the windows that burn too fast
+	unclear  []burn // those that do, if it still goes on
 	spent    float64
 	measured bool // whether spent is known
 	rates    []string
@@ -32,20 +33,20 @@ type burnState struct {
 // burn is a pair of windows with the rates that the budget burns at.
 type burn struct {
 	window      BurnWindow
-	cut         BurnWindow // what is left of it since the deployment
+	cut         BurnWindow // what of it is since the deployment
 	long, short float64
 }
 
 func (b burn) String() string {
 	return fmt.Sprintf("%s and %s burn at %.4g and %.4g times the rate that lasts, allowed is %v",
-		cutTo(b.window.Long, b.cut.Long), cutTo(b.window.Short, b.cut.Short), b.long, b.short, b.window.Rate)
+		cutTo(b.window.Long, b.cut.Long, "the %s since the deployment"), cutTo(b.window.Short, b.cut.Short, "%s"), b.long, b.short, b.window.Rate)
 }
 
-func cutTo(window, cut time.Duration) string {
+func cutTo(window, cut time.Duration, what string) string {
 	if cut == window {
 		return window.String()
 	}
-	return fmt.Sprintf("%s, cut to the %s since the deployment,", window, cut.Round(time.Second))
+	return fmt.Sprintf("%s, cut to "+what+",", window, cut.Round(time.Second))
 }
 
 // tooFast reports whether the release burns the budget faster than it may. As long
@@ -86,6 +87,10 @@ func (r *burnRun) weigh(ctx context.Context) look {
 	if l, settled := r.burning(now); settled {
 		return l
 	}
+	if len(now.unclear) > 0 {
+		message := fmt.Sprintf("whether it still goes on is not known, because there is no data over less than that: %s", now.unclear[0])
+		return r.verdict(stages.Inconclusive, "burning-unclear", message)
+	}
 	watched := time.Since(r.deployed)
 	if watched >= r.config.For {
 		return look{verdict: stages.Pass, status: status}
@@ -103,9 +108,19 @@ func (r *burnRun) windows(age time.Duration) []burn {
 		if shorter := r.config.Windows[max(i-1, 0)].Long; i > 0 && shorter < w.Long && age < shorter {
 			break
 		}
-		out = append(out, burn{window: w, cut: BurnWindow{Long: min(w.Long, age), Short: min(w.Short, age), Rate: w.Rate}})
+		out = append(out, burn{window: w, cut: w.cut(age, r.config.Watch.Interval)})
 	}
 	return out
+}
+
+// cut returns what of the windows is to be asked about at an age: of the short one
+// the same part as of the long one, but not less than what is between two looks.
+func (w BurnWindow) cut(age, interval time.Duration) BurnWindow {
+	if age >= w.Long {
+		return w
+	}
+	part := time.Duration(float64(w.Short) * float64(age) / float64(w.Long))
+	return BurnWindow{Long: age, Short: min(max(part, interval, time.Second), w.Short, age), Rate: w.Rate}
 }
 
 // spent looks at the budget of the whole period.
@@ -178,7 +193,7 @@ func (r *burnRun) lookBack(ctx context.Context) error {
 		return nil
 	}
 	before, err := r.state(ctx, r.deployed, r.windows(wholly))
-	if errors.Is(err, ErrNoData) || errors.Is(err, ErrNotFinite) || errors.Is(err, ErrStale) {
+	if saysNothing(err) {
 		r.warnings = addWarnings(r.warnings, []stages.Reason{{Rule: "no-data-before", Subject: r.source, Message: "how the budget stood before the release is not known, so what burns is taken for the release's doing: " + err.Error()}})
 		before, err = untouched, nil
 	}
@@ -191,30 +206,71 @@ func (r *burnRun) lookBack(ctx context.Context) error {
 // state asks for windows at a time, zero for the present.
 func (r *burnRun) state(ctx context.Context, at time.Time, windows []burn) (burnState, error) {
 	var s burnState
+	asked := readings{run: r, at: at, by: map[time.Duration]reading{}}
 	for _, b := range windows {
 		var err error
-		if b.long, err = r.burnRate(ctx, b.cut.Long, at); err != nil {
+		if b.long, err = asked.over(ctx, b.cut.Long); err != nil {
 			return burnState{}, err
 		}
-		b.short = b.long
-		if b.cut.Short != b.cut.Long {
-			if b.short, err = r.burnRate(ctx, b.cut.Short, at); err != nil {
-				return burnState{}, err
-			}
+		if b.cut.Short, b.short, err = asked.latest(ctx, b.cut.Short, min(b.window.Short, b.cut.Long)); err != nil {
+			return burnState{}, err
 		}
 		s.rates = append(s.rates, fmt.Sprintf("%.4g over %s", b.long, b.cut.Long.Round(time.Second)), fmt.Sprintf("%.4g over %s", b.short, b.cut.Short.Round(time.Second)))
-		if b.tooFast(r.config.For) {
+		switch {
+		case !b.tooFast(r.config.For):
+		case b.cut.Short < b.cut.Long:
 			s.fast = append(s.fast, b)
+		default:
+			s.unclear = append(s.unclear, b)
 		}
 	}
 	if r.config.Period > 0 {
-		spent, err := r.burnRate(ctx, r.config.Period, at)
+		spent, err := asked.over(ctx, r.config.Period)
 		if err != nil {
 			return burnState{}, err
 		}
 		s.spent, s.measured = spent, true
 	}
 	return s, nil
+}
+
+// readings are burn rates at one time, zero for the present.
+type readings struct {
+	run *burnRun
+	at  time.Time
+	by  map[time.Duration]reading
+}
+
+type reading struct {
+	rate float64
+	err  error
+}
+
+// over returns the rate over a window, which is asked for once.
+func (r readings) over(ctx context.Context, window time.Duration) (float64, error) {
+	window = window.Truncate(time.Second)
+	if known, ok := r.by[window]; ok {
+		return known.rate, known.err
+	}
+	rate, err := r.run.burnRate(ctx, window, r.at)
+	r.by[window] = reading{rate, err}
+	return rate, err
+}
+
+// latest returns the rate over the shortest window with data, from least to most:
+// how short it can be depends on how often what is measured is scraped.
+func (r readings) latest(ctx context.Context, least, most time.Duration) (time.Duration, float64, error) {
+	for window := min(least, most); ; window = min(2*window, most) {
+		rate, err := r.over(ctx, window)
+		if err == nil || window == most || !saysNothing(err) {
+			return window, rate, err
+		}
+	}
+}
+
+// saysNothing tells of a time without data, or without traffic.
+func saysNothing(err error) bool {
+	return errors.Is(err, ErrNoData) || errors.Is(err, ErrNotFinite) || errors.Is(err, ErrStale)
 }
 
 // burnRate returns how many times faster than it may in the long run the budget

@@ -15,7 +15,11 @@ import (
 // the long one shows that it matters, the short one that it still goes on.
 //
 // A release answers for what it does itself, so windows that reach back beyond its
-// deployment are cut to the time since. That makes all pairs the same for a young
+// deployment are cut to the time since, and the short one beside it in proportion: to
+// [Watch.Interval] at least, which should be no less than the time between two
+// scrapes, and to more where there is no data over so short a time. Where there is none
+// over less than the time since the deployment, whether it still goes on isn't known,
+// and nothing is decided. That makes all pairs the same for a young
 // release: it is judged by the one with the shortest long window, and by the next
 // once it is older than that. Until [BurnRateConfig.For] is over, the errors so far
 // are held to what may be in all of that time: a few at the start are a blip.

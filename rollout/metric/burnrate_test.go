@@ -32,6 +32,7 @@ type service struct {
 	silent   time.Duration // if not zero, there are no requests before that
 	gone     bool          // there are no samples
 	junk     float64       // if not zero, what every ratio is
+	every    time.Duration // between two scrapes: a window has to hold two
 }
 
 func (s service) Query(_ context.Context, q metric.Query) (metric.Result, error) {
@@ -43,6 +44,9 @@ func (s service) Query(_ context.Context, q metric.Query) (metric.Result, error)
 	window, err := time.ParseDuration(strings.TrimSuffix(rest, "]"))
 	if err != nil || s.gone {
 		return metric.Result{Source: "slo", Evaluated: at}, err
+	}
+	if window < 2*s.every {
+		return metric.Result{Source: "slo", Evaluated: at}, nil
 	}
 	serving := outage{-long, long, 1}
 	if s.silent > 0 {
@@ -102,6 +106,9 @@ func TestBurnRate(t *testing.T) {
 		},
 		"a blip":                               {service: service{outages: []outage{{5 * time.Second, 20 * time.Second, 0.1}}}, verdict: stages.Pass},
 		"a blip of a lax objective":            {service: service{outages: []outage{{5 * time.Second, 20 * time.Second, 1}}}, config: twoNines, verdict: stages.Pass},
+		"a burst at the start, and over":       {service: service{outages: []outage{{3 * time.Second, 8 * time.Second, 1}}}, verdict: stages.Pass},
+		"a burst in a minute, and over":        {service: service{outages: []outage{{time.Minute, 65 * time.Second, 1}}}, release: deployed(65 * time.Second), verdict: stages.Fail, within: 0, reason: "budget-burning"},
+		"a burst before the gate, and over":    {service: service{outages: []outage{{time.Minute, 65 * time.Second, 1}}}, release: deployed(90 * time.Second), verdict: stages.Pass},
 		"slower than the first window's":       {service: service{outages: []outage{{0, long, 0.01}}}, verdict: stages.Pass},
 		"old, and slower than the first's":     {service: service{outages: []outage{{0, long, 0.01}}}, release: deployed(2 * time.Hour), verdict: stages.Fail, within: time.Second, reason: "budget-burning"},
 		"old, and burnt for a while":           {service: service{outages: []outage{{0, 20 * time.Minute, 0.1}}}, release: deployed(50 * time.Minute), verdict: stages.Pass},
@@ -167,8 +174,36 @@ func TestBurnRateSaysWhatItCut(t *testing.T) {
 		rel.Deployed = rel.Deployed.Add(-10 * time.Minute)
 		d := decide(t, budget(t, service{deployed: rel.Deployed, outages: []outage{{0, long, 0.5}}}, nil), rel)
 		require.Len(t, d.Reasons, 1)
-		assert.Contains(t, d.Reasons[0].Message, "1h0m0s, cut to the 10m0s since the deployment, and 5m0s burn at 500 and 500 times")
+		assert.Contains(t, d.Reasons[0].Message, "1h0m0s, cut to the 10m0s since the deployment, and 5m0s, cut to 50s, burn at 500 and 500 times")
 	})
+}
+
+// TestBurnRateKnowsWhetherItGoesOn is about what is scraped every minute: no window
+// shorter than two has a rate.
+func TestBurnRateKnowsWhetherItGoesOn(t *testing.T) {
+	for name, test := range map[string]struct {
+		outages []outage
+		every   time.Duration
+		verdict stages.Verdict
+		after   time.Duration
+		reason  []string
+	}{
+		"it goes on":              {[]outage{{0, long, 1}}, time.Minute, stages.Fail, 135 * time.Second, []string{"budget-burning"}},
+		"it is over":              {[]outage{{3 * time.Second, 8 * time.Second, 1}}, time.Minute, stages.Pass, 135 * time.Second, nil},
+		"it can't be known":       {[]outage{{0, long, 1}}, 150 * time.Second, stages.Inconclusive, metric.DefaultTimeout, []string{"burning-unclear"}},
+		"calm, and it's the same": {nil, 150 * time.Second, stages.Pass, metric.DefaultTimeout, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rel := release()
+				scraped := service{deployed: rel.Deployed, outages: test.outages, every: test.every}
+				d := decide(t, budget(t, scraped, func(c *metric.BurnRateConfig) { c.Watch.AllowUndecided = true }), rel)
+				assert.Equal(t, test.verdict, d.Verdict, "%+v", d)
+				assert.Equal(t, test.after, time.Since(rel.Deployed))
+				assert.Equal(t, test.reason, rules(d.Reasons))
+			})
+		})
+	}
 }
 
 func TestBurnRateAsksAboutTheDeployment(t *testing.T) {
@@ -231,7 +266,9 @@ func TestBurnRateConformance(t *testing.T) {
 		return metric.Result{}, nil
 	})
 	stagestest.TestGate(t, func(t *testing.T) stagestest.GateHarness[stages.Release] {
-		named := func(name string) stages.Release { return stages.Release{Name: name, Namespace: "prod"} }
+		named := func(name string) stages.Release {
+			return stages.Release{Name: name, Namespace: "prod", Deployed: time.Now().Add(-3 * time.Second)}
+		}
 		gate := budget(t, source, func(c *metric.BurnRateConfig) {
 			c.ErrorRatio, c.For = `ratio{release="{{.Release}}"}[{{.Window}}]`, time.Millisecond
 			c.Watch = metric.Watch{Interval: time.Millisecond, Timeout: 100 * time.Millisecond}
