@@ -23,8 +23,8 @@ type burnRun struct {
 
 // burnState is how the budget stood at one time.
 type burnState struct {
-	fast     []burn // those of the windows that burn too fast
-	unclear  []burn // those that do, if it still goes on
+	burns    []burn
+	latest   float64 // over the last moments
 	spent    float64
 	measured bool // whether spent is known
 	rates    []string
@@ -61,6 +61,9 @@ func (b burn) tooFast(watched time.Duration) bool {
 	return burnt > b.window.Rate && b.short > b.window.Rate
 }
 
+// unclear reports whether it isn't known that the errors go on.
+func (b burn) unclear() bool { return b.cut.Short == b.cut.Long }
+
 func (r *burnRun) look(ctx context.Context) look {
 	r.warnings = nil
 	l := r.weigh(ctx)
@@ -86,10 +89,6 @@ func (r *burnRun) weigh(ctx context.Context) look {
 	}
 	if l, settled := r.burning(now); settled {
 		return l
-	}
-	if len(now.unclear) > 0 {
-		message := fmt.Sprintf("whether it still goes on is not known, because there is no data over less than that: %s", now.unclear[0])
-		return r.verdict(stages.Inconclusive, "burning-unclear", message)
 	}
 	watched := time.Since(r.deployed)
 	if watched >= r.config.For {
@@ -139,16 +138,15 @@ func (r *burnRun) spent(now burnState) (look, bool) {
 // burning looks at the windows. Those of before the deployment are whole.
 func (r *burnRun) burning(now burnState) (look, bool) {
 	var doubt *look
-	for _, b := range now.fast {
-		before, was := r.before.at(b.window)
-		if was {
-			message := fmt.Sprintf("%s; before the release was deployed it was %.4g and %.4g", b, before.long, before.short)
-			if l, settled := r.notToBlame("budget-burning-before", message); settled {
-				doubt = &l
-				continue
-			}
+	for _, b := range now.burns {
+		if !b.tooFast(r.config.For) {
+			continue
 		}
-		return r.verdict(stages.Fail, "budget-burning", b.String()), true
+		l := r.blame(b)
+		if l.verdict == stages.Fail {
+			return l, true
+		}
+		doubt = &l
 	}
 	if doubt != nil {
 		return *doubt, true
@@ -156,13 +154,42 @@ func (r *burnRun) burning(now burnState) (look, bool) {
 	return look{}, false
 }
 
-func (s *burnState) at(w BurnWindow) (burn, bool) {
-	for _, b := range s.fast {
-		if b.window == w {
-			return b, true
+// blame says whose doing it is that windows burn too fast.
+func (r *burnRun) blame(b burn) look {
+	if b.unclear() {
+		message := fmt.Sprintf("whether it still goes on is not known, because there is no data over less than that: %s", b)
+		return r.verdict(stages.Inconclusive, "burning-unclear", message)
+	}
+	if before := r.before.of(b.window); before.alreadyBurnt() {
+		message := fmt.Sprintf("%s; before the release was deployed it was %s", b, before)
+		if l, settled := r.notToBlame("budget-burning-before", message); settled {
+			return l
 		}
 	}
-	return burn{}, false
+	return r.verdict(stages.Fail, "budget-burning", b.String())
+}
+
+// past is how a pair of windows stood at the deployment.
+type past struct {
+	burn
+	latest float64
+}
+
+func (s *burnState) of(w BurnWindow) past {
+	for _, b := range s.burns {
+		if b.window == w {
+			return past{b, s.latest}
+		}
+	}
+	return past{burn{window: w}, s.latest}
+}
+
+// alreadyBurnt reports whether the errors were there at the deployment. The long
+// window doesn't matter for that, because they may have begun just before.
+func (p past) alreadyBurnt() bool { return max(p.short, p.latest) > p.window.Rate }
+
+func (p past) String() string {
+	return fmt.Sprintf("%.4g and %.4g, and %.4g in the last moments", p.long, p.short, p.latest)
 }
 
 // wholly is an age at which no window is cut.
@@ -193,6 +220,10 @@ func (r *burnRun) lookBack(ctx context.Context) error {
 		return nil
 	}
 	before, err := r.state(ctx, r.deployed, r.windows(wholly))
+	if err == nil {
+		asked := readings{run: r, at: r.deployed, by: map[time.Duration]reading{}}
+		_, before.latest, err = asked.latest(ctx, r.config.Watch.Interval, r.config.Windows[0].Short)
+	}
 	if saysNothing(err) {
 		r.warnings = addWarnings(r.warnings, []stages.Reason{{Rule: "no-data-before", Subject: r.source, Message: "how the budget stood before the release is not known, so what burns is taken for the release's doing: " + err.Error()}})
 		before, err = untouched, nil
@@ -216,13 +247,7 @@ func (r *burnRun) state(ctx context.Context, at time.Time, windows []burn) (burn
 			return burnState{}, err
 		}
 		s.rates = append(s.rates, fmt.Sprintf("%.4g over %s", b.long, b.cut.Long.Round(time.Second)), fmt.Sprintf("%.4g over %s", b.short, b.cut.Short.Round(time.Second)))
-		switch {
-		case !b.tooFast(r.config.For):
-		case b.cut.Short < b.cut.Long:
-			s.fast = append(s.fast, b)
-		default:
-			s.unclear = append(s.unclear, b)
-		}
+		s.burns = append(s.burns, b)
 	}
 	if r.config.Period > 0 {
 		spent, err := asked.over(ctx, r.config.Period)

@@ -66,7 +66,9 @@ type BurnRateConfig struct {
 	// AllowSpent lets a release be judged by what burns since its deployment although
 	// the budget was spent, or burning, before. By default a release whose budget was
 	// spent is inconclusive, and so is one that burns too fast where that was so before
-	// it: it may not be to blame, and yet nobody should want to release now.
+	// it: it may not be to blame, and yet nobody should want to release now. It was so
+	// before if it was over the short window, or over the last moments of it, as long as
+	// [Watch.Interval]: what began just before fills no long one yet.
 	AllowSpent bool
 	// For is how long the budget must be watched, from the deployment on, until the
 	// gate passes. Default 2 minutes; the timeout has to leave time for it.

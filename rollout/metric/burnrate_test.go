@@ -114,6 +114,9 @@ func TestBurnRate(t *testing.T) {
 		"old, and burnt for a while":           {service: service{outages: []outage{{0, 20 * time.Minute, 0.1}}}, release: deployed(50 * time.Minute), verdict: stages.Pass},
 		"burning before":                       {service: service{outages: []outage{ever(0.2)}}, verdict: stages.Inconclusive, reason: "budget-burning-before"},
 		"burning before, allowed, and burning": {service: service{outages: []outage{ever(0.2)}}, config: allowed, verdict: stages.Fail, within: time.Minute, reason: "budget-burning", warning: "budget-burning-before"},
+		"burning since just before":            {service: service{outages: []outage{{-20 * time.Second, long, 1}}}, config: twoNines, verdict: stages.Inconclusive, reason: "budget-burning-before"},
+		"burning for minutes before":           {service: service{outages: []outage{{-2 * time.Minute, long, 0.05}}}, verdict: stages.Inconclusive, reason: "budget-burning-before"},
+		"an outage before, long over":          {service: service{outages: []outage{{-30 * time.Minute, -10 * time.Minute, 1}, {0, long, 1}}}, verdict: stages.Fail, within: time.Minute, reason: "budget-burning"},
 		"burning before, and mended":           {service: service{outages: []outage{{-long, 0, 0.2}}}, verdict: stages.Pass},
 		"burning slowly before, and now fast":  {service: service{outages: []outage{{-long, 0, 0.002}, {0, long, 0.5}}}, verdict: stages.Fail, within: time.Minute, reason: "budget-burning"},
 		"spent by the release": {
