@@ -209,13 +209,15 @@ func (r *burnRun) verdict(v stages.Verdict, rule, message string) look {
 }
 
 // lookBack finds out, once, how the budget stood at the deployment. Where there
-// was no data then, there is nobody else to blame than the release.
+// was no data then, there is nobody else to blame than the release. That is as it
+// should be of one that replaced none, but such a one is a canary as well, and then
+// the expressions may be about all that serves.
 func (r *burnRun) lookBack(ctx context.Context) error {
 	if r.before != nil {
 		return nil
 	}
 	untouched := burnState{measured: r.config.Period > 0}
-	if r.rel.Previous == 0 || r.rel.Deployed.IsZero() {
+	if r.rel.Deployed.IsZero() {
 		r.before = &untouched
 		return nil
 	}
@@ -225,7 +227,9 @@ func (r *burnRun) lookBack(ctx context.Context) error {
 		_, before.latest, err = asked.latest(ctx, r.config.Watch.Interval, r.config.Windows[0].Short)
 	}
 	if saysNothing(err) {
-		r.warnings = addWarnings(r.warnings, []stages.Reason{{Rule: "no-data-before", Subject: r.source, Message: "how the budget stood before the release is not known, so what burns is taken for the release's doing: " + err.Error()}})
+		if r.rel.Previous != 0 {
+			r.warnings = addWarnings(r.warnings, []stages.Reason{{Rule: "no-data-before", Subject: r.source, Message: "how the budget stood before the release is not known, so what burns is taken for the release's doing: " + err.Error()}})
+		}
 		before, err = untouched, nil
 	}
 	if err == nil {

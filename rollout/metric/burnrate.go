@@ -47,7 +47,8 @@ type BurnRateConfig struct {
 	Source Source
 	// ErrorRatio asks for the share of requests that failed, from 0 to 1, over
 	// {{.Window}}, which it must contain. One sample is expected. See the package
-	// comment on ratios.
+	// comment on ratios. Of a canary it may be about the canary alone, of which nothing
+	// was before, or about all that serves: then what burnt before is not its doing.
 	ErrorRatio string
 	// Traffic asks for the number of requests since the deployment, {{.Window}}. While
 	// its samples add up to less than MinTraffic, which must be above zero then,

@@ -126,11 +126,12 @@ func TestBurnRate(t *testing.T) {
 		"spent before":                         {service: service{outages: []outage{{-720 * time.Hour, 0, 0.0012}}}, config: period, verdict: stages.Inconclusive, reason: "budget-spent-before"},
 		"spent before, and allowed":            {service: service{outages: []outage{{-720 * time.Hour, 0, 0.0012}}}, config: allowed, verdict: stages.Pass, warning: "budget-spent-before"},
 		"spent before, allowed, and burning":   {service: service{outages: []outage{{-720 * time.Hour, 0, 0.0012}, {0, long, 1}}}, config: allowed, verdict: stages.Fail, within: time.Minute, reason: "budget-burning", warning: "budget-spent-before"},
-		"a first install has no before":        {service: service{outages: []outage{ever(0.2)}}, release: first, verdict: stages.Fail, within: time.Minute, reason: "budget-burning"},
+		"a first install has no before":        {service: service{silent: time.Second, outages: []outage{{time.Second, long, 0.2}}}, release: first, verdict: stages.Fail, within: time.Minute, reason: "budget-burning"},
+		"a canary of what burnt before":        {service: service{outages: []outage{ever(0.2)}}, release: first, verdict: stages.Inconclusive, reason: "budget-burning-before"},
 		"a first install that is calm":         {service: service{}, release: first, verdict: stages.Pass},
 		"nothing known of before":              {service: service{silent: time.Second, outages: []outage{{time.Second, long, 1}}}, verdict: stages.Fail, within: time.Minute, reason: "budget-burning", warning: "no-data-before"},
-		"no data":                              {service: service{gone: true}, verdict: stages.Inconclusive, reason: "no-data"},
-		"no requests since":                    {service: service{silent: long}, verdict: stages.Inconclusive, reason: "not-finite"},
+		"no data":                              {service: service{gone: true}, verdict: stages.Inconclusive, reason: "no-data", warning: "no-data-before"},
+		"no requests since":                    {service: service{silent: long}, verdict: stages.Inconclusive, reason: "not-finite", warning: "no-data-before"},
 		"no share of requests":                 {service: service{junk: 7}, release: first, verdict: stages.Inconclusive, reason: "unfit-data"},
 		"enough traffic":                       {service: service{}, config: traffic, verdict: stages.Pass},
 		"enough traffic, and all of it fails":  {service: service{outages: []outage{{0, long, 1}}}, config: traffic, verdict: stages.Fail, within: time.Minute + time.Second, reason: "budget-burning"},
@@ -158,6 +159,8 @@ func TestBurnRate(t *testing.T) {
 				}
 				if test.warning != "" {
 					assert.Contains(t, rules(d.Warnings), test.warning)
+				} else {
+					assert.Empty(t, d.Warnings)
 				}
 			})
 		})
@@ -262,7 +265,7 @@ func TestBurnRateConformance(t *testing.T) {
 			return metric.Result{}, context.Cause(ctx)
 		}
 		for name, ratio := range map[string]float64{`ratio{release="good"}`: 0, `ratio{release="bad"}`: 0.9} {
-			if len(q.Expression) > len(name) && q.Expression[:len(name)] == name {
+			if q.At.IsZero() && strings.HasPrefix(q.Expression, name) {
 				return value(ratio), nil
 			}
 		}
