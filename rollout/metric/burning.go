@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,13 +28,30 @@ type burnState struct {
 	latest   float64 // over the last moments
 	spent    float64
 	measured bool // whether spent is known
-	rates    []string
 }
 
-// burn is a pair of windows with the rates that the budget burns at.
+// String has each window once: many are the same as long as they are cut.
+func (s burnState) String() string {
+	var rates []string
+	add := func(rate float64, window time.Duration) {
+		one := fmt.Sprintf("%.4g over %s", rate, window.Round(time.Second))
+		if !slices.Contains(rates, one) {
+			rates = append(rates, one)
+		}
+	}
+	for _, b := range s.burns {
+		add(b.long, b.cut.Long)
+		add(b.short, b.cut.Short)
+	}
+	return "burn rates " + strings.Join(rates, ", ")
+}
+
+// burn is a pair of windows with the rates that the budget burns at. A release
+// younger than least is held to what may burn in all of that time.
 type burn struct {
 	window      BurnWindow
 	cut         BurnWindow // what of it is since the deployment
+	least       time.Duration
 	long, short float64
 }
 
@@ -50,13 +68,11 @@ func cutTo(window, cut time.Duration, what string) string {
 }
 
 // tooFast reports whether the release burns the budget faster than it may. As long
-// as it wasn't watched for so long, it has to have burnt what may burn in all of
-// that time.
-func (b burn) tooFast(watched time.Duration) bool {
-	least := min(watched, b.window.Long)
+// as it isn't old enough, it has to have burnt what may burn until it is.
+func (b burn) tooFast() bool {
 	burnt := b.long
-	if b.cut.Long < least {
-		burnt *= float64(b.cut.Long) / float64(least)
+	if b.cut.Long < b.least {
+		burnt *= float64(b.cut.Long) / float64(b.least)
 	}
 	return burnt > b.window.Rate && b.short > b.window.Rate
 }
@@ -83,7 +99,7 @@ func (r *burnRun) weigh(ctx context.Context) look {
 	if err != nil {
 		return failedLook(r.source, err)
 	}
-	status := "burn rates " + strings.Join(now.rates, ", ")
+	status := now.String()
 	if l, settled := r.spent(now); settled {
 		return l
 	}
@@ -98,16 +114,19 @@ func (r *burnRun) weigh(ctx context.Context) look {
 	return look{reasons: []stages.Reason{{Rule: "not-held", Subject: r.source, Message: message}}, status: message, sound: true}
 }
 
-// windows are those to judge a release of this age by, cut to it. Of those that it
-// doesn't fill yet, only the first is for it: the others are for what burns slowly.
+// windows are those to judge a release of this age by, cut to it. The shortest judges
+// it from the time on that it is watched for. The others are for what burns slowly:
+// until it is as old as they are long, they say what they would if nothing had burnt
+// before it. So none comes in between two looks that is stricter than the last was.
 func (r *burnRun) windows(age time.Duration) []burn {
 	age = max(age, time.Second)
 	var out []burn
-	for i, w := range r.config.Windows {
-		if shorter := r.config.Windows[max(i-1, 0)].Long; i > 0 && shorter < w.Long && age < shorter {
-			break
+	for _, w := range r.config.Windows {
+		b := burn{window: w, cut: w.cut(age, r.config.Watch.Interval), least: w.Long}
+		if w.Long == r.config.Windows[0].Long {
+			b.least = min(r.config.For, w.Long)
 		}
-		out = append(out, burn{window: w, cut: w.cut(age, r.config.Watch.Interval)})
+		out = append(out, b)
 	}
 	return out
 }
@@ -139,7 +158,7 @@ func (r *burnRun) spent(now burnState) (look, bool) {
 func (r *burnRun) burning(now burnState) (look, bool) {
 	var doubt *look
 	for _, b := range now.burns {
-		if !b.tooFast(r.config.For) {
+		if !b.tooFast() {
 			continue
 		}
 		l := r.blame(b)
@@ -175,7 +194,7 @@ type past struct {
 	latest float64
 }
 
-func (s *burnState) of(w BurnWindow) past {
+func (s burnState) of(w BurnWindow) past {
 	for _, b := range s.burns {
 		if b.window == w {
 			return past{b, s.latest}
@@ -250,7 +269,6 @@ func (r *burnRun) state(ctx context.Context, at time.Time, windows []burn) (burn
 		if b.cut.Short, b.short, err = asked.latest(ctx, b.cut.Short, min(b.window.Short, b.cut.Long)); err != nil {
 			return burnState{}, err
 		}
-		s.rates = append(s.rates, fmt.Sprintf("%.4g over %s", b.long, b.cut.Long.Round(time.Second)), fmt.Sprintf("%.4g over %s", b.short, b.cut.Short.Round(time.Second)))
 		s.burns = append(s.burns, b)
 	}
 	if r.config.Period > 0 {

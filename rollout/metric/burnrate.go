@@ -19,10 +19,13 @@ import (
 // [Watch.Interval] at least, which should be no less than the time between two
 // scrapes, and to more where there is no data over so short a time. Where there is none
 // over less than the time since the deployment, whether it still goes on isn't known,
-// and nothing is decided. That makes all pairs the same for a young
-// release: it is judged by the one with the shortest long window, and by the next
-// once it is older than that. Until [BurnRateConfig.For] is over, the errors so far
-// are held to what may be in all of that time: a few at the start are a blip.
+// and nothing is decided.
+//
+// The pair with the shortest long window judges a young release. Until
+// [BurnRateConfig.For] is over, the errors so far are held to what may be in all of
+// that time: a few at the start are a blip. The other pairs are for what burns slowly.
+// Until the release is as old as their long window, its errors are held to what may be
+// in all of that: what is allowed falls with the age and never jumps.
 type BurnWindow struct {
 	Long, Short time.Duration
 	Rate        float64

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sort"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -110,7 +111,7 @@ func TestBurnRate(t *testing.T) {
 		"a burst in a minute, and over":        {service: service{outages: []outage{{time.Minute, 65 * time.Second, 1}}}, release: deployed(65 * time.Second), verdict: stages.Fail, within: 0, reason: "budget-burning"},
 		"a burst before the gate, and over":    {service: service{outages: []outage{{time.Minute, 65 * time.Second, 1}}}, release: deployed(90 * time.Second), verdict: stages.Pass},
 		"slower than the first window's":       {service: service{outages: []outage{{0, long, 0.01}}}, verdict: stages.Pass},
-		"old, and slower than the first's":     {service: service{outages: []outage{{0, long, 0.01}}}, release: deployed(2 * time.Hour), verdict: stages.Fail, within: time.Second, reason: "budget-burning"},
+		"old, and slower than the first's":     {service: service{outages: []outage{{0, long, 0.01}}}, release: deployed(4 * time.Hour), verdict: stages.Fail, within: time.Second, reason: "budget-burning"},
 		"old, and burnt for a while":           {service: service{outages: []outage{{0, 20 * time.Minute, 0.1}}}, release: deployed(50 * time.Minute), verdict: stages.Pass},
 		"burning before":                       {service: service{outages: []outage{ever(0.2)}}, verdict: stages.Inconclusive, reason: "budget-burning-before"},
 		"burning before, allowed, and burning": {service: service{outages: []outage{ever(0.2)}}, config: allowed, verdict: stages.Fail, within: time.Minute, reason: "budget-burning", warning: "budget-burning-before"},
@@ -181,6 +182,33 @@ func TestBurnRateSaysWhatItCut(t *testing.T) {
 		d := decide(t, budget(t, service{deployed: rel.Deployed, outages: []outage{{0, long, 0.5}}}, nil), rel)
 		require.Len(t, d.Reasons, 1)
 		assert.Contains(t, d.Reasons[0].Message, "1h0m0s, cut to the 10m0s since the deployment, and 5m0s, cut to 50s, burn at 500 and 500 times")
+	})
+}
+
+// TestBurnRateAllowsNoJumps is about what burns evenly since the deployment: how much
+// of it is allowed changes little from one age to the next, so that a release isn't
+// harmful just because it is a minute older.
+func TestBurnRateAllowsNoJumps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rel := release()
+		now := rel.Deployed
+		allowed := func(age time.Duration) float64 {
+			rel.Deployed = now.Add(-age)
+			share := sort.Search(1000, func(permille int) bool {
+				s := service{deployed: rel.Deployed, outages: []outage{{0, long, float64(permille) / 20000}}}
+				return decide(t, budget(t, s, nil), rel).Verdict == stages.Fail
+			})
+			return float64(share) / 20
+		}
+		before := allowed(10 * time.Minute)
+		assert.InDelta(t, 14.4, before, 0.1)
+		for age := 10 * time.Minute; age < 80*time.Hour; age = age * 51 / 50 {
+			now = time.Now() // deciding takes its time
+			most := allowed(age)
+			assert.InDelta(t, before, most, 0.03*before+0.1, "at the age of %s", age)
+			before = most
+		}
+		assert.InDelta(t, 1, before, 0.1)
 	})
 }
 
