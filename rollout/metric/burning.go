@@ -67,14 +67,14 @@ func cutTo(window, cut time.Duration, what string) string {
 	return fmt.Sprintf("%s, cut to "+what+",", window, cut.Round(time.Second))
 }
 
-// tooFast reports whether the release burns the budget faster than it may. As long
-// as it isn't old enough, it has to have burnt what may burn until it is.
-func (b burn) tooFast() bool {
+// faster reports whether the release burns the budget faster than at a rate. As long
+// as it isn't old enough, it has to have burnt what would burn until it is.
+func (b burn) faster(rate float64) bool {
 	burnt := b.long
 	if b.cut.Long < b.least {
 		burnt *= float64(b.cut.Long) / float64(b.least)
 	}
-	return burnt > b.window.Rate && b.short > b.window.Rate
+	return burnt > rate && b.short > rate
 }
 
 // unclear reports whether it isn't known that the errors go on.
@@ -100,11 +100,13 @@ func (r *burnRun) weigh(ctx context.Context) look {
 		return failedLook(r.source, err)
 	}
 	status := now.String()
-	if l, settled := r.spent(now); settled {
-		return l
-	}
-	if l, settled := r.burning(now); settled {
-		return l
+	spent, spentSettles := r.spent(now)
+	burning, burningSettles := r.burning(now)
+	switch {
+	case burningSettles && (burning.verdict == stages.Fail || !spentSettles):
+		return burning
+	case spentSettles:
+		return spent
 	}
 	watched := time.Since(r.deployed)
 	if watched >= r.config.For {
@@ -158,7 +160,7 @@ func (r *burnRun) spent(now burnState) (look, bool) {
 func (r *burnRun) burning(now burnState) (look, bool) {
 	var doubt *look
 	for _, b := range now.burns {
-		if !b.tooFast() {
+		if !b.faster(b.window.Rate) {
 			continue
 		}
 		l := r.blame(b)
@@ -179,7 +181,7 @@ func (r *burnRun) blame(b burn) look {
 		message := fmt.Sprintf("whether it still goes on is not known, because there is no data over less than that: %s", b)
 		return r.verdict(stages.Inconclusive, "burning-unclear", message)
 	}
-	if before := r.before.of(b.window); before.alreadyBurnt() {
+	if before := r.before.of(b.window); before.alreadyBurnt() && !b.faster(markedly*before.worst()) {
 		message := fmt.Sprintf("%s; before the release was deployed it was %s", b, before)
 		if l, settled := r.notToBlame("budget-burning-before", message); settled {
 			return l
@@ -206,6 +208,12 @@ func (s burnState) of(w BurnWindow) past {
 // alreadyBurnt reports whether the errors were there at the deployment. The long
 // window doesn't matter for that, because they may have begun just before.
 func (p past) alreadyBurnt() bool { return max(p.short, p.latest) > p.window.Rate }
+
+// markedly is how many times faster than before a release has to burn to be to blame
+// for it.
+const markedly = 2
+
+func (p past) worst() float64 { return max(p.long, p.short, p.latest) }
 
 func (p past) String() string {
 	return fmt.Sprintf("%.4g and %.4g, and %.4g in the last moments", p.long, p.short, p.latest)

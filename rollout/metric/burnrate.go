@@ -72,7 +72,8 @@ type BurnRateConfig struct {
 	// spent is inconclusive, and so is one that burns too fast where that was so before
 	// it: it may not be to blame, and yet nobody should want to release now. It was so
 	// before if it was over the short window, or over the last moments of it, as long as
-	// [Watch.Interval]: what began just before fills no long one yet.
+	// [Watch.Interval]: what began just before fills no long one yet. A release that
+	// burns more than twice as fast as the worst of these is to blame all the same.
 	AllowSpent bool
 	// For is how long the budget must be watched, from the deployment on, until the
 	// gate passes. Default 2 minutes; the timeout has to leave time for it.

@@ -118,6 +118,10 @@ func TestBurnRate(t *testing.T) {
 		"burning since just before":            {service: service{outages: []outage{{-20 * time.Second, long, 1}}}, config: twoNines, verdict: stages.Inconclusive, reason: "budget-burning-before"},
 		"burning for minutes before":           {service: service{outages: []outage{{-2 * time.Minute, long, 0.05}}}, verdict: stages.Inconclusive, reason: "budget-burning-before"},
 		"an outage before, long over":          {service: service{outages: []outage{{-30 * time.Minute, -10 * time.Minute, 1}, {0, long, 1}}}, verdict: stages.Fail, within: time.Minute, reason: "budget-burning"},
+		"burning before, and now much faster":  {service: service{outages: []outage{{-long, 0, 0.2}, {0, long, 0.5}}}, verdict: stages.Fail, within: 2 * time.Minute, reason: "budget-burning"},
+		"burning before, and now a bit faster": {service: service{outages: []outage{{-long, 0, 0.2}, {0, long, 0.35}}}, verdict: stages.Inconclusive, reason: "budget-burning-before"},
+		"burning before, mended, and harmed":   {service: service{outages: []outage{{-long, time.Minute, 0.2}, {100 * time.Second, long, 1}}}, verdict: stages.Fail, within: 3 * time.Minute, reason: "budget-burning"},
+		"spent before, and burning now":        {service: service{outages: []outage{{-720 * time.Hour, -time.Hour, 0.0012}, {0, long, 1}}}, config: period, verdict: stages.Fail, within: time.Minute, reason: "budget-burning"},
 		"burning before, and mended":           {service: service{outages: []outage{{-long, 0, 0.2}}}, verdict: stages.Pass},
 		"burning slowly before, and now fast":  {service: service{outages: []outage{{-long, 0, 0.002}, {0, long, 0.5}}}, verdict: stages.Fail, within: time.Minute, reason: "budget-burning"},
 		"spent by the release": {
