@@ -18,6 +18,7 @@ type burnRun struct {
 	rel      stages.Release
 	deployed time.Time
 	before   *burnState // at the deployment; nil as long as that isn't known
+	onset    onset
 	warnings []stages.Reason
 	source   string
 }
@@ -46,11 +47,12 @@ func (s burnState) String() string {
 	return "burn rates " + strings.Join(rates, ", ")
 }
 
-// burn is a pair of windows with the rates that the budget burns at. A release
-// younger than least is held to what may burn in all of that time.
+// burn is a pair of windows with the rates that the budget burns at. A release that
+// had requests for less than least is held to what may burn in all of that time.
 type burn struct {
 	window      BurnWindow
-	cut         BurnWindow // what of it is since the deployment
+	cut         BurnWindow    // what of it is since the deployment
+	filled      time.Duration // for how much of it there were requests
 	least       time.Duration
 	long, short float64
 }
@@ -68,17 +70,17 @@ func cutTo(window, cut time.Duration, what string) string {
 }
 
 // faster reports whether the release burns the budget faster than at a rate. As long
-// as it isn't old enough, it has to have burnt what would burn until it is.
+// as it hadn't requests for long enough, it has to have burnt what would burn until then.
 func (b burn) faster(rate float64) bool {
 	burnt := b.long
-	if b.cut.Long < b.least {
-		burnt *= float64(b.cut.Long) / float64(b.least)
+	if b.filled < b.least {
+		burnt *= float64(b.filled) / float64(b.least)
 	}
 	return burnt > rate && b.short > rate
 }
 
 // unclear reports whether it isn't known that the errors go on.
-func (b burn) unclear() bool { return b.cut.Short == b.cut.Long }
+func (b burn) unclear() bool { return b.cut.Short >= b.filled }
 
 func (r *burnRun) look(ctx context.Context) look {
 	r.warnings = nil
@@ -95,7 +97,11 @@ func (r *burnRun) weigh(ctx context.Context) look {
 	if l, enough := r.traffic.look(ctx, r.asker, r.rel, age); !enough {
 		return l
 	}
-	now, err := r.state(ctx, time.Time{}, r.windows(age))
+	asked := r.readings(time.Time{})
+	now, err := asked.state(ctx, r.windows(age))
+	if err == nil {
+		err = r.since(ctx, asked, now)
+	}
 	if err != nil {
 		return failedLook(r.source, err)
 	}
@@ -108,12 +114,28 @@ func (r *burnRun) weigh(ctx context.Context) look {
 	case spentSettles:
 		return spent
 	}
-	watched := time.Since(r.deployed)
+	watched := time.Since(r.onset.watched)
 	if watched >= r.config.For {
 		return look{verdict: stages.Pass, status: status}
 	}
-	message := fmt.Sprintf("watched for %s of %s since the deployment: %s", watched.Round(time.Second), r.config.For, status)
+	message := fmt.Sprintf("watched for %s of %s with requests: %s", watched.Round(time.Second), r.config.For, status)
 	return look{reasons: []stages.Reason{{Rule: "not-held", Subject: r.source, Message: message}}, status: message, sound: true}
+}
+
+// since has windows know for how long there were requests.
+func (r *burnRun) since(ctx context.Context, asked readings, now burnState) error {
+	shortest, _, err := asked.latest(ctx, r.config.Watch.Interval, now.burns[0].cut.Short)
+	if err != nil {
+		return err
+	}
+	if err := r.findOnset(ctx, shortest); err != nil {
+		return err
+	}
+	for i := range now.burns {
+		b := &now.burns[i]
+		b.filled = min(b.cut.Long, time.Since(r.onset.serving))
+	}
+	return nil
 }
 
 // windows are those to judge a release of this age by, cut to it. The shortest judges
@@ -248,9 +270,9 @@ func (r *burnRun) lookBack(ctx context.Context) error {
 		r.before = &untouched
 		return nil
 	}
-	before, err := r.state(ctx, r.deployed, r.windows(wholly))
+	asked := r.readings(r.deployed)
+	before, err := asked.state(ctx, r.windows(wholly))
 	if err == nil {
-		asked := readings{run: r, at: r.deployed, by: map[time.Duration]reading{}}
 		_, before.latest, err = asked.latest(ctx, r.config.Watch.Interval, r.config.Windows[0].Short)
 	}
 	if saysNothing(err) {
@@ -265,22 +287,21 @@ func (r *burnRun) lookBack(ctx context.Context) error {
 	return err
 }
 
-// state asks for windows at a time, zero for the present.
-func (r *burnRun) state(ctx context.Context, at time.Time, windows []burn) (burnState, error) {
+// state asks for windows.
+func (r readings) state(ctx context.Context, windows []burn) (burnState, error) {
 	var s burnState
-	asked := readings{run: r, at: at, by: map[time.Duration]reading{}}
 	for _, b := range windows {
 		var err error
-		if b.long, err = asked.over(ctx, b.cut.Long); err != nil {
+		if b.long, err = r.over(ctx, b.cut.Long); err != nil {
 			return burnState{}, err
 		}
-		if b.cut.Short, b.short, err = asked.latest(ctx, b.cut.Short, min(b.window.Short, b.cut.Long)); err != nil {
+		if b.cut.Short, b.short, err = r.latest(ctx, b.cut.Short, min(b.window.Short, b.cut.Long)); err != nil {
 			return burnState{}, err
 		}
 		s.burns = append(s.burns, b)
 	}
-	if r.config.Period > 0 {
-		spent, err := asked.over(ctx, r.config.Period)
+	if r.run.config.Period > 0 {
+		spent, err := r.over(ctx, r.run.config.Period)
 		if err != nil {
 			return burnState{}, err
 		}
@@ -299,6 +320,10 @@ type readings struct {
 type reading struct {
 	rate float64
 	err  error
+}
+
+func (r *burnRun) readings(at time.Time) readings {
+	return readings{run: r, at: at, by: map[time.Duration]reading{}}
 }
 
 // over returns the rate over a window, which is asked for once.

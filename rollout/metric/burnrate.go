@@ -21,11 +21,11 @@ import (
 // over less than the time since the deployment, whether it still goes on isn't known,
 // and nothing is decided.
 //
-// The pair with the shortest long window judges a young release. Until
-// [BurnRateConfig.For] is over, the errors so far are held to what may be in all of
-// that time: a few at the start are a blip. The other pairs are for what burns slowly.
-// Until the release is as old as their long window, its errors are held to what may be
-// in all of that: what is allowed falls with the age and never jumps.
+// The pair with the shortest long window judges a young release. Until that had
+// requests for [BurnRateConfig.For], the errors so far are held to what may be in all
+// of that time: a few at the start are a blip. The other pairs are for what burns
+// slowly. Until the release had requests for as long as their long window, its errors
+// are held to what may be in all of that: what is allowed falls and never jumps.
 type BurnWindow struct {
 	Long, Short time.Duration
 	Rate        float64
@@ -75,8 +75,10 @@ type BurnRateConfig struct {
 	// [Watch.Interval]: what began just before fills no long one yet. A release that
 	// burns more than twice as fast as the worst of these is to blame all the same.
 	AllowSpent bool
-	// For is how long the budget must be watched, from the deployment on, until the
-	// gate passes. Default 2 minutes; the timeout has to leave time for it.
+	// For is how long the budget must be watched until the gate passes, from the first
+	// requests after the deployment on, as Traffic counts them, or those that the ratio
+	// is about. It is known to about two scrapes. Default 2 minutes; the timeout, or the
+	// step of a canary, has to leave time for it.
 	For time.Duration
 	// Watch says how to look.
 	Watch Watch

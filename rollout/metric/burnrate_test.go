@@ -189,6 +189,61 @@ func TestBurnRateSaysWhatItCut(t *testing.T) {
 	})
 }
 
+// TestBurnRateWatchesRequests is about releases that get their first requests three
+// minutes after the deployment, as canaries do that have to be verified.
+func TestBurnRateWatchesRequests(t *testing.T) {
+	const silent = 3 * time.Minute
+	for name, test := range map[string]struct {
+		waited      time.Duration // from the deployment to the gate
+		outages     []outage
+		verdict     stages.Verdict
+		least, most time.Duration // from the first request on
+	}{
+		"calm":                       {silent, nil, stages.Pass, 90 * time.Second, 2 * time.Minute},
+		"calm, asked before":         {time.Minute, nil, stages.Pass, 90 * time.Second, 2 * time.Minute},
+		"calm, asked in between":     {silent + time.Minute, nil, stages.Pass, 90 * time.Second, 2 * time.Minute},
+		"calm, asked late":           {silent + 5*time.Minute, nil, stages.Pass, 5 * time.Minute, 5 * time.Minute},
+		"a blip at the first":        {silent + 15*time.Second, []outage{{silent, silent + 5*time.Second, 0.5}}, stages.Pass, 90 * time.Second, 2 * time.Minute},
+		"a blip just now":            {silent + 15*time.Second, []outage{{silent + 13*time.Second, silent + 16*time.Second, 0.5}}, stages.Pass, 90 * time.Second, 2 * time.Minute},
+		"a blip before the gate":     {silent + 40*time.Second, []outage{{silent + 36*time.Second, silent + 39*time.Second, 0.5}}, stages.Pass, 90 * time.Second, 2 * time.Minute},
+		"all fails":                  {silent, []outage{{silent, long, 1}}, stages.Fail, 15 * time.Second, time.Minute},
+		"all fails, asked later":     {silent + time.Minute, []outage{{silent, long, 1}}, stages.Fail, time.Minute, time.Minute},
+		"all fails after some time":  {silent, []outage{{silent + time.Minute, long, 1}}, stages.Fail, time.Minute, 90 * time.Second},
+		"all fails, and long before": {silent + time.Hour, []outage{{silent, long, 1}}, stages.Fail, time.Hour, time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rel := release()
+				rel.Previous, rel.Deployed = 0, rel.Deployed.Add(-test.waited)
+				d := decide(t, budget(t, service{deployed: rel.Deployed, silent: silent, outages: test.outages}, nil), rel)
+				assert.Equal(t, test.verdict, d.Verdict, "%+v", d)
+				took := time.Since(rel.Deployed) - silent
+				assert.True(t, test.least <= took && took <= test.most, "%s after the first request", took)
+			})
+		})
+	}
+}
+
+// TestBurnRateWatchesTheReleasesRequests: those of others that the ratio is about as
+// well don't count as watched.
+func TestBurnRateWatchesTheReleasesRequests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rel := release()
+		rel.Deployed = rel.Deployed.Add(-3 * time.Minute)
+		all, own := service{deployed: rel.Deployed}, service{deployed: rel.Deployed, silent: 3 * time.Minute}
+		source := metric.SourceFunc(func(ctx context.Context, q metric.Query) (metric.Result, error) {
+			if strings.HasPrefix(q.Expression, "requests") {
+				return own.Query(ctx, q)
+			}
+			return all.Query(ctx, q)
+		})
+		began := time.Now()
+		d := decide(t, budget(t, source, func(c *metric.BurnRateConfig) { c.Traffic, c.MinTraffic = "requests[{{.Window}}]", 50 }), rel)
+		assert.Equal(t, stages.Pass, d.Verdict, "%+v", d)
+		assert.GreaterOrEqual(t, time.Since(began), 90*time.Second)
+	})
+}
+
 // TestBurnRateAllowsNoJumps is about what burns evenly since the deployment: how much
 // of it is allowed changes little from one age to the next, so that a release isn't
 // harmful just because it is a minute older.
@@ -292,12 +347,13 @@ func TestNewBurnRateRefuses(t *testing.T) {
 }
 
 func TestBurnRateConformance(t *testing.T) {
+	began := time.Now().Add(-3 * time.Second)
 	source := metric.SourceFunc(func(ctx context.Context, q metric.Query) (metric.Result, error) {
 		if ctx.Err() != nil {
 			return metric.Result{}, context.Cause(ctx)
 		}
 		for name, ratio := range map[string]float64{`ratio{release="good"}`: 0, `ratio{release="bad"}`: 0.9} {
-			if q.At.IsZero() && strings.HasPrefix(q.Expression, name) {
+			if (q.At.IsZero() || q.At.After(began)) && strings.HasPrefix(q.Expression, name) {
 				return value(ratio), nil
 			}
 		}
@@ -305,7 +361,7 @@ func TestBurnRateConformance(t *testing.T) {
 	})
 	stagestest.TestGate(t, func(t *testing.T) stagestest.GateHarness[stages.Release] {
 		named := func(name string) stages.Release {
-			return stages.Release{Name: name, Namespace: "prod", Deployed: time.Now().Add(-3 * time.Second)}
+			return stages.Release{Name: name, Namespace: "prod", Deployed: began}
 		}
 		gate := budget(t, source, func(c *metric.BurnRateConfig) {
 			c.ErrorRatio, c.For = `ratio{release="{{.Release}}"}[{{.Window}}]`, time.Millisecond

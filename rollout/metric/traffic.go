@@ -30,26 +30,32 @@ func (t traffic) look(ctx context.Context, from asker, rel stages.Release, past 
 	if t.expression == nil {
 		return look{}, true
 	}
-	text, err := t.expression.render(rel, past)
+	total, a, err := t.count(ctx, from, rel, past, time.Time{})
 	if err != nil {
-		return failedLook("", err), false
-	}
-	a := from.ask(ctx, question{expression: text, since: rel.Deployed})
-	if a.problem != nil {
-		l := failedLook(nameOf(a.Result), a.problem)
+		l := failedLook(nameOf(a.Result), err)
 		l.warnings = a.warnings()
 		return l, false
-	}
-	total := 0.0
-	for _, s := range a.sound {
-		total += s.Value
 	}
 	if total >= t.least {
 		return look{}, true
 	}
-	message := fmt.Sprintf("%s is %v, %v are needed to judge by", short(text), total, t.least)
+	message := fmt.Sprintf("%s is %v, %v are needed to judge by", short(a.expression), total, t.least)
 	return look{
 		reasons: []stages.Reason{{Rule: "too-little-traffic", Subject: nameOf(a.Result), Message: message}},
 		status:  message, warnings: a.warnings(), sound: true,
 	}, false
+}
+
+// count asks how much there was until a time, zero for the present.
+func (t traffic) count(ctx context.Context, from asker, rel stages.Release, past time.Duration, at time.Time) (float64, answer, error) {
+	text, err := t.expression.render(rel, past)
+	if err != nil {
+		return 0, answer{}, err
+	}
+	a := from.ask(ctx, question{expression: text, at: at, since: rel.Deployed})
+	total := 0.0
+	for _, s := range a.sound {
+		total += s.Value
+	}
+	return total, a, a.problem
 }
