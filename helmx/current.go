@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"helm.sh/helm/v3/pkg/release"
 
@@ -103,9 +104,25 @@ func (d *Deployer) noteOf(rel *release.Release, history []*release.Release, obje
 func (d *Deployer) releaseOf(rel *release.Release, objects []object, img stages.Image) stages.Release {
 	return stages.Release{
 		Image: img, Name: d.cfg.Release, Namespace: d.cfg.Namespace, Revision: rel.Version,
-		Objects: ids(objects), Deployed: rel.Info.LastDeployed.Time.UTC(),
+		Objects: ids(objects), Began: beganAt(rel), Deployed: rel.Info.LastDeployed.Time.UTC(),
 	}
 }
+
+// beganAt returns when the objects of a revision began to be applied, which is after the
+// hooks before it. One that runs both before and after tells only of its last run.
+func beganAt(rel *release.Release) time.Time {
+	began := rel.Info.LastDeployed.Time
+	for _, h := range rel.Hooks {
+		first := !slices.ContainsFunc(h.Events, func(e release.HookEvent) bool { return !slices.Contains(preApply, e) })
+		if ended := h.LastRun.CompletedAt.Time; first && ended.After(began) {
+			began = ended
+		}
+	}
+	return began.UTC()
+}
+
+// preApply are the events of hooks that run before the objects are applied.
+var preApply = []release.HookEvent{release.HookPreInstall, release.HookPreUpgrade, release.HookPreRollback}
 
 // originOf returns the revision that was built for, following restores, or why it can't be
 // told.

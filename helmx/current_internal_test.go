@@ -1,28 +1,35 @@
 package helmx
 
 import (
-	"strings"
 	"testing"
+	"time"
 
-	"github.com/fairlead-dev/fairlead/stages"
+	"github.com/stretchr/testify/assert"
+	"helm.sh/helm/v3/pkg/release"
+	helmtime "helm.sh/helm/v3/pkg/time"
 )
 
-// FuzzParseDescription checks that what was written is what is read, whatever is in
-// the texts, and that nothing else is accepted.
-func FuzzParseDescription(f *testing.F) {
-	f.Add("run-1", "abc", "Ada", "", "")
-	f.Add(`r": released x@sha256:1`, `c", author "Eve`, "\xff\n", `, gates bypassed: "`, `fairlead run "x": released y, commit "z"`)
-	img, err := stages.ParseImage("registry.example.com/shop@sha256:" + strings.Repeat("a", 64))
-	if err != nil {
-		f.Fatal(err)
+// Hooks that run before the objects are applied are not part of what made them; hooks of
+// an earlier revision, and those after, say nothing.
+func TestWhenObjectsBeganToBeApplied(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	hook := func(ended time.Duration, events ...release.HookEvent) *release.Hook {
+		return &release.Hook{Events: events, LastRun: release.HookExecution{CompletedAt: helmtime.Time{Time: at.Add(ended)}}}
 	}
-	f.Fuzz(func(t *testing.T, run, commit, author, bypass, text string) {
-		want := note{run: run, image: img, commit: commit, author: author, bypass: bypass}
-		if got, ok := parseDescription(want.description()); !ok || got != want {
-			t.Errorf("%q is read as %+v, %t", want.description(), got, ok)
-		}
-		if got, ok := parseDescription(text); ok && got.description() != text {
-			t.Errorf("%q is read as %+v", text, got)
-		}
-	})
+	for name, test := range map[string]struct {
+		hooks []*release.Hook
+		want  time.Duration
+	}{
+		"no hooks": {nil, 0},
+		"before":   {[]*release.Hook{hook(time.Minute, release.HookPreInstall, release.HookPreUpgrade), hook(time.Second, release.HookPreUpgrade)}, time.Minute},
+		"after":    {[]*release.Hook{hook(time.Minute, release.HookPostUpgrade)}, 0},
+		"both":     {[]*release.Hook{hook(time.Minute, release.HookPreUpgrade, release.HookPostUpgrade)}, 0},
+		"earlier":  {[]*release.Hook{hook(-time.Hour, release.HookPreUpgrade)}, 0},
+		"a test":   {[]*release.Hook{hook(time.Hour, release.HookTest)}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rel := &release.Release{Info: &release.Info{LastDeployed: helmtime.Time{Time: at}}, Hooks: test.hooks}
+			assert.Equal(t, at.Add(test.want), beganAt(rel))
+		})
+	}
 }

@@ -2,6 +2,7 @@ package helmx_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -64,14 +65,17 @@ func TestRestoreTellsWhatIsBack(t *testing.T) {
 				want.Image, want.Revision = stages.Image{}, want.Revision+1
 			}
 			cp := checkpoint(t, d, "run-2")
-			deploy(t, d, "run-2", "b")
+			after := deploy(t, d, "run-2", "b")
+			assert.WithinRange(t, after.Began, before.Deployed, after.Deployed)
+			began := time.Now()
 			for _, outcome := range []stages.RestoreOutcome{stages.Restored, stages.Unchanged} {
 				restored := restore(t, d, "run-2", cp)
 				require.Equal(t, outcome, restored.Outcome)
 				require.NotNil(t, restored.Release)
 				got := *restored.Release
 				assert.False(t, got.Deployed.IsZero())
-				got.Deployed = want.Deployed
+				assert.WithinRange(t, got.Began, began, time.Now())
+				got.Began, got.Deployed = want.Began, want.Deployed
 				assert.Equal(t, want, got)
 			}
 		})

@@ -268,7 +268,7 @@ func (d *Deployer) deployLocked(ctx context.Context, img stages.Image, n note, f
 	return stages.Release{
 		Image: img, Name: d.cfg.Release, Namespace: d.cfg.Namespace,
 		Revision: rel.Version, Previous: revisionOf(deployed(history)),
-		Objects: ids(objects), Deployed: time.Now().UTC(),
+		Objects: ids(objects), Began: beganAt(rel), Deployed: time.Now().UTC(),
 	}, nil
 }
 

@@ -26,7 +26,9 @@ type assessment struct { //nolint:recvcheck // filled in place, then read as a v
 	// caller may watch.
 	podless, plain, unwatched bool
 	// lacking says that fewer pods are ready than whoever needs the workload can do with.
-	lacking  bool
+	lacking bool
+	// served is when the last of its pods became ready, or it was done.
+	served   time.Time
 	findings []finding
 	recheck  time.Time
 	// proven counts the containers seen to run the image; renamed is another digest

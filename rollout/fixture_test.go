@@ -279,7 +279,7 @@ func ready(imageID string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		running(imageID)(p)
 		p.Status.ContainerStatuses[0].Ready = true
-		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()}}
 	}
 }
 

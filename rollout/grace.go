@@ -41,20 +41,33 @@ func (g *grace) onTheirWay(all []assessment, terminal []finding) map[stages.Obje
 
 // excuse leaves out of the findings that have become terminal those that have to wait for
 // other workloads. What fails itself among these is the reason of all. Once they are there,
-// crashes are counted anew, for so far they say nothing; pardoned says so.
-func (g *grace) excuse(all []assessment, terminal []finding) (decisive []finding, pardoned bool) {
+// crashes are counted anew, for so far they say nothing; pardoned says so. The first look
+// may find them there.
+func (g *grace) excuse(all []assessment, terminal []finding, first bool) (decisive []finding, pardoned bool) {
 	coming := g.onTheirWay(all, terminal)
 	excusable := func(f finding) bool { return f.excusable && !g.awaited[f.released] }
 	switch some := slices.ContainsFunc(terminal, func(f finding) bool { return f.excusable }); {
 	case len(coming) > 0 && some:
 		g.awaited = coming
 		return slices.DeleteFunc(terminal, func(f finding) bool { return f.excusable }), false
-	case len(coming) > 0 || len(g.awaited) == 0:
+	case len(coming) > 0 || len(g.awaited) == 0 && !first:
 		return terminal, false
+	case len(g.awaited) == 0:
+		excusable = func(f finding) bool { return f.excusable && mayHaveWaited(f, all) }
+		if !slices.ContainsFunc(terminal, excusable) {
+			return terminal, false
+		}
 	}
 	terminal = slices.DeleteFunc(terminal, excusable)
 	g.awaited = nil
 	return terminal, len(terminal) == 0
+}
+
+// mayHaveWaited reports whether another workload became ready after a crash.
+func mayHaveWaited(f finding, all []assessment) bool {
+	return f.exit != nil && slices.ContainsFunc(all, func(a assessment) bool {
+		return a.object != f.released && a.served.After(f.exit.FinishedAt.Time)
+	})
 }
 
 // pardon has crashes counted from now on.

@@ -195,3 +195,35 @@ func TestCrashesWhileAJobRuns(t *testing.T) {
 		})
 	}
 }
+
+// What a program has crashed for may have come while the hooks of its release ran, so that
+// the first look finds it ready already.
+func TestCrashesBeforeTheFirstLook(t *testing.T) {
+	for name, counts := range map[string]bool{"the other was ready later": false, "the other was ready before": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				i := newInstall(t)
+				i.release.Began = time.Now()
+				if counts {
+					i.serve(3)
+				}
+				time.Sleep(time.Minute)
+				i.crash(3)
+				time.Sleep(time.Second)
+				if !counts {
+					i.serve(3)
+				}
+				i.release.Deployed = time.Now()
+				r := i.start(t.Context(), i.release)
+				require.Equal(t, counts, r.over(), "%v", r.err)
+				if counts {
+					assert.Equal(t, Crash, r.failure(t).Cause)
+					return
+				}
+				i.finish(i.shop)
+				<-r.done
+				require.NoError(t, r.err)
+			})
+		})
+	}
+}

@@ -8,20 +8,38 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// deployTime is how long before a deployer was done it may have made a pod, give or take
-// the difference between its clock and the API server's.
-const deployTime = 10 * time.Second
+const (
+	// deployTime is how long before a deployer was done it may have made a pod, if it
+	// doesn't say when it began.
+	deployTime = 10 * time.Second
+	// clockSkew is the difference between its clock and the API server's, which tells
+	// whole seconds.
+	clockSkew = 2 * time.Second
+)
+
+// released returns when the release was deployed, as far as that is known, and since when
+// pods that are made are its own.
+func (s *session) released() (deployed, born time.Time) {
+	deployed = s.deployed
+	if deployed.IsZero() {
+		deployed = s.began
+	}
+	if s.born.IsZero() {
+		return deployed, deployed.Add(-deployTime)
+	}
+	return later(deployed, s.born), s.born.Add(-clockSkew)
+}
 
 // remember notes which pods had failed, which jobs had ended and how often containers had
-// been restarted before the first look at a release that was deployed at some time: that
+// been restarted before the first look at a release, of which pods are since it was born: that
 // says nothing about this rollout. It goes by all pods there are, for whose they are may
 // only be seen later.
-func (in *inspector) remember(deployed time.Time) {
+func (in *inspector) remember(deployed, born time.Time) {
 	for _, m := range in.world.feedsOf(pods.name) {
 		m.mu.RLock()
 		for name, o := range m.objects {
 			if pod, ok := o.(*corev1.Pod); ok && name.Namespace == m.namespace {
-				in.rememberPod(pod, deployed)
+				in.rememberPod(pod, deployed, born)
 			}
 		}
 		m.mu.RUnlock()
@@ -37,11 +55,11 @@ func (in *inspector) remember(deployed time.Time) {
 	}
 }
 
-func (in *inspector) rememberPod(pod *corev1.Pod, deployed time.Time) {
+func (in *inspector) rememberPod(pod *corev1.Pod, deployed, born time.Time) {
 	if over(pod) && metav1.GetControllerOf(pod) != nil {
 		in.history[pod.UID] = true
 	}
-	older := pod.CreationTimestamp.Time.Before(deployed.Add(-deployTime))
+	older := pod.CreationTimestamp.Time.Before(born)
 	for _, s := range allStatuses(pod) {
 		key := containerKey{pod.UID, s.Name}
 		if s.RestartCount > 0 {

@@ -64,7 +64,10 @@ func (in *inspector) jobState(a *assessment, job *batchv1.Job, now time.Time) {
 	if !a.done {
 		a.findings = append(a.findings, tried.latest()...)
 	}
-	a.ready = succeeded
+	a.ready, a.served = succeeded, time.Time{}
+	if at := job.Status.CompletionTime; at != nil {
+		a.served = at.Time
+	}
 	if a.done && a.proven == 0 && !in.image.IsZero() {
 		// Its pods may be gone already; then the pinned template has to do.
 		if _, wrong := uses(in.image, *a.template); wrong == nil && pins(in.image, *a.template) {

@@ -145,6 +145,40 @@ func TestCrashesOfPodsThatTheReleaseHasMade(t *testing.T) {
 	})
 }
 
+// Hooks that run after the objects were applied take their time: what was made before them
+// is of the release all the same, and what is older is not.
+func TestCrashesDuringTheHooksOfARelease(t *testing.T) {
+	for name, test := range map[string]struct {
+		head   time.Duration // of the pod, on the release
+		counts bool
+	}{
+		"made by the release":                {-3 * time.Second, true},
+		"at the same time, by another clock": {time.Second, true},
+		"older":                              {5 * time.Second, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				app := newApp(t, ns, "shop")
+				rel := app.release
+				rel.Began = time.Now().Add(test.head)
+				time.Sleep(time.Minute)
+				rel.Deployed = time.Now()
+				l := newLab(t, app.deployment, app.set, as(app.pod, crashed(1, "Error", 2)))
+				time.Sleep(time.Second)
+				r := l.start(t.Context(), rel)
+				require.Equal(t, test.counts, r.over(), "%v", r.err)
+				if test.counts {
+					assert.Contains(t, r.failure(t).Decisive.Message, "3 times")
+					return
+				}
+				l.finish(app)
+				<-r.done
+				require.NoError(t, r.err)
+			})
+		})
+	}
+}
+
 // restarted is a container that runs, after so many restarts.
 func restarted(n int32) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {

@@ -58,7 +58,7 @@ type inspector struct {
 	toEnd    bool      // a bare pod is done when it has succeeded
 	spare    bool      // as many pods may be missing as the workload itself allows
 	drain    bool      // pods that have been replaced are counted as long as they run
-	deployed time.Time // the release; zero if that isn't known
+	deployed time.Time // when the release was, or began to be; zero if that isn't known
 	// ready remembers when a pod was first seen ready, by pod and restarts.
 	ready map[readyKey]time.Time
 	// history are the pods that had failed, and the jobs that had ended, before the
@@ -284,6 +284,16 @@ func condition(pod *corev1.Pod, t corev1.PodConditionType) bool {
 		}
 	}
 	return false
+}
+
+// readySince returns when a pod that is ready became so.
+func readySince(pod *corev1.Pod) time.Time {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.LastTransitionTime.Time
+		}
+	}
+	return time.Time{}
 }
 
 // roleOf says what kind of container the i-th of allStatuses is.

@@ -24,6 +24,7 @@ type session struct {
 	subject  string // to which release
 	image    stages.Image
 	deployed time.Time
+	born     time.Time       // when its deployment began; zero if that isn't known
 	targets  []stages.Object // of kinds that are waited for
 	// namespace is of objects that name none.
 	namespace string
@@ -74,6 +75,9 @@ func (s *session) run(ctx context.Context) (outcome, error) {
 	s.world = newWorld(s.cluster.hub)
 	s.inspector = newInspector(s.world, s.image, s.settings)
 	s.inspector.deployed = s.deployed
+	if !s.born.IsZero() {
+		s.inspector.deployed = s.born
+	}
 	s.patience = &patience{rules: s.settings.rules, seen: map[string]*sighting{}}
 	s.grace.was = map[stages.Object]bool{}
 	s.told, s.doneSince = map[stages.Object]string{}, map[stages.Object]time.Time{}
@@ -243,7 +247,7 @@ func (s *session) look(ctx context.Context) (done bool, next time.Time, err erro
 	}
 	terminal, recheck := s.patience.judge(s.looks, findings, now)
 	s.grace.note(s.last)
-	terminal, pardoned := s.grace.excuse(s.last, terminal)
+	terminal, pardoned := s.grace.excuse(s.last, terminal, s.looks == 1)
 	if pardoned {
 		s.inspector.pardon()
 	}
@@ -253,14 +257,6 @@ func (s *session) look(ctx context.Context) (done bool, next time.Time, err erro
 		return false, next, s.fail(ctx, terminal[0], append(terminal[1:], findings...))
 	}
 	return done, sooner(next, recheck), nil
-}
-
-// released returns when the release was deployed, as far as that is known.
-func (s *session) released() time.Time {
-	if s.deployed.IsZero() {
-		return s.began
-	}
-	return s.deployed
 }
 
 // drainTime bounds the wait for pods that have been replaced and don't end: the

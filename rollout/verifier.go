@@ -80,7 +80,7 @@ func (v *Verifier) verify(ctx context.Context, rel stages.Release, settings sett
 	}
 	targets, others, workloads := settings.split(rel)
 	s := session{
-		cluster: v.cluster, settings: settings, verb: verb, subject: subject, image: rel.Image, deployed: rel.Deployed, targets: targets, namespace: rel.Namespace,
+		cluster: v.cluster, settings: settings, verb: verb, subject: subject, image: rel.Image, deployed: rel.Deployed, born: rel.Began, targets: targets, namespace: rel.Namespace,
 		others: func(ctx context.Context) (objectsFound, error) { return v.find(ctx, rel.Namespace, others) },
 		progress: func(id, message string) {
 			stages.ReportProgress(ctx, stages.Progress{ID: id, Message: message})

@@ -34,6 +34,7 @@ func (in *inspector) revision(a *assessment, revisionPods, all []*corev1.Pod, no
 		}
 		if l.ready {
 			a.ready++
+			a.served = later(a.served, readySince(pod))
 		}
 		a.recheck = sooner(a.recheck, l.recheck)
 		for _, f := range l.findings {

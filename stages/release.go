@@ -49,6 +49,9 @@ type Release struct {
 	Previous int `json:"previous,omitempty"`
 	// Objects are what the release consists of.
 	Objects []Object `json:"objects"`
+	// Began is when the deployer began with the objects, by the same clock as Deployed:
+	// which pods are of this release is told by it. Zero if the deployer doesn't say.
+	Began time.Time `json:"began,omitzero"`
 	// Deployed is when the deployer was done.
 	Deployed time.Time `json:"deployed"`
 }
