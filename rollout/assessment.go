@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,6 +52,11 @@ func (a *assessment) found() []finding {
 		a.findings[i].released, a.findings[i].template = a.object, a.template
 	}
 	return a.findings
+}
+
+// relapses returns the findings about containers that run again.
+func (a *assessment) relapses() []finding {
+	return slices.DeleteFunc(slices.Clone(a.found()), func(f finding) bool { return !f.relapse })
 }
 
 // heldUp says what one of the pods waits for, the one that tells the most.

@@ -107,7 +107,7 @@ const longRun = 10 * time.Minute
 // relapses reports containers that run, but that ended while we looked. The
 // kubelet may restart one at once, so that its end is never to be seen but in
 // the number of its restarts. It doesn't keep the pod from being ready.
-func (in *inspector) relapses(pod *corev1.Pod) []finding {
+func (in *inspector) relapses(pod *corev1.Pod, now time.Time) []finding {
 	var out []finding
 	for i, s := range allStatuses(pod) {
 		key := containerKey{pod.UID, s.Name}
@@ -117,7 +117,11 @@ func (in *inspector) relapses(pod *corev1.Pod) []finding {
 		}
 		f := finding{subject: podSubject(pod), pod: pod, container: s.Name, role: roleOf(pod, i, s.Name), restarts: s.RestartCount}
 		f.reason = s.LastTerminationState.Terminated.Reason
+		if now.Sub(s.State.Running.StartedAt.Time) >= longRun {
+			ends = 1
+		}
 		in.crashed(&f, pod, s, s.LastTerminationState.Terminated, ends)
+		f.relapse = true
 		out = append(out, f)
 	}
 	return out

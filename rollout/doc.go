@@ -78,7 +78,9 @@
 // lost, or refuses a pod for its own reasons. What can mend itself is given time to,
 // so that a slow start, a crash at the first attempt or a Secret that comes some
 // seconds later never fails a rollout. A pod that is older than the release may have
-// crashed for what the release mends: of it, only the crashes since then count.
+// crashed for what the release mends: of it, only the crashes since then count. A
+// [Verifier] that looks at the same deployment again, as a canary's does at each step,
+// counts the crashes in between.
 //
 // Logs and events are collected after the verdict, all at once, for no longer than
 // [Config.EvidenceTimeout]. What a slow node or API server has not delivered by then

@@ -33,13 +33,14 @@ func (s *session) released() (deployed, born time.Time) {
 // remember notes which pods had failed, which jobs had ended and how often containers had
 // been restarted before the first look at a release, of which pods are since it was born: that
 // says nothing about this rollout. It goes by all pods there are, for whose they are may
-// only be seen later.
-func (in *inspector) remember(deployed, born time.Time) {
+// only be seen later. Where the same deployment was looked at before, that says how often
+// containers had been restarted.
+func (in *inspector) remember(deployed, born time.Time, again bool) {
 	for _, m := range in.world.feedsOf(pods.name) {
 		m.mu.RLock()
 		for name, o := range m.objects {
 			if pod, ok := o.(*corev1.Pod); ok && name.Namespace == m.namespace {
-				in.rememberPod(pod, deployed, born)
+				in.rememberPod(pod, deployed, born, again)
 			}
 		}
 		m.mu.RUnlock()
@@ -55,9 +56,12 @@ func (in *inspector) remember(deployed, born time.Time) {
 	}
 }
 
-func (in *inspector) rememberPod(pod *corev1.Pod, deployed, born time.Time) {
+func (in *inspector) rememberPod(pod *corev1.Pod, deployed, born time.Time, again bool) {
 	if over(pod) && metav1.GetControllerOf(pod) != nil {
 		in.history[pod.UID] = true
+	}
+	if again {
+		return
 	}
 	older := pod.CreationTimestamp.Time.Before(born)
 	for _, s := range allStatuses(pod) {

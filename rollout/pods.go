@@ -34,6 +34,8 @@ type finding struct {
 	count      int // occurrences so far, for rules that count
 	// shared says that count is of all pods that stand in for each other.
 	shared bool
+	// relapse is of a container that runs again, which keeps nothing from being done.
+	relapse bool
 	// postponed says that time doesn't count against it now.
 	postponed bool
 	// past says that it is of before what counts, so that it decides nothing.
@@ -135,7 +137,7 @@ func (in *inspector) inspect(pod *corev1.Pod, crashes bool, now time.Time) look 
 		l.ready = l.recheck.IsZero()
 	}
 	if crashes && !disrupted(pod) {
-		l.findings = append(l.findings, in.relapses(pod)...)
+		l.findings = append(l.findings, in.relapses(pod, now)...)
 	}
 	return l
 }

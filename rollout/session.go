@@ -24,8 +24,10 @@ type session struct {
 	subject  string // to which release
 	image    stages.Image
 	deployed time.Time
-	born     time.Time       // when its deployment began; zero if that isn't known
-	targets  []stages.Object // of kinds that are waited for
+	born     time.Time // when its deployment began; zero if that isn't known
+	// before is what an earlier look at the same deployment has left; nil if there was none.
+	before  *memory
+	targets []stages.Object // of kinds that are waited for
 	// namespace is of objects that name none.
 	namespace string
 	// only narrows the feeds of pods to one name; empty for all.
@@ -77,6 +79,9 @@ func (s *session) run(ctx context.Context) (outcome, error) {
 	s.inspector.deployed = s.deployed
 	if !s.born.IsZero() {
 		s.inspector.deployed = s.born
+	}
+	if s.before != nil {
+		s.inspector.goOn(s.before)
 	}
 	s.patience = &patience{rules: s.settings.rules, seen: map[string]*sighting{}}
 	s.grace.was = map[stages.Object]bool{}
@@ -220,7 +225,8 @@ func (s *session) outOfTouch() error {
 func (s *session) look(ctx context.Context) (done bool, next time.Time, err error) {
 	now := time.Now()
 	if s.looks++; s.looks == 1 {
-		s.inspector.remember(s.released())
+		deployed, born := s.released()
+		s.inspector.remember(deployed, born, s.before != nil)
 	}
 	s.world.beginLook()
 	defer s.world.endLook()
@@ -230,6 +236,7 @@ func (s *session) look(ctx context.Context) (done bool, next time.Time, err erro
 	for _, a := range s.last {
 		s.report(a)
 		if a.done {
+			findings = append(findings, a.relapses()...)
 			if _, known := s.doneSince[a.object]; !known {
 				s.doneSince[a.object] = now
 			}

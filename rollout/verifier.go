@@ -15,6 +15,7 @@ type Verifier struct {
 	settings settings
 	cluster  *Cluster
 	own      bool // the cluster is this verifier's own
+	memories memories
 	find     func(ctx context.Context, namespace string, objects []stages.Object) (objectsFound, error)
 }
 
@@ -80,7 +81,7 @@ func (v *Verifier) verify(ctx context.Context, rel stages.Release, settings sett
 	}
 	targets, others, workloads := settings.split(rel)
 	s := session{
-		cluster: v.cluster, settings: settings, verb: verb, subject: subject, image: rel.Image, deployed: rel.Deployed, born: rel.Began, targets: targets, namespace: rel.Namespace,
+		cluster: v.cluster, settings: settings, verb: verb, subject: subject, image: rel.Image, deployed: rel.Deployed, born: rel.Began, before: v.memories.recall(rel), targets: targets, namespace: rel.Namespace,
 		others: func(ctx context.Context) (objectsFound, error) { return v.find(ctx, rel.Namespace, others) },
 		progress: func(id, message string) {
 			stages.ReportProgress(ctx, stages.Progress{ID: id, Message: message})
@@ -101,6 +102,7 @@ func (v *Verifier) verify(ctx context.Context, rel stages.Release, settings sett
 		}
 		return stages.Verification{}, err
 	}
+	v.memories.keep(rel, s.inspector)
 	verification := stages.Verification{Image: rel.Image}
 	for _, a := range result.workloads {
 		switch {
