@@ -83,26 +83,24 @@ func (in *inspector) custom(a *assessment, o metav1.Object) {
 	}
 }
 
-// stale reports that the status is about an earlier generation: the observedGeneration
-// of its condition Ready or its own says so or, where it has neither, those of all its
-// conditions that have one.
+// stale reports that the status is about an earlier generation. Its own
+// observedGeneration says so. Where it says otherwise, the condition Ready may be behind
+// only if another is not, for then its turn is yet to come. Where it has none, Ready says
+// so or, if that doesn't either, all conditions that have one.
 func stale(u *unstructured.Unstructured) bool {
 	status, _, _ := unstructured.NestedMap(u.Object, "status")
 	conditions := conditionsIn(status, "conditions")
-	if c, _ := conditionNamed(conditions, "Ready"); c.hasObserved && c.observed < u.GetGeneration() {
-		return true
-	}
-	if observed, known := integer(status["observedGeneration"]); known {
-		return observed < u.GetGeneration()
-	}
-	behind := false
+	current, behind := false, false
 	for _, c := range conditions {
-		if c.hasObserved && c.observed >= u.GetGeneration() {
-			return false
-		}
-		behind = behind || c.hasObserved
+		current = current || c.hasObserved && c.observed >= u.GetGeneration()
+		behind = behind || c.hasObserved && c.observed < u.GetGeneration()
 	}
-	return behind
+	ready, _ := conditionNamed(conditions, "Ready")
+	late := ready.hasObserved && ready.observed < u.GetGeneration()
+	if observed, known := integer(status["observedGeneration"]); known {
+		return observed < u.GetGeneration() || late && current
+	}
+	return late || behind && !current
 }
 
 // integer reads a number as JSON and careless controllers write it.

@@ -344,6 +344,18 @@ func TestDeclaredReadiness(t *testing.T) {
 			require.NoError(t, r.err)
 		})
 	})
+	t.Run("seen, with conditions that stay as they were", func(t *testing.T) { // such as a suspended object's of Flux
+		synctest.Test(t, func(t *testing.T) {
+			l := newLab(t, widget(2, map[string]any{
+				"phase": "Done", "observedGeneration": int64(2),
+				"conditions": []any{cond("Ready", "True", "Fine", 1), cond("Healthy", "True", "Fine", 1)},
+			}))
+			l.config = config
+			r := l.start(t.Context(), release(t, widgetObject))
+			require.True(t, r.over())
+			require.NoError(t, r.err)
+		})
+	})
 	t.Run("may not be watched", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			l := newLab(t, widget(1, map[string]any{"phase": "Done"}))

@@ -24,8 +24,11 @@ const (
 
 // ReadinessCheck says how far an object is, and why: a line for people, which may
 // be empty. It is not asked as long as the object says that its status is about an
-// earlier generation: by status.observedGeneration, by that of its condition Ready or,
-// where it has neither, by those of all its conditions. Where an object has none of them,
+// earlier generation: by status.observedGeneration or, where it has none, by that of its
+// condition Ready or those of all its conditions. Where status.observedGeneration is that
+// of the object, and its condition Ready is behind, the check is asked unless another
+// condition is not: a controller that has begun comes to Ready later, and one that won't,
+// as for a suspended object, leaves all as they are. Where an object has none of them,
 // the check sees whatever status there is, which may still be a former release's. It is
 // called after each change of the object with a copy of its own, and may be called for
 // several objects at once.
