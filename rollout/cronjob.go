@@ -30,7 +30,8 @@ func (in *inspector) cronRuns(o stages.Object, now time.Time) assessment {
 	}
 	a.template = &c.Spec.JobTemplate.Spec.Template.Spec
 	if c.Spec.Suspend != nil && *c.Spec.Suspend {
-		a.finish("suspended") // until somebody wants it, which is no part of a rollout
+		a.finish("suspended")
+		a.idle = "it runs nothing until somebody wants it" // which is no part of a rollout
 		return a
 	}
 	run := in.newestRun(c)

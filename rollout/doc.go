@@ -20,8 +20,9 @@
 //
 // Each container that uses the image's repository, init containers included,
 // must run the released digest, and at least one must, unless none is to run: where
-// workloads that name the image are scaled to zero, or a StatefulSet's partition holds
-// all of its pods back, the verification says so. The proof is the imageID
+// workloads that name the image are scaled to zero or suspended, no node is to run a
+// DaemonSet, or a StatefulSet's partition holds all of its pods back, the verification
+// says so. The proof is the imageID
 // that the kubelet reports: for an image index that is the index's digest, not
 // the platform's. Where a runtime knows the same content by several names, it
 // reports any of them; then the digest that the pod itself pins decides, and

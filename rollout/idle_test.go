@@ -39,6 +39,21 @@ func scaledToZero(image string) []runtime.Object {
 	}}
 }
 
+// withoutNodes is a DaemonSet of which no node is to run a pod.
+func withoutNodes(image string) []runtime.Object {
+	return []runtime.Object{&appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "shop", UID: "set", Generation: 2},
+		Spec:       appsv1.DaemonSetSpec{Template: podTemplate(image)},
+		Status:     appsv1.DaemonSetStatus{ObservedGeneration: 2},
+	}}
+}
+
+func suspendedCronJob(image string) []runtime.Object {
+	c := cronJob(image)
+	c.Spec.Suspend = new(true)
+	return []runtime.Object{c}
+}
+
 func idleDeployment(image string) []runtime.Object {
 	d := deployment(image, 0)
 	return []runtime.Object{d, replicaSet(d, 2, d.Spec.Template)}
@@ -56,11 +71,15 @@ func TestNothingIsToRunTheImage(t *testing.T) {
 		"more than all":                {partitioned(pinnedTo(digestA), 5), set, "its partition keeps all pods"},
 		"a StatefulSet of no replicas": {scaledToZero(pinnedTo(digestA)), set, "0 of 0 ready; it is scaled to zero"},
 		"a Deployment of no replicas":  {idleDeployment(pinnedTo(digestA)), objectOf("Deployment", "shop"), "0 of 0 ready; it is scaled to zero"},
+		"a DaemonSet of no nodes":      {withoutNodes(pinnedTo(digestA)), objectOf("DaemonSet", "shop"), "0 of 0 ready; no node is to run it"},
+		"a CronJob that is suspended":  {suspendedCronJob(pinnedTo(digestA)), stages.Object{APIVersion: "batch/v1", Kind: "CronJob", Name: "nightly"}, "suspended; it runs nothing until somebody wants it"},
 		"by a tag":                     {scaledToZero(repository + ":v1"), set, "scaled to zero"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newLab(t, test.objects...).start(t.Context(), release(t, test.object))
+				l := newLab(t, test.objects...)
+				l.config.CronRuns = true
+				r := l.start(t.Context(), release(t, test.object))
 				require.True(t, r.over())
 				require.NoError(t, r.err)
 				assert.Contains(t, r.result.Checks[0].Message, test.text)

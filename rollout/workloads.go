@@ -240,6 +240,9 @@ func (in *inspector) daemonSet(o stages.Object, now time.Time) assessment {
 	if a.waiting = unobserved(set.Generation, set.Status.ObservedGeneration); a.waiting != "" {
 		return a
 	}
+	if a.desired == 0 {
+		a.idle = "no node is to run it, by its selector, affinity and tolerations"
+	}
 	owner := subjectOf("DaemonSet", set)
 	all := ownedBy[*corev1.Pod](in.world, pods.name, set.UID)
 	current := daemonset.Current(set, all)
