@@ -78,8 +78,9 @@ type inspector struct {
 	// failures are the pods that failed while we looked, by the place that a new
 	// pod takes: the owner, and the pod's name or node where that matters.
 	failures map[string]map[types.UID]bool
-	// held is which quotas are used by pods on their way out, by namespace.
-	held map[string]holding
+	// held is whose quota is used by pods on their way out, by the workload that is
+	// refused pods.
+	held map[stages.Object]*holding
 	// trials are what the pods of each job came to.
 	trials map[types.UID]*trials
 	// completed remembers jobs that may be deleted as soon as they are done.
@@ -91,7 +92,7 @@ func newInspector(w *world, img stages.Image, s settings) *inspector {
 		world: w, image: img, strict: s.StrictImageID, settle: s.Settle, toEnd: s.Completion, spare: s.AllowUnavailable, drain: s.drain,
 		ready: map[readyKey]time.Time{}, history: map[types.UID]bool{}, unwells: map[readyKey]time.Time{},
 		restarts: map[containerKey]int32{}, ends: map[containerKey]pastEnds{}, failures: map[string]map[types.UID]bool{},
-		held: map[string]holding{}, trials: map[types.UID]*trials{}, completed: map[stages.Object]assessment{},
+		held: map[stages.Object]*holding{}, trials: map[types.UID]*trials{}, completed: map[stages.Object]assessment{},
 		doubt: min(maxDoubt, s.Timeout/2),
 	}
 }

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -81,4 +83,65 @@ func TestQuotaThatPodsOnTheirWayOutUse(t *testing.T) {
 			assert.Equal(t, DefaultRule(QuotaExceeded).After, f.Elapsed)
 		})
 	})
+}
+
+// A StatefulSet replaces one pod after the other, and may be refused each of them for a
+// while.
+func TestQuotaThatIsUsedMoreThanOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set := stateful()
+		l := newLab(t, set)
+		l.config.Timeout = time.Hour
+		r := l.start(t.Context(), release(t, objectOf("StatefulSet", "shop")))
+		for i := range 3 {
+			pod := labelled(podOf(set, "StatefulSet", "shop-0", set.Spec.Template), appsv1.ControllerRevisionHashLabelKey, "new")
+			refused := event(set, "StatefulSet", "FailedCreate", overPods)
+			refused.Name, refused.UID = fmt.Sprint("refused", i), types.UID(fmt.Sprint("refused", i))
+			l.put(leavingPod(), refused)
+			time.Sleep(50 * time.Second)
+			l.remove(leavingPod())
+			time.Sleep(20 * time.Second)
+			require.False(t, r.over(), "%d: %v", i, r.err)
+			pod.CreationTimestamp = metav1.Now()
+			l.put(pod)
+			time.Sleep(time.Minute)
+			require.False(t, r.over(), "%d: %v", i, r.err)
+			l.remove(pod)
+		}
+		assert.Equal(t, QuotaExceeded, r.failure(t).Cause)
+	})
+}
+
+// In a busy namespace some pod is always on its way out: what those at the beginning used
+// is free at some time, and the rest says nothing. What gets pods meanwhile waits on.
+func TestQuotaOfABusyNamespace(t *testing.T) {
+	for name, progress := range map[string]bool{"no pod comes": false, "pods come": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := deployment(pinnedTo(digestA), 20)
+				set := replicaSet(d, 2, d.Spec.Template)
+				set.Status.Conditions = []appsv1.ReplicaSetCondition{{Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: overPods}}
+				l := newLab(t, leavingPod(), d, set)
+				l.config.Timeout = time.Hour
+				r := l.start(t.Context(), release(t))
+				for i := range 20 {
+					if progress {
+						l.put(podOf(set, "ReplicaSet", fmt.Sprint("shop-2-", i), set.Spec.Template))
+					}
+					other := leavingPod()
+					other.Name, other.UID = fmt.Sprint("other-", i), types.UID(fmt.Sprint("other-", i))
+					l.put(other)
+					time.Sleep(30 * time.Second)
+				}
+				require.Equal(t, !progress, r.over(), "%v", r.err)
+				f := r.failure(t)
+				assert.Equal(t, QuotaExceeded, f.Cause)
+				if progress {
+					assert.Less(t, f.Elapsed, 15*time.Minute)
+				} else {
+					assert.Less(t, f.Elapsed, 5*time.Minute)
+				}
+			})
+		})
+	}
 }
