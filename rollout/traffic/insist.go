@@ -34,8 +34,17 @@ func insist(ctx context.Context, limit time.Duration, f func(context.Context) er
 	}
 }
 
+// momentaryError is what is wrong at one look, and may not be at the next.
+type momentaryError struct{ err error }
+
+func (e *momentaryError) Error() string { return e.err.Error() }
+func (e *momentaryError) Unwrap() error { return e.err }
+
 // final reports that repeating changes nothing.
 func final(err error) bool {
+	if _, momentary := errors.AsType[*momentaryError](err); momentary {
+		return false
+	}
 	_, changed := errors.AsType[*ChangedError](err)
 	return changed || stages.IsPermanent(err) || errors.Is(err, stages.ErrLockLost) || errors.Is(err, ErrStateChanged) ||
 		errors.Is(err, ErrAbortAsked) || errors.Is(err, stages.ErrPanicked)

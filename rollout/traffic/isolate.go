@@ -73,13 +73,22 @@ func (r *Replicas) Isolate(ctx context.Context) error {
 	case w.selection.isolated, w.stable.count() < w.stable.full():
 		return nil
 	}
-	if w.servingOthers > 0 { // They would be cut off.
-		return &RouteError{Object: r.service(), Problem: fmt.Sprintf("sends to %d pods of neither release", w.servingOthers),
-			Remedy: "have its selector name what only the two releases' pods have in common"}
+	if err := r.checkStrangers(w); err != nil {
+		return err
 	}
 	selector, added := maps.Clone(w.selection.own), w.selection.narrowing(w.stable)
 	maps.Copy(selector, added)
 	return r.selects(ctx, w.selection, selector, slices.Sorted(maps.Keys(added)))
+}
+
+// checkStrangers refuses pods of neither release, which would be cut off from a
+// narrowed Service. An earlier canary's may be about to end.
+func (r *Replicas) checkStrangers(w releases) error {
+	if w.strangers == 0 {
+		return nil
+	}
+	return &momentaryError{&RouteError{Object: r.service(), Problem: fmt.Sprintf("sends to %d pods of neither release", w.strangers),
+		Remedy: "have its selector name what only the two releases' pods have in common"}}
 }
 
 // admit has the Service select the pods of both releases again, when the canary has

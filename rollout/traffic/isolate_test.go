@@ -142,6 +142,43 @@ func TestOddIsolation(t *testing.T) {
 	k, r = newReplicas(t, 2, 0)
 	require.NoError(t, k.run(t.Context(), map[string]int64{"shop": 2, "other": 1}, shared))
 	requireOdd(t, r.Isolate(t.Context()), "Service shop/shop: sends to 1 pods of neither release")
+	require.NoError(t, k.typed.CoreV1().Pods(ns).Delete(t.Context(), "other-0", metav1.DeleteOptions{}))
+	require.NoError(t, r.Isolate(t.Context()), "its endpoint goes by itself")
+}
+
+// TestIsolationWaitsForStrangers has a pod of neither release end before the canary is
+// deployed, or not.
+func TestIsolationWaitsForStrangers(t *testing.T) {
+	for _, goes := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t)
+			var k *kube
+			c.rig, k = replicasRig(t)
+			p := &process{cluster: c}
+			pods, looks := k.typed.CoreV1().Pods(ns), 0
+			p.fault = func(call string, _ int, after bool) (err error) {
+				if call != "isolate" || after {
+					return nil
+				}
+				switch looks++; {
+				case looks == 1:
+					_, err = pods.Create(t.Context(), readyPod("old-0", podLabels("old")), metav1.CreateOptions{})
+				case looks == 4 && goes:
+					err = pods.Delete(t.Context(), "old-0", metav1.DeleteOptions{})
+				}
+				return err
+			}
+			_, err := p.deliver(t.Context(), p.canaryOf(parts{steps: []traffic.Step{{Weight: 20}}}), "run-1", newImage)
+			if goes {
+				require.NoError(t, err)
+				c.requireCalm(newImage)
+				return
+			}
+			requireOdd(t, err, "Service shop/shop: sends to 1 pods of neither release")
+			require.NotContains(t, p.log, "deploy canary")
+			c.requireCalm(oldImage)
+		})
+	}
 }
 
 // TestCanaryOfManyReplicas delivers a canary whose chart has as many replicas as the

@@ -50,6 +50,11 @@ func service(selector map[string]string) *corev1.Service {
 	}
 }
 
+func readyPod(name string, labels map[string]string) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, Labels: labels},
+		Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}}
+}
+
 // run does what controllers and the kubelet do: as many pods as replicas, and an
 // endpoint for each that the selector of the service matches.
 func (k *kube) run(ctx context.Context, replicas map[string]int64, selector map[string]string) error {
@@ -71,8 +76,7 @@ func (k *kube) run(ctx context.Context, replicas map[string]int64, selector map[
 	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "shop-x", Labels: map[string]string{discoveryv1.LabelServiceName: "shop"}}}
 	for release, n := range replicas {
 		for i := range n {
-			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: fmt.Sprintf("%s-%d", release, i), Labels: podLabels(release)},
-				Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}}
+			pod := readyPod(fmt.Sprintf("%s-%d", release, i), podLabels(release))
 			if !runs[pod.Name] {
 				if _, err := k.typed.CoreV1().Pods(ns).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
 					return err

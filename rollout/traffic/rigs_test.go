@@ -96,6 +96,11 @@ func newNGINXRig(t *testing.T, ofTheChart bool) *rig {
 }
 
 func newReplicasRig(t *testing.T) *rig {
+	r, _ := replicasRig(t)
+	return r
+}
+
+func replicasRig(t *testing.T) (*rig, *kube) {
 	const full = 4
 	r := &rig{t: t}
 	ctx := context.Background()
@@ -171,7 +176,7 @@ func newReplicasRig(t *testing.T) *rig {
 			return unstructured.SetNestedField(o.Object, int64(full), "spec", "replicas")
 		})
 	}
-	return r
+	return r, k
 }
 
 func newSelectorRig(t *testing.T) *rig {

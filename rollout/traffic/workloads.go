@@ -44,8 +44,9 @@ func (w *workload) full() int64 {
 type releases struct {
 	stable, canary *workload
 	selection      selection
-	// What the Service sends to, and the canary's pods that it could send to.
-	servingStable, servingCanary, servingOthers, readyCanary int64
+	// What the Service sends to, the canary's pods that it could send to, and those of
+	// neither release that it sends to when it isn't narrowed.
+	servingStable, servingCanary, readyCanary, strangers int64
 	// odd is why the canary can't be given a share; it can be taken from it.
 	odd error
 }
@@ -111,7 +112,13 @@ func (r *Replicas) read(ctx context.Context) (releases, error) {
 	if w.canary != nil {
 		w.servingCanary, w.readyCanary = count(b.serving, w.canary.selector), count(b.ready, w.canary.selector)
 	}
-	w.servingOthers = int64(len(b.serving)) - w.servingStable - w.servingCanary
+	// Endpoints lag behind pods, and so tell nothing of strangers.
+	own := labels.SelectorFromSet(w.selection.own)
+	for _, pod := range b.ready {
+		if own.Matches(pod) && !w.stable.selector.Matches(pod) && (w.canary == nil || !w.canary.selector.Matches(pod)) {
+			w.strangers++
+		}
+	}
 	return w, nil
 }
 
