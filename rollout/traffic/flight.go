@@ -55,7 +55,7 @@ func (c *Canary) begin(ctx context.Context, req stages.DeployRequest, h *hold) (
 // start records a new canary, if traffic can be divided.
 func (c *Canary) start(ctx context.Context, req stages.DeployRequest, h *hold) (*flight, error) {
 	for _, s := range c.cfg.Steps {
-		if _, err := c.cfg.Router.Nearest(ctx, s.Weight); err != nil {
+		if _, err := c.nearest(ctx, s.Weight); err != nil {
 			return nil, err
 		}
 	}
@@ -159,11 +159,7 @@ func (f *flight) deploy(ctx context.Context) error {
 
 // toStep records the next shift.
 func (f *flight) toStep(ctx context.Context, step, from int) error {
-	weight := 0
-	err := insist(ctx, f.cfg.SettleTimeout, func(ctx context.Context) (err error) {
-		weight, err = f.cfg.Router.Nearest(ctx, f.cfg.Steps[step-1].Weight)
-		return err
-	})
+	weight, err := f.nearest(ctx, f.cfg.Steps[step-1].Weight)
 	if err != nil {
 		return err
 	}
@@ -171,6 +167,14 @@ func (f *flight) toStep(ctx context.Context, step, from int) error {
 		return fmt.Errorf("before its first step: %w", &ChangedError{Want: []int{0, weight}, Got: from})
 	}
 	return f.save(ctx, func(r *Record) { r.Phase, r.Step, r.From, r.Weight = Shifting, step, from, weight })
+}
+
+func (c *Canary) nearest(ctx context.Context, weight int) (nearest int, err error) {
+	err = insist(ctx, c.cfg.SettleTimeout, func(ctx context.Context) error {
+		nearest, err = c.cfg.Router.Nearest(ctx, weight)
+		return err
+	})
+	return nearest, err
 }
 
 // shift gives the canary the weight of its step.

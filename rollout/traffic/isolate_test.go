@@ -146,6 +146,44 @@ func TestOddIsolation(t *testing.T) {
 	require.NoError(t, r.Isolate(t.Context()), "its endpoint goes by itself")
 }
 
+// TestStrangersAreRefusedBeforeAnythingHappens has a third workload behind the Service
+// from the start, or for a moment.
+func TestStrangersAreRefusedBeforeAnythingHappens(t *testing.T) {
+	for _, goes := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t)
+			var k *kube
+			c.rig, k = replicasRig(t)
+			pods := k.typed.CoreV1().Pods(ns)
+			_, err := pods.Create(t.Context(), readyPod("third-0", podLabels("third")), metav1.CreateOptions{})
+			require.NoError(t, err)
+			p := &process{cluster: c}
+			looks := 0
+			p.fault = func(call string, _ int, after bool) error {
+				if call == "nearest" && !after {
+					looks++
+				}
+				if looks != 3 || !goes {
+					return nil
+				}
+				looks++
+				return pods.Delete(t.Context(), "third-0", metav1.DeleteOptions{})
+			}
+			_, err = p.canaryOf(parts{steps: []traffic.Step{{Weight: 20}}}).Deploy(t.Context(), request(t, newImage, "run-1"))
+			if goes {
+				require.NoError(t, err)
+				c.requireCalm(newImage)
+				return
+			}
+			requireOdd(t, err, "Service shop/shop: sends to 1 pods of neither release")
+			var aborted *traffic.AbortError
+			require.NotErrorAs(t, err, &aborted)
+			require.NotContains(t, p.log, "save deploying")
+			require.Equal(t, shared, k.service(t).Spec.Selector)
+		})
+	}
+}
+
 // TestIsolationWaitsForStrangers has a pod of neither release end before the canary is
 // deployed, or not.
 func TestIsolationWaitsForStrangers(t *testing.T) {

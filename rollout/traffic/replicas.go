@@ -22,8 +22,8 @@ type ReplicasConfig struct {
 	// REST is how to reach the cluster, required. It is copied.
 	REST *rest.Config
 	// Namespace and Service are those of the Service, required. Its selector must
-	// match the pods of both releases, and the stable release's workload must have
-	// another label in its matchLabels than those.
+	// match the pods of both releases and no others, and the stable release's workload
+	// must have another label in its matchLabels than those.
 	Namespace, Service string
 	// Stable and Canary are the names of the two releases' Deployments, required.
 	Stable, Canary string
@@ -114,6 +114,9 @@ func (r *Replicas) Nearest(ctx context.Context, weight int) (int, error) {
 	w, err := r.read(ctx)
 	if err == nil {
 		err = w.odd
+	}
+	if err == nil && w.weight() == 0 { // Later it is too late to keep anything from a canary.
+		err = r.checkStrangers(w)
 	}
 	if err != nil {
 		return 0, err
