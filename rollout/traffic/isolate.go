@@ -17,8 +17,9 @@ import (
 // around another one must have this method as well.
 type Isolator interface {
 	// Isolate is called before a canary is deployed. From then on Observe tells a
-	// weight of 0, until Shift has been asked for one. It can be repeated, and does
-	// nothing to a canary that the stable release can't do without.
+	// weight of 0, until Shift has been asked for one. A canary that is gone on with
+	// keeps its requests until the stable release can do without it, and until then
+	// Isolate returns an error. It can be repeated.
 	Isolate(ctx context.Context) error
 }
 
@@ -70,15 +71,34 @@ func (r *Replicas) Isolate(ctx context.Context) error {
 		return err
 	case w.odd != nil:
 		return w.odd
-	case w.selection.isolated, w.stable.count() < w.stable.full():
+	case w.selection.isolated:
 		return nil
 	}
 	if err := r.checkStrangers(w); err != nil {
 		return err
 	}
+	if err := r.relieve(ctx, w); err != nil {
+		return err
+	}
 	selector, added := maps.Clone(w.selection.own), w.selection.narrowing(w.stable)
 	maps.Copy(selector, added)
 	return r.selects(ctx, w.selection, selector, slices.Sorted(maps.Keys(added)))
+}
+
+// relieve gives the stable release all its replicas back, and returns an error until
+// it can do the work of a canary that is gone on with.
+func (r *Replicas) relieve(ctx context.Context, w releases) error {
+	full := w.stable.full()
+	lowered := w.stable.count() < full
+	if lowered {
+		if err := r.scale(ctx, w.stable, full, full); err != nil {
+			return err
+		}
+	}
+	if w.canary.count() == 0 || w.servingCanary == 0 && !lowered {
+		return nil
+	}
+	return r.replaceable(w.servingStable, full)
 }
 
 // checkStrangers refuses pods of neither release, which would be cut off from a
@@ -101,6 +121,9 @@ func (r *Replicas) admit(ctx context.Context, w releases, stable, canary int64) 
 	}
 	if w.readyCanary != canary {
 		return fmt.Errorf("%w: %d pods of %s are ready, and %d are to get requests", errUnsettled, w.readyCanary, r.config.Canary, canary)
+	}
+	if canary > 0 && w.servingStable < stable { // The canary's share would be more than it is to be.
+		return fmt.Errorf("%w: %d of %d pods of %s are ready to share the traffic", errUnsettled, w.servingStable, stable, r.config.Stable)
 	}
 	if err := r.selects(ctx, w.selection, w.selection.own, nil); err != nil || stable >= w.stable.count() {
 		return err

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/fairlead-dev/fairlead/rollout/traffic"
+	"github.com/fairlead-dev/fairlead/stages"
 )
 
 var shared = map[string]string{"app": "shop"}
@@ -120,14 +121,89 @@ func TestIsolationIsNotForeign(t *testing.T) {
 	var changed *traffic.ChangedError
 	require.ErrorAs(t, r.Shift(t.Context(), 0, 33), &changed)
 
-	k, r = newReplicas(t, 2, 2)
-	k.follow(t)
+}
+
+// TestIsolationOfALoweredRelease checks that a canary is isolated where the stable
+// release has few pods left: at once if those do all the work, and otherwise when it
+// has them all again.
+func TestIsolationOfALoweredRelease(t *testing.T) {
+	k, r := newReplicas(t, 4, 0)
 	for range 3 {
-		_ = r.Shift(t.Context(), traffic.Any, 67)
+		_ = r.Shift(t.Context(), traffic.Any, 80)
 		k.follow(t)
 	}
-	require.NoError(t, r.Isolate(t.Context()))
+	require.ErrorContains(t, r.Isolate(t.Context()), "1 of 4 pods of shop are ready")
 	require.Equal(t, shared, k.service(t).Spec.Selector, "what is left of the stable release can't do all the work")
+	k.follow(t)
+	require.NoError(t, r.Isolate(t.Context()))
+	k.follow(t)
+	replicas, err := k.replicas(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, map[string]int64{"shop": 4, "shop-canary": 4}, replicas)
+	split, err := r.Observe(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, split.Canary)
+	require.True(t, split.Settled, split)
+
+	k, r = newReplicas(t, 4, 0)
+	for range 3 {
+		_ = r.Shift(t.Context(), traffic.Any, 80)
+		k.follow(t)
+	}
+	require.NoError(t, k.dynamic.Resource(deployments).Namespace(ns).Delete(t.Context(), "shop-canary", metav1.DeleteOptions{}))
+	k.follow(t)
+	require.NoError(t, r.Isolate(t.Context()))
+	require.Equal(t, podLabels("shop"), k.service(t).Spec.Selector, "one that is deployed anew would get requests")
+	_, err = k.dynamic.Resource(deployments).Namespace(ns).Create(t.Context(), generic(t, deployment("shop-canary", 1)), metav1.CreateOptions{})
+	require.NoError(t, err)
+	require.NoError(t, k.run(t.Context(), map[string]int64{"shop": 1, "shop-canary": 1}, podLabels("shop")))
+	require.ErrorContains(t, r.Shift(t.Context(), 0, 20), "1 of 4 pods of shop are ready")
+	require.Equal(t, podLabels("shop"), k.service(t).Spec.Selector, "it would get half of all requests")
+	k.follow(t)
+	require.NoError(t, r.Shift(t.Context(), 0, 20))
+	require.Equal(t, shared, k.service(t).Spec.Selector)
+}
+
+// TestResumeOfALoweredRelease goes on with a canary that has most of the traffic, and
+// whose chart has another number of replicas.
+func TestResumeOfALoweredRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		var k *kube
+		c.rig, k = replicasRig(t)
+		p := &process{cluster: c}
+		dead := false
+		p.fault = func(call string, _ int, _ bool) error {
+			if dead = dead || call == "gate"; dead {
+				return errDead
+			}
+			return nil
+		}
+		gates := []stages.Gate[stages.Release]{p.gate(stages.Pass)}
+		_, err := p.deliver(t.Context(), p.canaryOf(parts{steps: []traffic.Step{{Weight: 80, Gates: gates}}}), "run-1", newImage)
+		require.Error(t, err)
+		require.Equal(t, 80, c.weight())
+		c.died()
+
+		q := &process{cluster: c}
+		deployed := false
+		q.fault = func(call string, _ int, after bool) error {
+			if call == "deploy canary" && !after {
+				deployed = true
+				assert.Zero(t, c.weight(), "it is not verified by this run")
+			}
+			if call == "deploy canary" && after {
+				return k.edit(t.Context(), deployments, "shop-canary", func(o *unstructured.Unstructured) error {
+					return unstructured.SetNestedField(o.Object, int64(3), "spec", "replicas")
+				})
+			}
+			return nil
+		}
+		_, err = q.deliver(t.Context(), q.canaryOf(parts{resume: true, steps: []traffic.Step{{Weight: 80}}}), "run-2", newImage)
+		require.NoError(t, err)
+		require.True(t, deployed)
+		c.requireCalm(newImage)
+	})
 }
 
 func TestOddIsolation(t *testing.T) {
