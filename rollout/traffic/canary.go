@@ -144,6 +144,7 @@ func (c *Canary) Deploy(ctx context.Context, req stages.DeployRequest) (stages.R
 			return stages.Release{}, fmt.Errorf("deploy a canary of release %s: %w", plan.Release, err)
 		}
 	}
+	f.planned = plan.canary
 	rel, err := f.fly(ctx)
 	if err != nil {
 		return stages.Release{}, fmt.Errorf("release %s: %w", plan.Release, err)
@@ -168,6 +169,8 @@ type plans struct {
 	stages.Plan
 	// stable is the digest of the stable release's own plan.
 	stable string
+	// canary are the manifests of the canary's release, if that is known.
+	canary []byte
 	// direct says that no canary is needed, and why.
 	direct bool
 	why    string
@@ -193,6 +196,7 @@ func (c *Canary) plan(ctx context.Context, req stages.PlanRequest) (plans, error
 		if canary.Release == stable.Release {
 			return plans{}, fmt.Errorf("%w: Stable and Canary both deploy release %s: give the canary's another name", stages.ErrInvalid, stable.Release)
 		}
+		p.canary = canary.Manifests
 		p.Manifests = slices.Concat(stable.Manifests, []byte("---\n"), canary.Manifests)
 		p.Changes = slices.Concat(stable.Changes, canary.Changes)
 		p.Drift = slices.Concat(stable.Drift, canary.Drift)

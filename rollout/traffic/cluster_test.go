@@ -134,6 +134,7 @@ type parts struct {
 	steps  []traffic.Step
 	resume bool
 	stable stages.Deployer // by default a stableDeployer
+	canary stages.Deployer // by default a canaryDeployer
 	router traffic.Router  // by default the cluster's
 }
 
@@ -142,11 +143,14 @@ func (p *process) canaryOf(parts parts) *traffic.Canary {
 	if parts.stable == nil {
 		parts.stable = stableDeployer{p}
 	}
+	if parts.canary == nil {
+		parts.canary = canaryDeployer{p}
+	}
 	if parts.router == nil {
 		parts.router = processRouter{p}
 	}
 	c, err := traffic.NewCanary(traffic.CanaryConfig{
-		Stable: parts.stable, Canary: canaryDeployer{p}, Verifiers: []stages.Verifier{verifier{p}},
+		Stable: parts.stable, Canary: parts.canary, Verifiers: []stages.Verifier{verifier{p}},
 		Router: parts.router, State: processState{p}, Steps: parts.steps, Resume: parts.resume,
 	})
 	require.NoError(p.t, err)
@@ -355,12 +359,12 @@ func (r processRouter) Shift(ctx context.Context, from, to int) error {
 	})
 }
 
-func (r processRouter) Isolate(ctx context.Context) error {
+func (r processRouter) Isolate(ctx context.Context, planned []byte) error {
 	isolator, ok := r.p.divider().(traffic.Isolator)
 	if !ok {
 		return nil
 	}
-	return r.p.call(ctx, "isolate", func() error { return isolator.Isolate(ctx) })
+	return r.p.call(ctx, "isolate", func() error { return isolator.Isolate(ctx, planned) })
 }
 
 func (r processRouter) Observe(ctx context.Context) (split traffic.Split, err error) {

@@ -16,6 +16,7 @@ type flight struct {
 	*Canary
 	hold      *hold // nil for what was taken from another run
 	req       stages.DeployRequest
+	planned   []byte // the canary's manifests, if they are known
 	record    Record
 	version   string
 	canary    stages.Release
@@ -136,7 +137,8 @@ func (f *flight) next(ctx context.Context) error {
 // deploy makes the canary and proves that it runs.
 func (f *flight) deploy(ctx context.Context) error {
 	if isolator, ok := f.cfg.Router.(Isolator); ok {
-		if err := insist(ctx, f.cfg.SettleTimeout, isolator.Isolate); err != nil {
+		err := insist(ctx, f.cfg.SettleTimeout, func(ctx context.Context) error { return isolator.Isolate(ctx, f.planned) })
+		if err != nil {
 			return fmt.Errorf("keep requests from the canary: %w", err)
 		}
 	}

@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -9,7 +10,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
 )
 
 // Isolator is a [Router] that would send requests to a canary's pods as soon as they
@@ -19,8 +22,10 @@ type Isolator interface {
 	// Isolate is called before a canary is deployed. From then on Observe tells a
 	// weight of 0, until Shift has been asked for one. A canary that is gone on with
 	// keeps its requests until the stable release can do without it, and until then
-	// Isolate returns an error. It can be repeated.
-	Isolate(ctx context.Context) error
+	// Isolate returns an error. It can be repeated. Planned are the manifests that the
+	// canary will have, as YAML, if its deployer can plan: a [*RouteError] refuses pods
+	// that can't be kept from requests, and has changed nothing.
+	Isolate(ctx context.Context, planned []byte) error
 }
 
 // annotationIsolated names the labels that a Service's selector was narrowed by.
@@ -64,8 +69,11 @@ func (s selection) narrowing(stable *workload) map[string]string {
 }
 
 // Isolate has the Service select the pods of the stable release alone.
-func (r *Replicas) Isolate(ctx context.Context) error {
+func (r *Replicas) Isolate(ctx context.Context, planned []byte) error {
 	w, err := r.read(ctx)
+	if err == nil {
+		err = r.foresee(w, planned)
+	}
 	switch {
 	case err != nil:
 		return err
@@ -83,6 +91,23 @@ func (r *Replicas) Isolate(ctx context.Context) error {
 	selector, added := maps.Clone(w.selection.own), w.selection.narrowing(w.stable)
 	maps.Copy(selector, added)
 	return r.selects(ctx, w.selection, selector, slices.Sorted(maps.Keys(added)))
+}
+
+// foresee refuses a canary whose workload, as it is planned, traffic could not be
+// divided with. It knows nothing of one that is not among the manifests.
+func (r *Replicas) foresee(w releases, planned []byte) error {
+	for doc := range bytes.SplitSeq(planned, []byte("\n---")) {
+		var o unstructured.Unstructured
+		if err := yaml.Unmarshal(doc, &o.Object); err != nil || o.GetKind() != r.config.Kind || o.GetName() != r.config.Canary {
+			continue
+		}
+		var err error
+		if w.canary, err = r.decode(&o); err != nil {
+			return err
+		}
+		return r.check(w)
+	}
+	return nil
 }
 
 // relieve gives the stable release all its replicas back, and returns an error until

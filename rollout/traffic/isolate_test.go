@@ -1,6 +1,7 @@
 package traffic_test
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 
@@ -9,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead-dev/fairlead/rollout/traffic"
 	"github.com/fairlead-dev/fairlead/stages"
@@ -48,8 +50,8 @@ func TestReplicasIsolate(t *testing.T) {
 	} {
 		k, r := newReplicas(t, tt.of, 0)
 		k.follow(t)
-		require.NoError(t, r.Isolate(t.Context()))
-		require.NoError(t, r.Isolate(t.Context()), "again")
+		require.NoError(t, r.Isolate(t.Context(), nil))
+		require.NoError(t, r.Isolate(t.Context(), nil), "again")
 		require.NoError(t, k.edit(t.Context(), deployments, "shop-canary", func(o *unstructured.Unstructured) error {
 			return unstructured.SetNestedField(o.Object, int64(tt.chart), "spec", "replicas")
 		}))
@@ -88,7 +90,7 @@ func TestReplicasIsolate(t *testing.T) {
 func TestIsolationEnds(t *testing.T) {
 	k, r := newReplicas(t, 2, 0)
 	k.follow(t)
-	require.NoError(t, r.Isolate(t.Context()))
+	require.NoError(t, r.Isolate(t.Context(), nil))
 	require.NoError(t, k.edit(t.Context(), deployments, "shop-canary", func(o *unstructured.Unstructured) error {
 		return unstructured.SetNestedField(o.Object, int64(3), "spec", "replicas")
 	}))
@@ -99,7 +101,7 @@ func TestIsolationEnds(t *testing.T) {
 	require.NoError(t, r.Shift(t.Context(), traffic.Any, 0))
 	require.Equal(t, shared, k.service(t).Spec.Selector)
 
-	require.NoError(t, r.Isolate(t.Context()))
+	require.NoError(t, r.Isolate(t.Context(), nil))
 	require.NoError(t, k.dynamic.Resource(deployments).Namespace(ns).Delete(t.Context(), "shop-canary", metav1.DeleteOptions{}))
 	k.follow(t)
 	require.NoError(t, r.Shift(t.Context(), traffic.Any, 0))
@@ -111,7 +113,7 @@ func TestIsolationEnds(t *testing.T) {
 // as such, and that one can still be isolated while its canary has traffic for long.
 func TestIsolationIsNotForeign(t *testing.T) {
 	k, r := newReplicas(t, 2, 2)
-	require.NoError(t, r.Isolate(t.Context()))
+	require.NoError(t, r.Isolate(t.Context(), nil))
 	_, err := k.typed.CoreV1().Services(ns).Update(t.Context(), service(shared), metav1.UpdateOptions{})
 	require.NoError(t, err)
 	k.follow(t)
@@ -132,10 +134,10 @@ func TestIsolationOfALoweredRelease(t *testing.T) {
 		_ = r.Shift(t.Context(), traffic.Any, 80)
 		k.follow(t)
 	}
-	require.ErrorContains(t, r.Isolate(t.Context()), "1 of 4 pods of shop are ready")
+	require.ErrorContains(t, r.Isolate(t.Context(), nil), "1 of 4 pods of shop are ready")
 	require.Equal(t, shared, k.service(t).Spec.Selector, "what is left of the stable release can't do all the work")
 	k.follow(t)
-	require.NoError(t, r.Isolate(t.Context()))
+	require.NoError(t, r.Isolate(t.Context(), nil))
 	k.follow(t)
 	replicas, err := k.replicas(t.Context())
 	require.NoError(t, err)
@@ -152,7 +154,7 @@ func TestIsolationOfALoweredRelease(t *testing.T) {
 	}
 	require.NoError(t, k.dynamic.Resource(deployments).Namespace(ns).Delete(t.Context(), "shop-canary", metav1.DeleteOptions{}))
 	k.follow(t)
-	require.NoError(t, r.Isolate(t.Context()))
+	require.NoError(t, r.Isolate(t.Context(), nil))
 	require.Equal(t, podLabels("shop"), k.service(t).Spec.Selector, "one that is deployed anew would get requests")
 	_, err = k.dynamic.Resource(deployments).Namespace(ns).Create(t.Context(), generic(t, deployment("shop-canary", 1)), metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -162,6 +164,77 @@ func TestIsolationOfALoweredRelease(t *testing.T) {
 	k.follow(t)
 	require.NoError(t, r.Shift(t.Context(), 0, 20))
 	require.Equal(t, shared, k.service(t).Spec.Selector)
+}
+
+// TestOnlyReadyCanariesAreAdmitted has a canary that has the right number of replicas
+// from an earlier run, and not as many pods that are ready.
+func TestOnlyReadyCanariesAreAdmitted(t *testing.T) {
+	k, r := newReplicas(t, 4, 4)
+	require.NoError(t, k.run(t.Context(), map[string]int64{"shop": 4}, shared))
+	require.NoError(t, r.Isolate(t.Context(), nil))
+	require.NoError(t, k.run(t.Context(), map[string]int64{"shop": 4, "shop-canary": 3}, podLabels("shop")))
+	require.ErrorContains(t, r.Shift(t.Context(), 0, 50), "3 pods of shop-canary are ready, and 4 are to get requests")
+	require.Equal(t, podLabels("shop"), k.service(t).Spec.Selector)
+	k.follow(t)
+	require.NoError(t, r.Shift(t.Context(), 0, 50))
+	require.Equal(t, shared, k.service(t).Spec.Selector)
+	require.NoError(t, k.run(t.Context(), map[string]int64{"shop": 4, "shop-canary": 3}, shared))
+	split, err := r.Observe(t.Context())
+	require.NoError(t, err)
+	require.False(t, split.Settled)
+}
+
+// TestIsolationOfOneThatLooksAlike plans a canary whose pods the narrowed Service would
+// select as well.
+func TestIsolationOfOneThatLooksAlike(t *testing.T) {
+	k, r := newReplicas(t, 4, 0)
+	require.NoError(t, k.dynamic.Resource(deployments).Namespace(ns).Delete(t.Context(), "shop-canary", metav1.DeleteOptions{}))
+	k.follow(t)
+	planned := func(canary map[string]string) []byte {
+		d := deployment("shop-canary", 1)
+		d.Namespace, d.Spec.Template.Labels = "", canary
+		d.Spec.Selector.MatchLabels = map[string]string{"app.kubernetes.io/instance": canary["app.kubernetes.io/instance"]}
+		other := deployment("unconcerned", 1)
+		var out []byte
+		for _, o := range []any{service(shared), other, d} {
+			data, err := yaml.Marshal(o)
+			require.NoError(t, err)
+			out = append(append(out, "---\n"...), data...)
+		}
+		return out
+	}
+	alike := map[string]string{"app": "shop", "app.kubernetes.io/instance": "shop", "track": "canary"}
+	requireOdd(t, r.Isolate(t.Context(), planned(alike)), "Deployment shop/shop-canary: its pods can't be told from those of shop")
+	requireOdd(t, r.Isolate(t.Context(), planned(map[string]string{"app": "other"})), "which the pods of shop-canary are not")
+	require.Equal(t, shared, k.service(t).Spec.Selector)
+	require.NoError(t, r.Isolate(t.Context(), planned(podLabels("shop-canary"))))
+	require.Equal(t, podLabels("shop"), k.service(t).Spec.Selector)
+}
+
+// planning is a deployer that tells what the canary will be.
+type planning struct {
+	canaryDeployer
+	manifests []byte
+}
+
+func (d planning) Plan(context.Context, stages.PlanRequest) (stages.Plan, error) {
+	return stages.Plan{Release: "canary", Manifests: d.manifests}, nil
+}
+
+func TestOneThatLooksAlikeIsNotDeployed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.rig = newReplicasRig(t)
+		p := &process{cluster: c}
+		alike := deployment("shop-canary", 1)
+		alike.Spec.Template.Labels = podLabels("shop")
+		manifests, err := yaml.Marshal(alike)
+		require.NoError(t, err)
+		_, err = p.deliver(t.Context(), p.canaryOf(parts{canary: planning{canaryDeployer{p}, manifests}, steps: []traffic.Step{{Weight: 20}}}), "run-1", newImage)
+		requireOdd(t, err, "its pods can't be told from those of shop")
+		require.NotContains(t, p.log, "deploy canary")
+		c.requireCalm(oldImage)
+	})
 }
 
 // TestResumeOfALoweredRelease goes on with a canary that has most of the traffic, and
@@ -217,9 +290,9 @@ func TestOddIsolation(t *testing.T) {
 
 	k, r = newReplicas(t, 2, 0)
 	require.NoError(t, k.run(t.Context(), map[string]int64{"shop": 2, "other": 1}, shared))
-	requireOdd(t, r.Isolate(t.Context()), "Service shop/shop: sends to 1 pods of neither release")
+	requireOdd(t, r.Isolate(t.Context(), nil), "Service shop/shop: sends to 1 pods of neither release")
 	require.NoError(t, k.typed.CoreV1().Pods(ns).Delete(t.Context(), "other-0", metav1.DeleteOptions{}))
-	require.NoError(t, r.Isolate(t.Context()), "its endpoint goes by itself")
+	require.NoError(t, r.Isolate(t.Context(), nil), "its endpoint goes by itself")
 }
 
 // TestStrangersAreRefusedBeforeAnythingHappens has a third workload behind the Service

@@ -87,12 +87,12 @@ func (r *rig) Shift(ctx context.Context, from, to int) error {
 	return r.by(func() error { return r.router.Shift(ctx, from, to) })
 }
 
-func (r *rig) Isolate(ctx context.Context) error {
+func (r *rig) Isolate(ctx context.Context, planned []byte) error {
 	isolator, ok := r.router.(traffic.Isolator)
 	if !ok {
 		return nil
 	}
-	return r.by(func() error { return isolator.Isolate(ctx) })
+	return r.by(func() error { return isolator.Isolate(ctx, planned) })
 }
 
 func (r *rig) Observe(ctx context.Context) (split traffic.Split, err error) {

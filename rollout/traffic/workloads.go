@@ -152,6 +152,11 @@ func (r *Replicas) workload(ctx context.Context, name string) (*workload, error)
 	if err != nil {
 		return nil, err
 	}
+	return r.decode(o)
+}
+
+func (r *Replicas) decode(o *unstructured.Unstructured) (*workload, error) {
+	name := o.GetName()
 	spec, err := decodeSpec[struct {
 		Replicas *int64                `json:"replicas"`
 		Selector *metav1.LabelSelector `json:"selector"`
