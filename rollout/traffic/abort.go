@@ -1,9 +1,12 @@
 package traffic
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/stages"
@@ -297,13 +300,8 @@ func (c *Canary) ground(ctx context.Context, run string, h *hold) (*AbortError, 
 		return nil, err
 	}
 	if f == nil {
-		// A record may have been deleted by hand.
-		f = &flight{Canary: c, hold: h, record: Record{Run: run, Holder: h.newHolder(run), Phase: Watching}, report: reporter(ctx)}
-		split, err := f.observe(ctx)
-		if _, odd := errors.AsType[*RouteError](err); odd {
-			err = nil // What could not be divided is nobody's canary, unless something gets to it.
-		}
-		if err != nil || split.Canary == 0 {
+		f = c.unknown(ctx, run, h)
+		if split, err := f.traces(ctx); err != nil || split == (Split{}) {
 			return nil, err
 		}
 	}
@@ -312,6 +310,59 @@ func (c *Canary) ground(ctx context.Context, run string, h *hold) (*AbortError, 
 		return e, nil
 	}
 	return nil, err
+}
+
+// unknown is a canary without a record, which may have been deleted by hand.
+func (c *Canary) unknown(ctx context.Context, run string, h *hold) *flight {
+	return &flight{Canary: c, hold: h, record: Record{Run: run, Holder: h.newHolder(run), Phase: Watching}, report: reporter(ctx)}
+}
+
+// traces returns the split if a canary without a record has traffic, or is kept from it.
+func (f *flight) traces(ctx context.Context) (Split, error) {
+	split, err := f.observe(ctx)
+	if _, odd := errors.AsType[*RouteError](err); odd {
+		err = nil // What could not be divided is nobody's canary, unless something gets to it.
+	}
+	if err != nil || split.Canary == 0 && !split.Isolated {
+		return Split{}, err
+	}
+	return split, nil
+}
+
+// abortUnknown aborts a canary without a record, under the lock of a run of its own.
+func (c *Canary) abortUnknown(ctx context.Context) error {
+	run := "abort-" + strings.ToLower(rand.Text()[:10])
+	if split, err := c.unknown(ctx, run, nil).traces(ctx); err != nil || split == (Split{}) {
+		return cmp.Or(err, ErrNoCanary)
+	}
+	done, err := c.take(ctx, run)
+	if err != nil {
+		return err
+	}
+	defer done()
+	switch aborted, err := c.ground(ctx, run, nil); {
+	case err != nil:
+		return err
+	case aborted == nil:
+		return ErrNoCanary
+	case len(aborted.Left) > 0:
+		return aborted
+	}
+	return nil
+}
+
+// reopen ends an isolation without a record, where no canary follows that would. That
+// it can't be ended holds up nothing, as the stable release has all the traffic.
+func (c *Canary) reopen(ctx context.Context, run string, h *hold) {
+	f := c.unknown(ctx, run, h)
+	var split Split
+	err := protect(func() (err error) { split, err = c.cfg.Router.Observe(ctx); return err })
+	if err != nil || !split.Isolated {
+		return
+	}
+	if e, ok := errors.AsType[*AbortError](f.abort(ctx, ErrAbandoned)); ok && len(e.Left) > 0 {
+		f.progress("a canary without a record is not out of the way yet: %v", errors.Join(e.Left...))
+	}
 }
 
 // unhurried returns a context that outlives the cancellation of ctx, and has time to

@@ -136,6 +136,7 @@ func (c *Canary) Deploy(ctx context.Context, req stages.DeployRequest) (stages.R
 	case err != nil:
 		return stages.Release{}, fmt.Errorf("deploy a canary of release %s: %w", plan.Release, err)
 	case f == nil && plan.direct:
+		c.reopen(ctx, req.Run, h)
 		stages.ReportProgress(ctx, stages.Progress{ID: progressID, Message: "no canary is needed: " + plan.why})
 		req.Plan = plan.stable
 		return c.cfg.Stable.Deploy(ctx, req)

@@ -36,7 +36,8 @@ func (c *Canary) Status(ctx context.Context) (Status, error) {
 // the stable release and the canary is gone. Where that process lives, it is asked
 // to abort at its next look, or when it has promoted the canary, which it takes
 // back then; the error matches [stages.ErrLocked], and [ErrPromoted] too if it is too
-// late, because the canary was promoted and verified. Without a canary it returns an
+// late, because the canary was promoted and verified. A canary whose record is lost is
+// aborted, too, if it has traffic or is kept from it. Without a canary Abort returns an
 // error matching [ErrNoCanary].
 func (c *Canary) Abort(ctx context.Context, reason string) error {
 	record, _, err := c.cfg.State.Load(ctx)
@@ -44,7 +45,10 @@ func (c *Canary) Abort(ctx context.Context, reason string) error {
 	case err != nil:
 		return fmt.Errorf("abort the canary: %w", err)
 	case record == nil:
-		return fmt.Errorf("abort the canary: %w", ErrNoCanary)
+		if err := c.abortUnknown(ctx); err != nil {
+			return fmt.Errorf("abort the canary: %w", err)
+		}
+		return nil
 	}
 	done, err := c.take(ctx, record.Run)
 	if errors.Is(err, stages.ErrLocked) {

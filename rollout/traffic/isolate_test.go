@@ -211,6 +211,60 @@ func TestIsolationOfOneThatLooksAlike(t *testing.T) {
 	require.Equal(t, podLabels("shop"), k.service(t).Spec.Selector)
 }
 
+// TestIsolationWithoutARecord has the record of a canary deleted by hand while requests
+// are kept from it. Whoever comes next must open the Service again.
+func TestIsolationWithoutARecord(t *testing.T) {
+	steps := []traffic.Step{{Weight: 20}}
+	for name, next := range map[string]func(t *testing.T, q *process, cp *stages.Checkpoint) stages.Image{
+		"abort": func(t *testing.T, q *process, _ *stages.Checkpoint) stages.Image {
+			canary := q.canaryOf(parts{steps: steps})
+			require.NoError(t, canary.Abort(t.Context(), ""))
+			require.ErrorIs(t, canary.Abort(t.Context(), ""), traffic.ErrNoCanary)
+			return oldImage
+		},
+		"restore": func(t *testing.T, q *process, cp *stages.Checkpoint) stages.Image {
+			_, err := q.canaryOf(parts{steps: steps}).Restore(t.Context(), "run-1", *cp)
+			require.NoError(t, err)
+			return oldImage
+		},
+		"nothing changes": func(t *testing.T, q *process, _ *stages.Checkpoint) stages.Image {
+			_, err := q.deliver(t.Context(), q.canaryOf(parts{steps: steps}), "run-2", oldImage)
+			require.NoError(t, err)
+			return oldImage
+		},
+		"another canary": func(t *testing.T, q *process, _ *stages.Checkpoint) stages.Image {
+			_, err := q.deliver(t.Context(), q.canaryOf(parts{steps: steps}), "run-2", otherImage)
+			require.NoError(t, err)
+			return otherImage
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t)
+				var k *kube
+				c.rig, k = replicasRig(t)
+				p, dead := &process{cluster: c}, false
+				p.fault = func(call string, _ int, after bool) error {
+					if dead = dead || call == "deploy canary" && after; dead {
+						return errDead
+					}
+					return nil
+				}
+				cp, err := p.deliver(t.Context(), p.canaryOf(parts{steps: steps}), "run-1", newImage)
+				require.ErrorIs(t, err, errDead)
+				c.died()
+				_, version, err := c.state.Load(t.Context())
+				require.NoError(t, err)
+				require.NoError(t, c.state.Delete(t.Context(), version))
+				require.NotEqual(t, shared, k.service(t).Spec.Selector)
+				c.requireCalm(next(t, &process{cluster: c}, cp))
+				require.Equal(t, shared, k.service(t).Spec.Selector)
+				require.Empty(t, k.service(t).Annotations)
+			})
+		})
+	}
+}
+
 // planning is a deployer that tells what the canary will be.
 type planning struct {
 	canaryDeployer

@@ -241,7 +241,7 @@ func (r *Replicas) Observe(ctx context.Context) (Split, error) {
 	}
 	stable, canary := w.stable.count(), w.canary.count()
 	s := Split{
-		Canary: w.weight(),
+		Canary: w.weight(), Isolated: w.selection.isolated,
 		Detail: fmt.Sprintf("Service %s/%s has %d of %d stable and %d of %d canary pods as ready endpoints",
 			r.config.Namespace, r.config.Service, w.servingStable, stable, w.servingCanary, canary),
 	}

@@ -43,6 +43,8 @@ type Split struct {
 	// Settled says that, as far as the cluster tells, what the objects ask for has
 	// taken effect. A canary of weight 0 that is settled gets no new request.
 	Settled bool `json:"settled"`
+	// Isolated says that requests are kept from the canary, as an [Isolator] does.
+	Isolated bool `json:"isolated,omitempty"`
 	// Detail is what was seen, for people.
 	Detail string `json:"detail,omitempty"`
 }
