@@ -73,7 +73,11 @@ func TestTakesOwnership(t *testing.T) {
 
 			restored, err := d.Restore(ctx, "run-2", before)
 			require.NoError(t, err)
-			assert.Equal(t, stages.Restored, restored.Outcome, "%+v", restored)
+			assert.Equal(t, stages.Diverged, restored.Outcome, "%+v", restored)
+			for _, name := range []string{"colours", "sizes"} {
+				assert.Contains(t, restored.Message, "ConfigMap "+ns+"/"+name+" was there before the run")
+				assert.NotNil(t, w.configMap(t, ns, name), "what was there before must survive")
+			}
 		})
 	}
 }

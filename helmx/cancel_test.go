@@ -319,33 +319,6 @@ func TestDeployTakesOverItsOwnInterruptedAttempt(t *testing.T) {
 	assert.Equal(t, 2, deploy(t, d, "run-1", "a").Revision)
 }
 
-// TestRestoreLeavesWhatWasAdopted has a release take over an object that was there
-// before it.
-func TestRestoreLeavesWhatWasAdopted(t *testing.T) {
-	for name, upgrade := range map[string]bool{"first install": false, "upgrade": true} {
-		t.Run(name, func(t *testing.T) {
-			a := newAPIServer(t, "shop")
-			if upgrade {
-				deploy(t, open(t, digestConfig(a)), "run-0", "a")
-			}
-			a.edit(extraPath, func(content) content {
-				return content{"apiVersion": "v1", "kind": "ConfigMap", "data": content{"mine": "since long"}, "metadata": content{
-					"name": "web-extra", "namespace": "shop", "creationTimestamp": "2020-01-01T00:00:00Z",
-					"labels":      content{"app.kubernetes.io/managed-by": "Helm"},
-					"annotations": content{"meta.helm.sh/release-name": "web", "meta.helm.sh/release-namespace": "shop"},
-				}}
-			})
-			d := open(t, digestConfig(a, helmx.Set("extra=true")))
-			cp := checkpoint(t, d, "run-1")
-			deploy(t, d, "run-1", "b")
-			r := restore(t, d, "run-1", cp)
-			assert.Equal(t, stages.Diverged, r.Outcome)
-			assert.Contains(t, r.Message, "ConfigMap shop/web-extra was there before the run")
-			assert.NotNil(t, a.get(extraPath), "what was there before must survive")
-		})
-	}
-}
-
 // TestARunHoldsItsLockOnce has two calls of one run come at the same time.
 func TestARunHoldsItsLockOnce(t *testing.T) {
 	a := newAPIServer(t, "shop")

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/rest"
 
@@ -129,6 +130,7 @@ func (s *session) tidy(history []*release.Release, rel *release.Release) {
 		}
 		failed = append(failed, r)
 	}
+	slices.Reverse(failed)
 	if len(failed) == 0 {
 		return
 	}
@@ -152,12 +154,54 @@ func (s *session) tidy(history []*release.Release, rel *release.Release) {
 	}
 }
 
-// adopted returns the objects that revisions of own have and to, if any, has not,
-// and that are older than those: the chart took them over, or found them left.
+// adopted returns the objects that revisions of own, oldest first, have and to, if any,
+// has not, and that are older than those: the chart took them over, or found them left.
 func (s *session) adopted(own []*release.Release, to *release.Release) ([]object, error) {
-	return s.beyond(own, to, func(_ *release.Release, _ object, live *unstructured.Unstructured) (bool, error) {
-		return s.precedes(live, own[0], own[0].Info.LastDeployed.Time)
+	return s.beyond(own, to, func(first *release.Release, _ object, live *unstructured.Unstructured) (bool, error) {
+		label := foundLabel(live.GetUID())
+		for _, rel := range own {
+			what := noted(rel)[label]
+			if what == foundForeign || what == foundLeft && rel == first {
+				return true, nil // What a later one has found left is the first one's.
+			}
+		}
+		if noted(first)[labelFound] != "" {
+			return false, nil
+		}
+		recorded, err := s.recordedAt(first)
+		created := live.GetCreationTimestamp()
+		return created.Before(&recorded), err
 	})
+}
+
+// find returns which of objects live that base, the deployed revision of the named
+// release, doesn't have, and what they are to the release.
+func (s *session) find(name string, objects []object, base *release.Release) (map[types.UID]string, error) {
+	known := map[identity]object{}
+	if base != nil {
+		had, err := parseObjects(base.Manifest, s.namespace, s.mapper)
+		if err != nil {
+			return nil, fmt.Errorf("revision %d: %w", base.Version, err)
+		}
+		known = index(had)
+	}
+	out := map[types.UID]string{}
+	for _, o := range objects {
+		if _, ok := known[o.identity()]; ok {
+			continue
+		}
+		live, err := s.live(o)
+		switch {
+		case err != nil:
+			return nil, s.explain(err)
+		case live == nil:
+		case s.owns(name, live):
+			out[live.GetUID()] = foundLeft
+		default:
+			out[live.GetUID()] = foundForeign
+		}
+	}
+	return out, nil
 }
 
 // spare keeps objects from being deleted in this session. It returns what to say of
@@ -264,24 +308,34 @@ func (s *session) awaitGone(objects []object, timeout time.Duration) ([]string, 
 // being noticed.
 const clockSkew = time.Minute
 
-// precedes reports whether a live object is older than that time, which the host that
-// made the revision has written down. By how much that host's clock was ahead of the
+// precedes reports whether a hook's live object is older than that time, which the host
+// that made the revision has written down. By how much that host's clock was ahead of the
 // cluster's, if it was, shows in the record of the revision, which has both.
 func (s *session) precedes(live *unstructured.Unstructured, rel *release.Release, began time.Time) (bool, error) {
 	made := live.GetCreationTimestamp().Add(clockSkew)
 	if !made.Before(began) {
 		return false, nil
 	}
-	if s.records == nil {
-		var err error
-		if s.records, err = s.recorded(rel.Name); err != nil {
-			return false, err
-		}
+	recorded, err := s.recordedAt(rel)
+	if err != nil {
+		return false, err
 	}
-	if recorded := s.records[rel.Version]; !recorded.IsZero() {
+	if !recorded.IsZero() {
 		began = began.Add(-max(0, rel.Info.LastDeployed.Sub(helmtime.Time{Time: recorded.Time})))
 	}
 	return made.Before(began), nil
+}
+
+// recordedAt returns when the record of a revision was made, by the API server's clock;
+// zero if there is none.
+func (s *session) recordedAt(rel *release.Release) (metav1.Time, error) {
+	if s.records == nil {
+		var err error
+		if s.records, err = s.recorded(rel.Name); err != nil {
+			return metav1.Time{}, err
+		}
+	}
+	return s.records[rel.Version], nil
 }
 
 // removeHooks deletes the objects that hooks of own have made, so that nothing of

@@ -76,8 +76,7 @@ type Config struct {
 	// kubectl has written and the chart doesn't have is dropped from them by server-side
 	// apply. A plan names each, with [stages.DangerOwnership] if it is of another release.
 	// By default the deployment is refused. A restore leaves such objects in place, and
-	// as they were written by the revision that is undone, if none before had them and
-	// they are older than that by a minute, which the clocks may be apart.
+	// as they were written by the revision that is undone, if none before had them.
 	TakeOwnership bool
 	// Apply says how objects are written.
 	Apply Apply

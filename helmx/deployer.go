@@ -246,7 +246,11 @@ func (d *Deployer) deployLocked(ctx context.Context, img stages.Image, n note, f
 		}
 	}
 	n.locked = !d.cfg.Lock.Off
-	record := &recorder{Driver: s.store(), note: n, check: d.pinned(s, img, plan)}
+	record := &recorder{Driver: s.store(), note: n}
+	record.check = d.pinned(s, img, plan, func(objects []object) (err error) {
+		record.found, err = s.find(d.cfg.Release, objects, deployed(history))
+		return err
+	})
 	stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("applying revision %d of release %s", revisionOf(newest(history))+1, d.name())})
 	rel, err := d.apply(s, record, img, found.install)
 	d.outdate(append(history, &release.Release{Manifest: rendered.manifest}))
@@ -314,14 +318,18 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 // pinned checks what Helm is about to apply, which may differ from what was
 // rendered before if the chart is not deterministic.
 // A deployment that is bound to a plan is held to what the gates have seen. The last
-// thing before the revision is recorded are the definitions of the crds folder.
-func (d *Deployer) pinned(s *session, img stages.Image, bound *binding) func(*release.Release) error {
+// thing before the revision is recorded are the definitions of the crds folder; before
+// that, look sees the objects.
+func (d *Deployer) pinned(s *session, img stages.Image, bound *binding, look func([]object) error) func(*release.Release) error {
 	return func(rel *release.Release) error {
 		about, err := d.newRendering(s, rel.Manifest, rel.Hooks, img)
 		if err != nil {
 			return err
 		}
 		if err := bound.holds(about); err != nil {
+			return err
+		}
+		if err := look(about.objects); err != nil {
 			return err
 		}
 		return d.define(s)

@@ -13,6 +13,7 @@ import (
 	"helm.sh/helm/v3/pkg/releaseutil"
 	"helm.sh/helm/v3/pkg/storage"
 	"helm.sh/helm/v3/pkg/storage/driver"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/fairlead-dev/fairlead/stages"
@@ -33,7 +34,18 @@ const (
 	LabelLocked   = labelPrefix + "locked"
 	// LabelUninstall is the run that has begun to remove the release.
 	LabelUninstall = labelPrefix + "uninstall"
+	// labelFound is how many objects of the revision were there before it and are not of
+	// the one that was deployed. Each has a label of its own, with its UID.
+	labelFound = labelPrefix + "found"
 )
+
+// What an object was that a revision has found.
+const (
+	foundForeign = "foreign" // Not marked as the release's own: it was taken over.
+	foundLeft    = "left"    // Of a revision that came to nothing.
+)
+
+func foundLabel(uid types.UID) string { return labelFound + "." + string(uid) }
 
 // note is what is written into a release record about its origin.
 type note struct {
@@ -134,6 +146,8 @@ type recorder struct {
 	driver.Driver
 	note  note
 	check func(*release.Release) error
+	// found are objects that were there before; nil if nobody has looked.
+	found map[types.UID]string
 	// created is the record that the action made, stored the status last stored.
 	created *release.Release
 	stored  release.Status
@@ -150,6 +164,12 @@ func (r *recorder) Create(key string, rel *release.Release) error {
 	}
 	maps.DeleteFunc(labels, func(k, _ string) bool { return strings.HasPrefix(k, labelPrefix) })
 	maps.Copy(labels, r.note.labels())
+	if r.found != nil {
+		labels[labelFound] = strconv.Itoa(len(r.found))
+	}
+	for uid, what := range r.found {
+		labels[foundLabel(uid)] = what
+	}
 	labels[LabelRevision] = strconv.Itoa(rel.Version)
 	rel.Labels = labels
 	if rel.Info.Status.IsPending() {
@@ -202,6 +222,15 @@ func maker(rel *release.Release) string {
 		return ""
 	}
 	return rel.Labels[LabelRun]
+}
+
+// noted returns the labels of a revision that this package made; nil for another, whose
+// labels may be copies.
+func noted(rel *release.Release) map[string]string {
+	if maker(rel) == "" {
+		return nil
+	}
+	return rel.Labels
 }
 
 func newest(history []*release.Release) *release.Release {
