@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	pathpkg "path"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -65,4 +67,15 @@ func section(obj content, key string) content {
 		return m
 	}
 	return content{}
+}
+
+// collected reports whether an object is of a collection, be it in one namespace or in
+// all of them.
+func collected(path, collection string, everywhere bool) bool {
+	if folder, resource := pathpkg.Split(collection); everywhere {
+		rest, ok := strings.CutPrefix(path, folder+"namespaces/")
+		parts := strings.Split(rest, "/")
+		return ok && len(parts) == 3 && parts[1] == resource
+	}
+	return pathpkg.Dir(path) == collection
 }

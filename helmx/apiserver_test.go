@@ -49,6 +49,8 @@ var served = []resourceKind{
 	{"rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", false},
 	{"rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", true},
 	{"scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", true},
+	{"apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", true},
+	{"example.com", "v1", "Box", "boxes", false}, // Defined or not.
 }
 
 // apiServer is as much of a Kubernetes API server as Helm needs, over real HTTP.
@@ -155,6 +157,9 @@ func (a *apiServer) put(path string, obj content) content {
 	encode(obj)
 	if obj["kind"] == "Job" && a.jobs != "" {
 		obj["status"] = content{"conditions": []any{content{"type": a.jobs, "status": "True", "reason": "BackoffLimitExceeded", "message": "it has failed"}}}
+	}
+	if obj["kind"] == "CustomResourceDefinition" {
+		obj["status"] = content{"conditions": []any{content{"type": "Established", "status": "True"}}}
 	}
 	event := "MODIFIED"
 	if a.objects[path] == nil {
@@ -369,7 +374,7 @@ func (a *apiServer) collection(w http.ResponseWriter, r *http.Request, kind reso
 	require.NoError(a.t, err)
 	items := []any{}
 	for path, obj := range a.objects {
-		if name, ok := strings.CutPrefix(path, full+"/"); !ok || strings.Contains(name, "/") {
+		if !collected(path, full, namespace == "" && !kind.cluster) {
 			continue
 		}
 		set := labels.Set{}

@@ -213,7 +213,12 @@ func objectNeeds(n *needs, before []object, o *surveyed, options RBACOptions) er
 		if obj.isCRD() && obj.kept() {
 			verbs = append(verbs, "watch") // until it is served
 		}
-		if _, stays := old[obj.identity()]; !obj.kept() && (!stays && !o.blind || !options.Once || options.Uninstall) {
+		_, stays := old[obj.identity()]
+		goes := !obj.kept() && (!stays && !o.blind || !options.Once) // by a restore
+		if obj.isCRD() && goes {
+			useNeeds(n, obj)
+		}
+		if goes || !obj.kept() && options.Uninstall {
 			verbs = append(verbs, "delete", "watch")
 		} else if interrupted {
 			verbs = append(verbs, "watch")

@@ -22,6 +22,8 @@ import (
 // else made since is reported as [stages.Impossible] and left alone. An API server
 // that can't be reached is waited for until ctx ends, for Config.Timeout at most:
 // a release that it went away from in the middle of an upgrade needs Restore most.
+// What was there before the run stays, and so does a definition of whose kind there are
+// objects that don't go with it: the outcome is [stages.Diverged] then, and names them.
 // Whether pods come up again is not for Restore to wait for: it names the release
 // that it has brought back, for a [stages.RestoreVerifier].
 func (d *Deployer) Restore(ctx context.Context, run string, cp stages.Checkpoint) (stages.Restoration, error) {
@@ -157,6 +159,11 @@ func (d *Deployer) rollBack(s *session, run string, st state, to *release.Releas
 	if err := d.removeHooks(s, own, to); err != nil {
 		return stages.Restoration{}, err
 	}
+	used, err := s.spareDefinitions(own, to)
+	if err != nil {
+		return stages.Restoration{}, err
+	}
+	spared = append(spared, used...)
 	if err := s.awaitDeletions(to, d.cfg.Timeout); err != nil {
 		return told(d.stuck(s, err))
 	}
@@ -236,6 +243,11 @@ func (d *Deployer) uninstall(s *session, run string, st state, own []*release.Re
 	if err := d.removeHooks(s, own, nil); err != nil {
 		return "", "", err
 	}
+	used, err := s.spareDefinitions(own, nil)
+	if err != nil {
+		return "", "", err
+	}
+	spared = append(spared, used...)
 	stages.ReportProgress(s.ctx, stages.Progress{Message: fmt.Sprintf("uninstalling release %s", d.name())})
 	// Objects of earlier attempts of the run go first: once Helm has uninstalled the
 	// newest, nothing tells of them any more.

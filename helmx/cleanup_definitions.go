@@ -1,0 +1,126 @@
+package helmx
+
+import (
+	"fmt"
+	"strings"
+
+	"helm.sh/helm/v3/pkg/release"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/metadata"
+)
+
+// spareDefinitions keeps definitions that revisions of own have and to, if any, has not,
+// if there are objects of their kinds that don't go as well: all would go with them. It
+// returns what to say of them.
+func (s *session) spareDefinitions(own []*release.Release, to *release.Release) ([]string, error) {
+	var out []string
+	var going map[identity]object
+	_, err := s.beyond(own, to, func(_ *release.Release, o object, live *unstructured.Unstructured) (bool, error) {
+		if !o.isCRD() || s.kube.spares(o.identity()) {
+			return false, nil
+		}
+		var err error
+		if going == nil {
+			if going, err = s.going(own, to); err != nil {
+				return false, err
+			}
+		}
+		why, err := s.inUse(live, going)
+		if why != "" {
+			s.kube.spared[o.identity()] = true
+			out = append(out, o.id.String()+" is left as it is, because "+why)
+		}
+		return false, err
+	})
+	return out, err
+}
+
+// going returns the objects of revisions of own that go when to, if any, comes back.
+func (s *session) going(own []*release.Release, to *release.Release) (map[identity]object, error) {
+	_, all, err := s.everything(own)
+	if err != nil {
+		return nil, err
+	}
+	out := index(all)
+	for id, o := range out {
+		if o.kept() || s.kube.spares(id) {
+			delete(out, id)
+		}
+	}
+	if to == nil {
+		return out, nil
+	}
+	stay, err := parseObjects(to.Manifest, s.namespace, s.mapper)
+	for id := range index(stay) {
+		delete(out, id)
+	}
+	return out, err
+}
+
+// inUse says why a live definition can't be deleted without harm, or "".
+func (s *session) inUse(definition *unstructured.Unstructured, going map[identity]object) (string, error) {
+	defined := kinds{}
+	defined.add(definition.Object)
+	client, err := metadata.NewForConfig(s.rest)
+	if err != nil {
+		return "", fmt.Errorf("make a metadata client: %w", err)
+	}
+	// Each version that is served shows all objects of the kind.
+	for gvk, mapping := range defined {
+		others, err := s.others(client, gvk.GroupKind(), mapping.Resource, going)
+		switch {
+		case apierrors.IsNotFound(err):
+			return "", nil
+		case err != nil && (s.ctx.Err() != nil || isAway(s.explain(err))):
+			return "", s.explain(err)
+		case err != nil:
+			return fmt.Sprintf("whether there are other objects of its kind can't be seen: %s", s.explain(err)), nil
+		}
+		return others, nil
+	}
+	return "", nil
+}
+
+// others says which objects of a kind there are beside those that are going, or "". A
+// page of the list with one in it is enough.
+func (s *session) others(client metadata.Interface, kind schema.GroupKind, resource schema.GroupVersionResource, going map[identity]object) (string, error) {
+	const most = 3
+	options := metav1.ListOptions{Limit: 100}
+	for {
+		found, err := client.Resource(resource).List(s.ctx, options)
+		if err != nil {
+			return "", err
+		}
+		var names []string
+		for _, item := range found.Items {
+			if _, ours := going[identity{kind.Group, kind.Kind, item.Namespace, item.Name}]; !ours && item.DeletionTimestamp == nil {
+				names = append(names, strings.TrimPrefix(item.Namespace+"/"+item.Name, "/"))
+			}
+		}
+		if options.Continue = found.Continue; options.Continue != "" && len(names) == 0 {
+			continue
+		}
+		switch {
+		case len(names) == 0:
+			return "", nil
+		case options.Continue != "":
+			names = append(names[:min(len(names), most)], "others")
+		case len(names) > most:
+			names = append(names[:most], fmt.Sprintf("%d more", len(names)-most))
+		}
+		return "there are objects of its kind that do not go with the release: " + kind.Kind + " " + strings.Join(names, ", "), nil
+	}
+}
+
+// useNeeds is for looking whether there are objects of a kind before its definition goes.
+func useNeeds(n *needs, definition object) {
+	defined := kinds{}
+	defined.add(definition.content)
+	n.notef("A restore removes a definition only if it can list, in all namespaces, that there are no objects of its kind but the release's own.")
+	for _, mapping := range defined {
+		n.all = append(n.all, need{optional: true, Right: Right{Verb: "list", Group: mapping.Resource.Group, Resource: mapping.Resource.Resource}})
+	}
+}

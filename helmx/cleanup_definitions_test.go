@@ -1,0 +1,101 @@
+package helmx_test
+
+import (
+	"net/http"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairlead-dev/fairlead/helmx"
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+const (
+	boxDefinition = `apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: boxes.example.com}
+spec:
+  group: example.com
+  names: {plural: boxes, kind: Box}
+  scope: Namespaced
+  versions: [{name: v1, served: true, storage: true}]
+`
+	ownBox         = "apiVersion: example.com/v1\nkind: Box\nmetadata: {name: own}\n"
+	definitionPath = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/boxes.example.com"
+	boxesPath      = "/apis/example.com/v1/boxes"
+)
+
+// foreignBox is an object that somebody else has made of the release's kind.
+func foreignBox(a *apiServer, namespace string) {
+	a.edit("/apis/example.com/v1/namespaces/"+namespace+"/boxes/theirs", func(content) content {
+		return content{"apiVersion": "example.com/v1", "kind": "Box", "metadata": content{"name": "theirs", "namespace": namespace}}
+	})
+}
+
+// TestRestoreKeepsADefinitionInUse has somebody use a definition that is to go.
+func TestRestoreKeepsADefinitionInUse(t *testing.T) {
+	for name, upgrade := range map[string]bool{"first install": false, "upgrade": true} {
+		for name, c := range map[string]struct {
+			use  func(*apiServer)
+			says string
+		}{
+			name + ", not used": {func(*apiServer) {}, ""},
+			name + ", used": {
+				func(a *apiServer) { foreignBox(a, "elsewhere") },
+				"CustomResourceDefinition boxes.example.com is left as it is, because there are objects of its kind that do not go with the release: Box elsewhere/theirs",
+			},
+			name + ", unknown": {func(a *apiServer) {
+				a.onRequest(func(w http.ResponseWriter, r *http.Request) bool {
+					if r.Method != http.MethodGet || r.URL.Path != boxesPath {
+						return false
+					}
+					fail(w, 403, metav1.StatusReasonForbidden, `boxes.example.com is forbidden: User "ci" cannot list resource "boxes"`)
+					return true
+				})
+			}, "CustomResourceDefinition boxes.example.com is left as it is, because whether there are other objects of its kind can't be seen: "},
+		} {
+			t.Run(name, func(t *testing.T) {
+				a := newAPIServer(t, "shop")
+				if upgrade {
+					deploy(t, open(t, digestConfig(a)), "run-0", "a")
+				}
+				templates := map[string]string{"crd.yaml": boxDefinition, "box.yaml": ownBox}
+				clientSide := func(cfg *helmx.Config) { cfg.Apply.Mode = helmx.ClientSide }
+				d := templated(t, a, templates, clientSide)
+				cp := checkpoint(t, d, "run-1")
+				deploy(t, d, "run-1", "b")
+				assert.NotNil(t, a.get(definitionPath))
+				c.use(a)
+				r := restore(t, d, "run-1", cp)
+				if c.says == "" {
+					assert.Equal(t, stages.Restored, r.Outcome, r.Message)
+				} else {
+					assert.Equal(t, stages.Diverged, r.Outcome, r.Message)
+					assert.Contains(t, r.Message, c.says)
+				}
+				assert.Equal(t, c.says != "", a.get(definitionPath) != nil)
+				assert.Nil(t, a.get("/apis/example.com/v1/namespaces/shop/boxes/own"), "the release's own goes")
+			})
+		}
+	}
+}
+
+// TestRequiredRBACListsUsesOfDefinitions, where a restore may delete one.
+func TestRequiredRBACListsUsesOfDefinitions(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	d := templated(t, a, map[string]string{"crd.yaml": boxDefinition})
+	lists := func() bool {
+		rules, err := d.RequiredRBAC(t.Context(), stages.PlanRequest{Image: image("a")}, helmx.RBACOptions{Once: true})
+		require.NoError(t, err)
+		return slices.ContainsFunc(rules.Cluster, func(r rbacv1.PolicyRule) bool {
+			return slices.Contains(r.Resources, "boxes") && slices.Equal(r.Verbs, []string{"list"})
+		})
+	}
+	assert.True(t, lists())
+	deploy(t, d, "run-1", "a")
+	assert.False(t, lists(), "from then on it stays")
+}
