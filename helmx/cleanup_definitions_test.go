@@ -79,6 +79,10 @@ func TestRestoreKeepsADefinitionInUse(t *testing.T) {
 				}
 				assert.Equal(t, c.says != "", a.get(definitionPath) != nil)
 				assert.Nil(t, a.get("/apis/example.com/v1/namespaces/shop/boxes/own"), "the release's own goes")
+				discovery := func(request string) bool { return request == "GET /apis" }
+				asked := len(a.requests(discovery))
+				checkpoint(t, d, "run-2")
+				assert.Greater(t, len(a.requests(discovery)), asked, "the kinds may be others now")
 			})
 		}
 	}

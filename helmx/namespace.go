@@ -92,6 +92,9 @@ func (s *session) contents(ns *corev1.Namespace) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a metadata client: %w", err)
 	}
+	if err := s.discovery.renew(); err != nil { // There may be kinds that are new.
+		return nil, s.explain(err)
+	}
 	kinds, unknown, err := s.removable()
 	if err != nil {
 		return nil, err

@@ -139,3 +139,33 @@ func TestNamespaceStaysForKindsThatAreNotKnown(t *testing.T) {
 	assert.NotContains(t, r.Message, "metrics.k8s.io")
 	assert.NotNil(t, a.get("/api/v1/namespaces/shop"))
 }
+
+// TestNamespaceStaysForKindsThatAreNew: the kinds are asked for anew before a namespace
+// counts as empty.
+func TestNamespaceStaysForKindsThatAreNew(t *testing.T) {
+	a := newAPIServer(t)
+	a.onRequest(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/apis" {
+			return false
+		}
+		var groups []any
+		for _, gv := range servedGroups() {
+			if v := (content{"groupVersion": gv.String(), "version": gv.Version}); gv.Group != "example.com" {
+				groups = append(groups, content{"name": gv.Group, "versions": []any{v}, "preferredVersion": v})
+			}
+		}
+		reply(w, 200, content{"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+		return true
+	})
+	cfg := digestConfig(a)
+	cfg.CreateNamespace = true
+	d := open(t, cfg)
+	cp := checkpoint(t, d, "run-1")
+	deploy(t, d, "run-1", "a")
+	a.onRequest(nil)
+	foreignBox(a, "shop")
+	r := restore(t, d, "run-1", cp)
+	assert.Equal(t, stages.Diverged, r.Outcome, r.Message)
+	assert.Contains(t, r.Message, "namespace shop stays, because it holds Box theirs")
+	assert.NotNil(t, a.get("/api/v1/namespaces/shop"))
+}

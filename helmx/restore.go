@@ -84,6 +84,7 @@ func (d *Deployer) restore(ctx context.Context, run string, st state) (stages.Re
 	if err != nil {
 		return stages.Restoration{}, err
 	}
+	defer d.outdate(history)
 	for _, rel := range history {
 		if objects, err := parseObjects(rel.Manifest, s.namespace, nil); err == nil {
 			s.secrets = append(s.secrets, secretStrings(objects)...)

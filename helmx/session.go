@@ -187,10 +187,17 @@ func (d *sessionDiscovery) Fresh() bool { return d.fresh }
 
 // Invalidate looks again. If that fails, what was known before stays.
 func (d *sessionDiscovery) Invalidate() {
+	if err := d.renew(); err != nil {
+		d.s.debug("renew the discovery: %s", err)
+	}
+}
+
+// renew looks again, whatever is known.
+func (d *sessionDiscovery) renew() error {
 	known, err := d.s.cluster.learn(d.s.rest)
 	if err != nil {
-		d.s.debug("renew the discovery: %s", err)
-		return
+		return err
 	}
 	d.CachedDiscoveryInterface, d.known, d.fresh = known.discovery, known, true
+	return nil
 }
