@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -50,7 +51,6 @@ var served = []resourceKind{
 	{"rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", true},
 	{"scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", true},
 	{"apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", true},
-	{"example.com", "v1", "Box", "boxes", false}, // Defined or not.
 }
 
 // apiServer is as much of a Kubernetes API server as Helm needs, over real HTTP.
@@ -159,7 +159,7 @@ func (a *apiServer) put(path string, obj content) content {
 		obj["status"] = content{"conditions": []any{content{"type": a.jobs, "status": "True", "reason": "BackoffLimitExceeded", "message": "it has failed"}}}
 	}
 	if obj["kind"] == "CustomResourceDefinition" {
-		obj["status"] = content{"conditions": []any{content{"type": "Established", "status": "True"}}}
+		establish(a.objects[path], obj)
 	}
 	event := "MODIFIED"
 	if a.objects[path] == nil {
@@ -174,6 +174,7 @@ func (a *apiServer) drop(path string) {
 	if obj := a.objects[path]; obj != nil {
 		delete(a.objects, path)
 		a.announce("DELETED", path, obj)
+		a.undefine(path)
 	}
 }
 
@@ -204,48 +205,26 @@ func (a *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 		reply(w, 200, content{"kind": "APIVersions", "versions": []string{"v1"}})
 	case "apis":
 		groups := []any{}
-		for _, gv := range servedGroups() {
-			v := content{"groupVersion": gv.String(), "version": gv.Version}
-			groups = append(groups, content{"name": gv.Group, "versions": []any{v}, "preferredVersion": v})
+		versions := map[string][]any{}
+		for _, gv := range a.servedGroups() {
+			versions[gv.Group] = append(versions[gv.Group], content{"groupVersion": gv.String(), "version": gv.Version})
+		}
+		for name, all := range versions {
+			groups = append(groups, content{"name": name, "versions": all, "preferredVersion": all[0]})
 		}
 		reply(w, 200, content{"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 	case "apis/authorization.k8s.io/v1/selfsubjectrulesreviews": // It is an administrator who asks.
 		all := []string{"*"}
 		reply(w, 201, content{"status": content{"resourceRules": []any{content{"verbs": all, "apiGroups": all, "resources": all}}}})
 	case "api/v1":
-		reply(w, 200, resourceList(path))
+		reply(w, 200, a.resourceList(path))
 	default:
-		if slices.ContainsFunc(servedGroups(), func(gv schema.GroupVersion) bool { return path == "apis/"+gv.String() }) {
-			reply(w, 200, resourceList(path))
+		if slices.ContainsFunc(a.servedGroups(), func(gv schema.GroupVersion) bool { return path == "apis/"+gv.String() }) {
+			reply(w, 200, a.resourceList(path))
 			return
 		}
 		a.object(w, r, path)
 	}
-}
-
-// servedGroups are the named groups, each with its version.
-func servedGroups() []schema.GroupVersion {
-	var out []schema.GroupVersion
-	for _, k := range served {
-		if gv := (schema.GroupVersion{Group: k.group, Version: k.version}); k.group != "" && !slices.Contains(out, gv) {
-			out = append(out, gv)
-		}
-	}
-	return out
-}
-
-func resourceList(path string) content {
-	gv, _ := schema.ParseGroupVersion(strings.TrimPrefix(strings.TrimPrefix(path, "apis/"), "api/"))
-	list := []any{}
-	for _, k := range served {
-		if k.group == gv.Group {
-			list = append(list, content{
-				"name": k.plural, "singularName": strings.ToLower(k.kind), "kind": k.kind, "namespaced": !k.cluster,
-				"verbs": []string{"get", "list", "watch", "create", "update", "patch", "delete"},
-			})
-		}
-	}
-	return content{"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv.String(), "resources": list}
 }
 
 // object serves one object or a collection: [api v1] or [apis group v1], then
@@ -253,30 +232,40 @@ func resourceList(path string) content {
 func (a *apiServer) object(w http.ResponseWriter, r *http.Request, path string) {
 	parts := strings.Split(path, "/")
 	skip := 2
-	group := ""
-	if parts[0] == "apis" {
-		skip, group = 3, parts[1]
+	group, version := "", "v1"
+	if parts[0] == "apis" && len(parts) > 2 {
+		skip, group, version = 3, parts[1], parts[2]
 	}
 	rest := parts[min(skip, len(parts)):]
 	namespace := ""
 	if len(rest) > 2 && rest[0] == "namespaces" {
 		namespace, rest = rest[1], rest[2:]
 	}
-	i := slices.IndexFunc(served, func(k resourceKind) bool { return len(rest) > 0 && k.group == group && k.plural == rest[0] })
-	if i < 0 {
-		fail(w, 404, metav1.StatusReasonNotFound, "no such path "+path)
-		return
-	}
-	kind, full := served[i], "/"+path
 	dry := dryRun(r)
 	body, _ := io.ReadAll(r.Body)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	kinds := a.kinds()
+	i := slices.IndexFunc(kinds, func(k resourceKind) bool {
+		return len(rest) > 0 && k.group == group && k.version == version && k.plural == rest[0]
+	})
+	if i < 0 {
+		fail(w, 404, metav1.StatusReasonNotFound, "no such path "+path)
+		return
+	}
+	kind, full := kinds[i], "/"+path
+	if i >= len(served) { // An object is the same one in all versions.
+		full = strings.Replace(full, group+"/"+version, group+"/any", 1)
+	}
 	if len(rest) == 1 {
 		a.collection(w, r, kind, namespace, full, body)
 		return
 	}
 	current := a.objects[full]
+	if current != nil && i >= len(served) {
+		current = maps.Clone(current)
+		current["apiVersion"] = group + "/" + version
+	}
 	switch r.Method {
 	case http.MethodGet:
 		if current == nil {
@@ -293,10 +282,12 @@ func (a *apiServer) object(w http.ResponseWriter, r *http.Request, path string) 
 		case wanted != nil && wanted != dig(current, "metadata", "resourceVersion"):
 			fail(w, 409, metav1.StatusReasonConflict, "the object has been modified")
 		default:
+			a.prune(kind, obj)
 			reply(w, 200, a.put(full, obj))
 		}
 	case http.MethodPatch:
 		changed := a.patch(r.Header.Get("Content-Type"), kind, current, body)
+		a.prune(kind, changed)
 		switch {
 		case kind.group == "apps" && !reflect.DeepEqual(dig(current, "spec", "selector"), dig(changed, "spec", "selector")):
 			fail(w, 422, metav1.StatusReasonInvalid, "the selector: field is immutable",
@@ -320,6 +311,9 @@ func (a *apiServer) object(w http.ResponseWriter, r *http.Request, path string) 
 }
 
 func (a *apiServer) patch(contentType string, kind resourceKind, current content, patch []byte) content {
+	if current == nil {
+		current = content{} // It is applied.
+	}
 	before, err := json.Marshal(current)
 	require.NoError(a.t, err)
 	var after []byte
@@ -357,6 +351,7 @@ func (a *apiServer) collection(w http.ResponseWriter, r *http.Request, kind reso
 			path = fmt.Sprint(full, "/", metadata["name"])
 		}
 		obj["apiVersion"], obj["kind"] = schema.GroupVersion{Group: kind.group, Version: kind.version}.String(), kind.kind
+		a.prune(kind, obj)
 		if dryRun(r) {
 			encode(obj)
 			reply(w, 201, obj)

@@ -25,7 +25,7 @@ import (
 // info returns a client for an object, or nil for a kind that the cluster doesn't
 // serve, of which no object can exist.
 func (s *session) info(o object) (*resource.Info, error) {
-	mapping, err := s.mapper.RESTMapping(o.gvk().GroupKind(), o.gvk().Version)
+	mapping, err := s.mapper.reach(o.gvk())
 	if meta.IsNoMatchError(err) {
 		return nil, nil // See above.
 	}

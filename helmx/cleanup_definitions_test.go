@@ -24,14 +24,13 @@ spec:
   scope: Namespaced
   versions: [{name: v1, served: true, storage: true}]
 `
-	ownBox         = "apiVersion: example.com/v1\nkind: Box\nmetadata: {name: own}\n"
-	definitionPath = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/boxes.example.com"
-	boxesPath      = "/apis/example.com/v1/boxes"
+	ownBox   = "apiVersion: example.com/v1\nkind: Box\nmetadata: {name: own}\n"
+	allBoxes = "/apis/example.com/v1/boxes"
 )
 
 // foreignBox is an object that somebody else has made of the release's kind.
 func foreignBox(a *apiServer, namespace string) {
-	a.edit("/apis/example.com/v1/namespaces/"+namespace+"/boxes/theirs", func(content) content {
+	a.edit("/apis/example.com/any/namespaces/"+namespace+"/boxes/theirs", func(content) content {
 		return content{"apiVersion": "example.com/v1", "kind": "Box", "metadata": content{"name": "theirs", "namespace": namespace}}
 	})
 }
@@ -50,7 +49,7 @@ func TestRestoreKeepsADefinitionInUse(t *testing.T) {
 			},
 			name + ", unknown": {func(a *apiServer) {
 				a.onRequest(func(w http.ResponseWriter, r *http.Request) bool {
-					if r.Method != http.MethodGet || r.URL.Path != boxesPath {
+					if r.Method != http.MethodGet || r.URL.Path != allBoxes {
 						return false
 					}
 					fail(w, 403, metav1.StatusReasonForbidden, `boxes.example.com is forbidden: User "ci" cannot list resource "boxes"`)
@@ -68,7 +67,7 @@ func TestRestoreKeepsADefinitionInUse(t *testing.T) {
 				d := templated(t, a, templates, clientSide)
 				cp := checkpoint(t, d, "run-1")
 				deploy(t, d, "run-1", "b")
-				assert.NotNil(t, a.get(definitionPath))
+				assert.NotNil(t, a.get(boxesPath))
 				c.use(a)
 				r := restore(t, d, "run-1", cp)
 				if c.says == "" {
@@ -77,8 +76,8 @@ func TestRestoreKeepsADefinitionInUse(t *testing.T) {
 					assert.Equal(t, stages.Diverged, r.Outcome, r.Message)
 					assert.Contains(t, r.Message, c.says)
 				}
-				assert.Equal(t, c.says != "", a.get(definitionPath) != nil)
-				assert.Nil(t, a.get("/apis/example.com/v1/namespaces/shop/boxes/own"), "the release's own goes")
+				assert.Equal(t, c.says != "", a.get(boxesPath) != nil)
+				assert.Nil(t, a.get("/apis/example.com/any/namespaces/shop/boxes/own"), "the release's own goes")
 				discovery := func(request string) bool { return request == "GET /apis" }
 				asked := len(a.requests(discovery))
 				checkpoint(t, d, "run-2")

@@ -1,7 +1,6 @@
 package helmx
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,7 +10,6 @@ import (
 	"helm.sh/helm/v3/pkg/release"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/cli-runtime/pkg/resource"
 
 	"github.com/fairlead-dev/fairlead/stages"
@@ -70,115 +68,6 @@ func (s *source) readDefinitions(c *chart.Chart, policy CRDs) error {
 	}
 	return nil
 }
-
-// kinds are kinds that the release itself defines, by what a cluster that has the
-// definitions would say of them.
-type kinds map[schema.GroupVersionKind]*meta.RESTMapping
-
-// add takes in what a CustomResourceDefinition defines.
-func (k kinds) add(definition map[string]any) {
-	text := func(path ...string) string {
-		s, _, _ := unstructured.NestedString(definition, path...)
-		return s
-	}
-	group, plural := text("spec", "group"), text("spec", "names", "plural")
-	scope := meta.RESTScopeNamespace
-	if text("spec", "scope") == "Cluster" {
-		scope = meta.RESTScopeRoot
-	}
-	versions, _, _ := unstructured.NestedSlice(definition, "spec", "versions")
-	for _, v := range versions {
-		version, _ := v.(map[string]any)
-		name, _ := version["name"].(string)
-		if served, _ := version["served"].(bool); !served {
-			continue
-		}
-		gvk := schema.GroupVersionKind{Group: group, Version: name, Kind: text("spec", "names", "kind")}
-		k[gvk] = &meta.RESTMapping{Resource: gvk.GroupVersion().WithResource(plural), GroupVersionKind: gvk, Scope: scope}
-	}
-}
-
-// learn takes in what other releases define.
-func (k kinds) learn(defined []stages.Kind) {
-	for _, d := range defined {
-		gvk := schema.FromAPIVersionAndKind(d.APIVersion, d.Kind)
-		scope := meta.RESTScopeRoot
-		if d.Namespaced {
-			scope = meta.RESTScopeNamespace
-		}
-		k[gvk] = &meta.RESTMapping{Resource: gvk.GroupVersion().WithResource(d.Resource), GroupVersionKind: gvk, Scope: scope}
-	}
-}
-
-// collect takes in the definitions in a document, which may be a list.
-func (k kinds) collect(content map[string]any) {
-	if content["kind"] == "CustomResourceDefinition" {
-		k.add(content)
-	}
-	items, _ := content["items"].([]any)
-	for _, item := range items {
-		if m, ok := item.(map[string]any); ok {
-			k.collect(m)
-		}
-	}
-}
-
-// defines returns the kinds that the release, and the crds folder, define.
-func (r *rendering) defines() []stages.Kind {
-	all := kinds{}
-	for _, o := range slices.Concat(r.definitions, r.objects) {
-		if o.isCRD() {
-			all.add(o.content)
-		}
-	}
-	var out []stages.Kind
-	for gvk, mapping := range all {
-		out = append(out, stages.Kind{
-			APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind, Resource: mapping.Resource.Resource,
-			Namespaced: mapping.Scope.Name() == meta.RESTScopeNameNamespace,
-		})
-	}
-	slices.SortFunc(out, func(a, b stages.Kind) int {
-		return cmp.Or(cmp.Compare(a.APIVersion, b.APIVersion), cmp.Compare(a.Kind, b.Kind))
-	})
-	return out
-}
-
-// aheadMapper knows the kinds of the cluster, and those that the release is about to
-// define.
-type aheadMapper struct {
-	meta.RESTMapper // nil knows no kinds.
-	kinds           kinds
-}
-
-// RESTMapping asks the cluster first.
-func (m *aheadMapper) RESTMapping(kind schema.GroupKind, versions ...string) (*meta.RESTMapping, error) {
-	var err error = &meta.NoKindMatchError{GroupKind: kind, SearchedVersions: versions}
-	if m.RESTMapper != nil {
-		var mapping *meta.RESTMapping
-		if mapping, err = m.RESTMapper.RESTMapping(kind, versions...); !meta.IsNoMatchError(err) {
-			return mapping, err
-		}
-	}
-	for _, version := range versions {
-		if mapping, ok := m.kinds[kind.WithVersion(version)]; ok {
-			return mapping, nil
-		}
-	}
-	return nil, err
-}
-
-// ahead reports whether the cluster has yet to learn of a kind from the release.
-func (m *aheadMapper) ahead(gvk schema.GroupVersionKind) bool {
-	if _, ok := m.kinds[gvk]; !ok {
-		return false
-	}
-	_, err := m.RESTMapper.RESTMapping(gvk.GroupKind(), gvk.Version)
-	return meta.IsNoMatchError(err)
-}
-
-// Reset has the cluster asked anew.
-func (m *aheadMapper) Reset() { meta.MaybeResetRESTMapper(m.RESTMapper) }
 
 // declare tells the session of the kinds that objects of the release define.
 func (s *session) declare(objects []object) {
@@ -289,12 +178,6 @@ func (t *trial) define() error {
 		return nil
 	}
 	return t.settle(err)
-}
-
-// undefined takes the object for not being there, because its kind isn't yet.
-func (t *trial) undefined() {
-	t.absent()
-	t.note(stages.NoteKindMissing, "its kind is yet to be defined, so it could not be tried: whether the cluster accepts it is not known")
 }
 
 // reachable returns resources, with those in a version that the definitions have no

@@ -116,7 +116,7 @@ func TestNamespaceStaysForKindsThatAreNotKnown(t *testing.T) {
 		switch r.URL.Path {
 		case "/apis":
 			var groups []any
-			for _, gv := range append(servedGroups(), schema.GroupVersion{Group: "metrics.k8s.io", Version: "v1beta1"}, schema.GroupVersion{Group: "backups.example.com", Version: "v1"}) {
+			for _, gv := range append(groupsOf(served), schema.GroupVersion{Group: "metrics.k8s.io", Version: "v1beta1"}, schema.GroupVersion{Group: "backups.example.com", Version: "v1"}) {
 				v := content{"groupVersion": gv.String(), "version": gv.Version}
 				groups = append(groups, content{"name": gv.Group, "versions": []any{v}, "preferredVersion": v})
 			}
@@ -144,25 +144,16 @@ func TestNamespaceStaysForKindsThatAreNotKnown(t *testing.T) {
 // counts as empty.
 func TestNamespaceStaysForKindsThatAreNew(t *testing.T) {
 	a := newAPIServer(t)
-	a.onRequest(func(w http.ResponseWriter, r *http.Request) bool {
-		if r.URL.Path != "/apis" {
-			return false
-		}
-		var groups []any
-		for _, gv := range servedGroups() {
-			if v := (content{"groupVersion": gv.String(), "version": gv.Version}); gv.Group != "example.com" {
-				groups = append(groups, content{"name": gv.Group, "versions": []any{v}, "preferredVersion": v})
-			}
-		}
-		reply(w, 200, content{"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
-		return true
-	})
 	cfg := digestConfig(a)
 	cfg.CreateNamespace = true
 	d := open(t, cfg)
 	cp := checkpoint(t, d, "run-1")
 	deploy(t, d, "run-1", "a")
-	a.onRequest(nil)
+	a.edit(boxesPath, func(content) content {
+		return content{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": content{"name": "boxes.example.com"}, "spec": content{
+			"group": "example.com", "names": content{"plural": "boxes", "kind": "Box"}, "scope": "Namespaced", "versions": []any{content{"name": "v1", "served": true, "storage": true}},
+		}}
+	})
 	foreignBox(a, "shop")
 	r := restore(t, d, "run-1", cp)
 	assert.Equal(t, stages.Diverged, r.Outcome, r.Message)

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"helm.sh/helm/v3/pkg/release"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/fairlead-dev/fairlead/stages"
 )
@@ -37,7 +38,7 @@ func (d *Deployer) plan(ctx context.Context, img stages.Image, defined []stages.
 	if err != nil {
 		return stages.Plan{}, err
 	}
-	s.mapper.kinds.learn(defined)
+	s.learn(defined)
 	history, err := s.history(d.cfg.Release)
 	if err != nil {
 		return stages.Plan{}, err
@@ -51,7 +52,7 @@ func (d *Deployer) plan(ctx context.Context, img stages.Image, defined []stages.
 		return stages.Plan{}, err
 	}
 	v := newVeil(s.secrets)
-	plan := stages.Plan{Image: img, Release: d.name(), Digest: o.digest(trials), Defines: o.rendered.defines()}
+	plan := stages.Plan{Image: img, Release: d.name(), Digest: o.digest(trials), Defines: o.defines(s)}
 	if plan.Manifests, err = o.rendered.stream(v); err != nil {
 		return stages.Plan{}, err
 	}
@@ -107,6 +108,8 @@ type outlook struct {
 	rendered *rendering
 	// crds is what becomes of the definitions in the crds folder.
 	crds CRDs
+	// redefined are kinds whose definitions the release, or one that goes before, changes.
+	redefined map[schema.GroupKind]bool
 	// content is what was rendered, with what renders anew every time marked.
 	content any
 	// before is what Helm takes for the present state.

@@ -71,8 +71,8 @@ func (d *Deployer) bind(s *session, digest string, img stages.Image, history []*
 		if err != nil {
 			return nil, err
 		}
-		if hashTrials(trials) != want.live {
-			moved.Moved = whatMoved(trials, memory)
+		if hashTrials(trials, want.untried) != want.live {
+			moved.Moved = whatMoved(trials, want.untried, memory)
 			return nil, moved
 		}
 	}
@@ -96,12 +96,14 @@ func since(history []*release.Release, revision int, run string) (past []*releas
 }
 
 // whatMoved names what differs from what the plan saw, as far as it is remembered.
-func whatMoved(trials []*trial, memory map[identity]seen) []string {
+func whatMoved(trials []*trial, untried string, memory map[identity]seen) []string {
 	var out []string
-	for _, t := range trials {
+	isUntried := among(untried)
+	for i, t := range trials {
 		was, known := memory[t.object.identity()]
 		switch {
 		case !known || was.hash == t.seen.hash || t.crds != CRDsRefuse:
+		case isUntried(i) && was.uid == t.seen.uid && was.going == t.seen.going:
 		case was.uid != "" && t.seen.uid == "":
 			out = append(out, t.object.id.String()+" is gone")
 		case was.uid != t.seen.uid:

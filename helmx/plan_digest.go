@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash"
+	"math/big"
 	"reflect"
 	"regexp"
 	"slices"
@@ -21,17 +22,25 @@ import (
 )
 
 // planDigest is what [stages.Plan.Digest] says, in the form
-// v1.<revision>.<hash of image and manifests>.<hash of what would change>.
+// v1.<revision>.<hash of image and manifests>.<hash of what would change>[.<untried>].
 type planDigest struct {
 	revision        int
 	manifests, live string
+	// untried has a bit, in hexadecimal, for each object by its place among all, set for
+	// those that were not tried because of their definition. They may be tried once it is
+	// there, with another outcome, so only whether they are there is bound.
+	untried string
 }
 
 func (p planDigest) String() string {
-	return fmt.Sprintf("v1.%d.%s.%s", p.revision, p.manifests, p.live)
+	text := fmt.Sprintf("v1.%d.%s.%s", p.revision, p.manifests, p.live)
+	if p.untried != "" {
+		text += "." + p.untried
+	}
+	return text
 }
 
-var digestForm = regexp.MustCompile(`^v1\.(0|[1-9][0-9]{0,8})\.([0-9a-f]{64})\.([0-9a-f]{64})$`)
+var digestForm = regexp.MustCompile(`^v1\.(0|[1-9][0-9]{0,8})\.([0-9a-f]{64})\.([0-9a-f]{64})(?:\.([1-9a-f][0-9a-f]*))?$`)
 
 // parsePlanDigest reads a digest. Its error matches [stages.ErrInvalid].
 func parsePlanDigest(text string) (planDigest, error) {
@@ -43,14 +52,35 @@ func parsePlanDigest(text string) (planDigest, error) {
 	if err != nil {
 		return planDigest{}, fmt.Errorf("%w: the revision of plan digest %q: %w", stages.ErrInvalid, text, err)
 	}
-	return planDigest{revision, m[2], m[3]}, nil
+	return planDigest{revision, m[2], m[3], m[4]}, nil
 }
 
 // digest identifies what would be done. It depends on the state of the cluster
 // only as far as the deployment would change it, so that statuses, and fields that
 // are nobody's concern here, don't count.
 func (o *outlook) digest(trials []*trial) string {
-	return planDigest{o.revision, hashContent(o.img, o.content), hashTrials(trials)}.String()
+	untried := untriedOf(trials)
+	return planDigest{o.revision, hashContent(o.img, o.content), hashTrials(trials, untried), untried}.String()
+}
+
+// untriedOf tells which objects were not tried, see planDigest.
+func untriedOf(trials []*trial) string {
+	bits := new(big.Int)
+	for i, t := range trials {
+		if t.untried {
+			bits.SetBit(bits, i, 1)
+		}
+	}
+	if bits.BitLen() == 0 {
+		return ""
+	}
+	return bits.Text(16)
+}
+
+// among tells whether the object at a place is one of the untried.
+func among(untried string) func(place int) bool {
+	bits, _ := new(big.Int).SetString("0"+untried, 16)
+	return func(place int) bool { return bits.Bit(place) == 1 }
 }
 
 func hashContent(img stages.Image, content any) string {
@@ -60,13 +90,18 @@ func hashContent(img stages.Image, content any) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-func hashTrials(trials []*trial) string {
-	sum := sha256.New()
-	for _, t := range trials {
+func hashTrials(trials []*trial, untried string) string {
+	sum, isUntried := sha256.New(), among(untried)
+	for i, t := range trials {
 		if t.crds != CRDsRefuse {
 			continue // Whoever brings the same definition may be first; what is in it is bound.
 		}
 		add(sum, t.object.id)
+		if isUntried(i) {
+			add(sum, t.seen.uid)
+			add(sum, t.seen.going)
+			continue
+		}
 		add(sum, t.seen.hash)
 	}
 	return hex.EncodeToString(sum.Sum(nil))
@@ -82,7 +117,10 @@ func add(to hash.Hash, v any) {
 }
 
 // seen is the state of a live object, as far as a deployment would change it.
-type seen struct{ uid, version, hash string }
+type seen struct {
+	uid, version, hash string
+	going              bool // It is being deleted.
+}
 
 // state returns what was seen. The values that a change ends in are those of the
 // manifests; what it starts from is the cluster's, but for what an autoscaler
@@ -94,7 +132,8 @@ func (t *trial) state() seen {
 	if t.live != nil {
 		out.uid, out.version = string(t.live.GetUID()), t.live.GetResourceVersion()
 		add(sum, out.uid)
-		add(sum, t.live.GetDeletionTimestamp() != nil)
+		out.going = t.live.GetDeletionTimestamp() != nil
+		add(sum, out.going)
 		for _, d := range t.fields {
 			add(sum, d.path.String())
 			if !strings.HasSuffix(owner(t.live, d.path), autoscaled) {

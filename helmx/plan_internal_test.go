@@ -124,7 +124,8 @@ func TestCommon(t *testing.T) {
 }
 
 func FuzzPlanDigest(f *testing.F) {
-	f.Add(planDigest{7, strings.Repeat("a", 64), strings.Repeat("b", 64)}.String())
+	f.Add(planDigest{7, strings.Repeat("a", 64), strings.Repeat("b", 64), ""}.String())
+	f.Add(planDigest{7, strings.Repeat("a", 64), strings.Repeat("b", 64), "5"}.String())
 	f.Add("v1.01.x.y")
 	f.Fuzz(func(t *testing.T, text string) {
 		got, err := parsePlanDigest(text)

@@ -26,6 +26,8 @@ type trial struct {
 	// base is what was released, nil for an object that is new to the release.
 	base     *object
 	deletion bool
+	// untried is set where a definition is not yet as it will be for the object.
+	untried bool
 	// crds is set for a definition of the crds folder.
 	crds CRDs
 
@@ -152,6 +154,9 @@ func releaseOf(live *unstructured.Unstructured) string {
 func (t *trial) run(release, namespace string, known *seen) error {
 	if t.refusal != nil {
 		return nil
+	}
+	if t.untried {
+		return t.foretell(release, namespace)
 	}
 	info := t.target
 	if info == nil {
@@ -291,29 +296,42 @@ func (t *trial) update(release, namespace string) error {
 	t.action = stages.Update
 	own(t.target, release, namespace)
 	origin := t.origin
-	if !t.sameVersion() {
-		if t.base == nil {
-			t.action, origin = stages.Adopt, t.target
-		}
-		why := stranger(t.live, release, namespace)
-		switch {
-		case why != "" && t.s.kube.adopt:
-			t.action = stages.Adopt
-			if former := releaseOf(t.live); former != namespace+"/"+release {
-				t.former = former
-			}
-			t.note(stages.NoteAdopted, "it exists already and becomes part of the release ("+why+")")
-		case why != "":
-			t.action = stages.Adopt
-			t.refuse(NotOwned, "it exists and is not of this release: "+why+"; delete it, mark it as the release's own, or set TakeOwnership")
-			t.fields = turned(t.object.deviations(t.live, true))
-			return nil
-		case t.base == nil:
-			t.note(stages.NoteAdopted, "it exists already and is marked as this release's, so it becomes part of it")
-		}
+	if !t.claim(release, namespace) {
+		t.fields = turned(t.object.deviations(t.live, true))
+		return nil
+	}
+	if t.base == nil {
+		origin = t.target
 	}
 	_, err := t.s.kube.Update(kube.ResourceList{origin}, kube.ResourceList{t.target}, false)
 	return t.settle(err)
+}
+
+// claim makes out whether Helm would take the live object for one of the release, or
+// into it, and refuses it otherwise.
+func (t *trial) claim(release, namespace string) bool {
+	if t.sameVersion() {
+		return true
+	}
+	if t.base == nil {
+		t.action = stages.Adopt
+	}
+	why := stranger(t.live, release, namespace)
+	switch {
+	case why != "" && t.s.kube.adopt:
+		t.action = stages.Adopt
+		if former := releaseOf(t.live); former != namespace+"/"+release {
+			t.former = former
+		}
+		t.note(stages.NoteAdopted, "it exists already and becomes part of the release ("+why+")")
+	case why != "":
+		t.action = stages.Adopt
+		t.refuse(NotOwned, "it exists and is not of this release: "+why+"; delete it, mark it as the release's own, or set TakeOwnership")
+		return false
+	case t.base == nil:
+		t.note(stages.NoteAdopted, "it exists already and is marked as this release's, so it becomes part of it")
+	}
+	return true
 }
 
 // sameVersion reports whether Helm finds the object in the release before, which

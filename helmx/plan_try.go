@@ -26,24 +26,21 @@ func (o *outlook) try(s *session, memory map[identity]seen, pods bool) ([]*trial
 	if err != nil {
 		return nil, err
 	}
-	var namespaces, others []*trial
+	var namespaces, definitions, others []*trial
 	for _, t := range trials {
-		if t.object.isNamespace() {
+		switch {
+		case t.object.isNamespace():
 			namespaces = append(namespaces, t)
-		} else {
+		case t.object.isCRD():
+			definitions = append(definitions, t)
+		default:
 			others = append(others, t)
 		}
 	}
-	if err := o.runAll(namespaces, memory, pods); err != nil {
+	if err := o.runAll(slices.Concat(namespaces, definitions), memory, pods); err != nil {
 		return nil, err
 	}
-	others = slices.DeleteFunc(others, func(t *trial) bool {
-		if t.deletion || t.refusal != nil || !s.mapper.ahead(t.object.gvk()) {
-			return false
-		}
-		t.undefined()
-		return true
-	})
+	o.redefine(s, definitions, others)
 	absent := o.made(namespaces, others)
 	if missing {
 		absent[s.namespace] = true

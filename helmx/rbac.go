@@ -124,7 +124,7 @@ func (d *Deployer) requiredRBAC(ctx context.Context, req stages.PlanRequest, opt
 	if err != nil {
 		return RBAC{}, err
 	}
-	s.mapper.kinds.learn(req.Defined)
+	s.learn(req.Defined)
 	seen := &sightings{base: s.rest.Transport}
 	s.rest = rest.CopyConfig(s.rest)
 	s.rest.Transport = seen

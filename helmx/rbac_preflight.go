@@ -27,7 +27,7 @@ func (d *Deployer) Preflight(ctx context.Context, req stages.PlanRequest) error 
 	if err == nil {
 		var s *session
 		if s, err = d.session(ctx); err == nil {
-			s.mapper.kinds.learn(req.Defined)
+			s.learn(req.Defined)
 			_, err = d.begin(s, req.Image, true)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"helm.sh/helm/v3/pkg/storage/driver"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/kubernetes"
@@ -43,8 +44,10 @@ type session struct {
 	discovery   *sessionDiscovery
 	mapper      *aheadMapper
 	kube        *kubeClient
-	// declared are versions and kinds that the crds folder defines.
+	// declared are versions and kinds that the crds folder defines, or other releases.
 	declared []string
+	// redefined are kinds whose definitions other releases change before this one.
+	redefined map[schema.GroupKind]bool
 	// secrets are masked in errors.
 	secrets []string
 	// records are when the records of the release were made, once that was asked for.

@@ -61,6 +61,6 @@ func (d *Deployer) planRemoval(ctx context.Context) (stages.Plan, error) {
 	}
 	plan.Notes = tidy(plan.Notes, v)
 	about := []any{"uninstall", ids(e.left())}
-	plan.Digest = planDigest{revisionOf(e.last()), hashContent(stages.Image{}, about), hashTrials(trials)}.String()
+	plan.Digest = planDigest{revisionOf(e.last()), hashContent(stages.Image{}, about), hashTrials(trials, ""), ""}.String()
 	return plan, nil
 }

@@ -86,6 +86,9 @@ type Kind struct {
 	// Resource is its plural, as in the paths of the API.
 	Resource   string `json:"resource"`
 	Namespaced bool   `json:"namespaced"`
+	// Pending says that the cluster doesn't have it as the release defines it, or at
+	// all, before the release is deployed.
+	Pending bool `json:"pending,omitempty"`
 }
 
 // NoteKind classes a [Note].
@@ -100,7 +103,7 @@ const (
 	// be tried.
 	NoteNamespaceMissing NoteKind = "namespace-missing"
 	// NoteKindMissing: this release, or one that goes before, has yet to define the
-	// object's kind, so it could not be tried.
+	// object's kind, or to change its definition, so it could not be tried.
 	NoteKindMissing NoteKind = "kind-missing"
 	// NoteNotTried: part of what a deployment causes, such as the pods of a
 	// workload, could not be tried.

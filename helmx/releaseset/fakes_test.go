@@ -56,6 +56,8 @@ type fake struct {
 	onLock    func() error
 
 	onUninstall func(ctx context.Context) error
+	// defines returns what the member defines where others have defined that before.
+	defines func(before []stages.Kind) []stages.Kind
 }
 
 func (f *fake) Lock(context.Context, string) (stages.Unlock, error) {
@@ -99,6 +101,10 @@ func (f *fake) Restore(ctx context.Context, run string, cp stages.Checkpoint) (s
 }
 
 func (f *fake) Plan(ctx context.Context, req stages.PlanRequest) (stages.Plan, error) {
+	if f.defines != nil {
+		f.c.note("plan " + f.id)
+		return stages.Plan{Release: f.id, Defines: f.defines(req.Defined)}, nil
+	}
 	if req.Image.IsZero() {
 		return stages.Plan{Release: f.id, Manifests: []byte("vendor\n")}, nil
 	}

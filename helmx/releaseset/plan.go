@@ -54,15 +54,24 @@ func (s *Set) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 		})
 	}
 	err := s.each(ctx, func(ctx context.Context, i int) error { return planMember(ctx, i, nil) })
-	if err == nil {
-		// Only now it is known which kinds there will be that the cluster doesn't have yet.
+	// Only now it is known which kinds there will be that the cluster doesn't have, or has
+	// otherwise. A chart that asks for those may define more.
+	told := make([][]stages.Kind, len(s.members))
+	for range s.members {
 		defined := s.defined(plans)
+		again := func(i int) bool {
+			return slices.ContainsFunc(defined[i], isPending) && !slices.Equal(defined[i], told[i])
+		}
+		if err != nil || !slices.ContainsFunc(s.order(), again) {
+			break
+		}
 		err = s.each(ctx, func(ctx context.Context, i int) error {
-			if !uses(plans[i].Plan, defined[i]) {
+			if !again(i) {
 				return nil
 			}
 			return planMember(ctx, i, defined[i])
 		})
+		told = defined
 	}
 	if err != nil {
 		return Plan{}, fmt.Errorf("plan the release set: %w", err)
@@ -89,14 +98,7 @@ func (s *Set) defined(plans []MemberPlan) [][]stages.Kind {
 	return out
 }
 
-// uses reports whether a plan would be refused an object for want of one of the kinds.
-func uses(plan stages.Plan, defined []stages.Kind) bool {
-	return slices.ContainsFunc(plan.Changes, func(c stages.Change) bool {
-		return c.Refusal != nil && slices.ContainsFunc(defined, func(k stages.Kind) bool {
-			return k.APIVersion == c.Object.APIVersion && k.Kind == c.Object.Kind
-		})
-	})
-}
+func isPending(k stages.Kind) bool { return k.Pending }
 
 func (m member) plan(ctx context.Context, d Deployer, req PlanRequest, defined []stages.Kind) (plan stages.Plan, err error) {
 	err = protect(func() error {

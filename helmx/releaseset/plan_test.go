@@ -118,3 +118,36 @@ func TestPlanReportsEveryFailure(t *testing.T) {
 	require.True(t, ok)
 	assert.Equal(t, "ns/a", failure.Member)
 }
+
+// TestMembersArePlannedWithWhatOthersDefine: only what is not as it will be is worth
+// planning anew, and what comes of that may be more of it.
+func TestMembersArePlannedWithWhatOthersDefine(t *testing.T) {
+	box := stages.Kind{APIVersion: "example.com/v1", Kind: "Box", Resource: "boxes", Namespaced: true, Pending: true}
+	lid := stages.Kind{APIVersion: "example.com/v1", Kind: "Lid", Resource: "lids", Pending: true}
+	old := stages.Kind{APIVersion: "example.com/v1", Kind: "Crate", Resource: "crates"}
+	c := newCluster()
+	set := newSet(t, 1, c.member(t, "kinds"), c.member(t, "gated", "kinds"), c.member(t, "things", "gated"), c.member(t, "old"), c.member(t, "apart", "old"))
+	var seen []stages.Kind
+	for name, defines := range map[string]func([]stages.Kind) []stages.Kind{
+		"kinds": func([]stages.Kind) []stages.Kind { return []stages.Kind{box} },
+		"gated": func(before []stages.Kind) []stages.Kind {
+			if len(before) == 0 {
+				return nil
+			}
+			return []stages.Kind{lid}
+		},
+		"things": func(before []stages.Kind) []stages.Kind { seen = before; return nil },
+		"old":    func([]stages.Kind) []stages.Kind { return []stages.Kind{old} },
+		"apart":  func([]stages.Kind) []stages.Kind { return nil },
+	} {
+		c.fakes[name].defines = defines
+	}
+	_, err := set.Plan(t.Context(), releaseset.PlanRequest{Run: "run-1"})
+	require.NoError(t, err)
+	assert.ElementsMatch(t, []stages.Kind{box, lid}, seen)
+	times := map[string]int{}
+	for _, id := range c.did("plan") {
+		times[id]++
+	}
+	assert.Equal(t, map[string]int{"ns/kinds": 1, "ns/gated": 2, "ns/things": 3, "ns/old": 1, "ns/apart": 1}, times)
+}

@@ -1,0 +1,162 @@
+package helmx_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairlead-dev/fairlead/helmx"
+	"github.com/fairlead-dev/fairlead/stages"
+)
+
+const (
+	boxesPath = definitionsPath + "boxes.example.com"
+	boxPath   = "/apis/example.com/any/namespaces/shop/boxes/shoes"
+)
+
+// boxes defines a kind in versions such as "v1:size,colour", each with fields of its spec.
+func boxes(versions ...string) string {
+	out := `apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: boxes.example.com}
+spec:
+  group: example.com
+  names: {kind: Box, plural: boxes}
+  scope: Namespaced
+  versions:
+`
+	for _, v := range versions {
+		name, fields, _ := strings.Cut(v, ":")
+		var properties []string
+		for _, f := range strings.Split(fields, ",") {
+			properties = append(properties, f+": {type: string}")
+		}
+		out += "  - {name: " + name + ", served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {" +
+			strings.Join(properties, ", ") + "}}}}}}\n"
+	}
+	return out
+}
+
+func box(version, spec string) string {
+	return "apiVersion: example.com/" + version + "\nkind: Box\nmetadata: {name: shoes}\nspec: {" + spec + "}\n"
+}
+
+// unscanned opens a Deployer of a chart of such templates, which runs no image.
+func unscanned(t *testing.T, a *apiServer, templates map[string]string, change ...func(*helmx.Config)) *helmx.Deployer {
+	t.Helper()
+	return templated(t, a, templates, append([]func(*helmx.Config){func(c *helmx.Config) {
+		c.Image, c.Unscanned = helmx.ImageValues{}, "made by a test"
+	}}, change...)...)
+}
+
+// folder puts definitions into the chart's crds folder.
+func folder(t *testing.T, policy helmx.CRDs, definitions string) func(*helmx.Config) {
+	t.Helper()
+	return func(c *helmx.Config) {
+		dir := filepath.Join(c.Chart, "crds")
+		require.NoError(t, os.Mkdir(dir, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "a.yaml"), []byte(definitions), 0o600))
+		c.CRDs = policy
+	}
+}
+
+func planParts(t *testing.T, d *helmx.Deployer, defined ...stages.Kind) stages.Plan {
+	t.Helper()
+	p, err := d.Plan(t.Context(), stages.PlanRequest{Run: "run", Defined: defined})
+	require.NoError(t, err)
+	return p
+}
+
+func deployParts(t *testing.T, d *helmx.Deployer, run, plan string) {
+	t.Helper()
+	_, err := d.DeployUnscanned(t.Context(), helmx.UnscannedRequest{Run: run, Plan: plan})
+	require.NoError(t, err)
+}
+
+// assertUntried says that a change is told from the release before.
+func assertUntried(t *testing.T, p stages.Plan, action stages.Action, fields ...stages.FieldChange) {
+	t.Helper()
+	c := changeOf(t, p, "Box", "shoes")
+	assert.Equal(t, action, c.Action)
+	assert.Nil(t, c.Refusal)
+	assert.Equal(t, stages.BasisRelease, c.Basis)
+	assert.Equal(t, fields, c.Fields)
+	assert.Equal(t, []string{"Box shoes"}, notesOf(p, stages.NoteKindMissing))
+}
+
+var recoloured = stages.FieldChange{Path: "spec.colour", To: `"red"`}
+
+func TestObjectsOfADefinitionThatChangesAreNotTried(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	deployParts(t, unscanned(t, a, map[string]string{"a.yaml": boxes("v1:size"), "b.yaml": box("v1", "size: s")}), "run-1", "")
+	assert.Equal(t, content{"size": "s"}, a.get(boxPath)["spec"])
+
+	d := unscanned(t, a, map[string]string{"a.yaml": boxes("v1:size"), "b.yaml": box("v1", "size: m")})
+	assert.Equal(t, stages.BasisLive, changeOf(t, planParts(t, d), "Box", "shoes").Basis, "the definition stays as it is")
+
+	d = unscanned(t, a, map[string]string{"a.yaml": boxes("v1:size,colour"), "b.yaml": box("v1", "size: s, colour: red")})
+	p := planParts(t, d)
+	assertUntried(t, p, stages.Update, recoloured)
+	deployParts(t, d, "run-2", p.Digest)
+	assert.Equal(t, content{"size": "s", "colour": "red"}, a.get(boxPath)["spec"])
+	assert.Empty(t, planParts(t, d).Changes)
+}
+
+// TestPlanHoldsOnceTheDefinitionHasChanged: the member of a set that goes before changes
+// it, or another release that brings the same one in its crds folder.
+func TestPlanHoldsOnceTheDefinitionHasChanged(t *testing.T) {
+	for name, policy := range map[string]helmx.CRDs{"a member before": helmx.CRDsSkip, "the same folder": helmx.CRDsApply} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIServer(t, "shop")
+			kinds := func(fields string) *helmx.Deployer {
+				return unscanned(t, a, map[string]string{"a.yaml": boxes("v1:" + fields)}, func(c *helmx.Config) { c.Release = "kinds" })
+			}
+			deployParts(t, kinds("size"), "run-1", "")
+			deployParts(t, unscanned(t, a, map[string]string{"b.yaml": box("v1", "size: s")}), "run-1", "")
+
+			first := kinds("size,colour")
+			second := unscanned(t, a, map[string]string{"b.yaml": box("v1", "size: s, colour: red")}, folder(t, policy, boxes("v1:size,colour")))
+			defined := planParts(t, first).Defines
+			assert.Equal(t, []stages.Kind{{APIVersion: "example.com/v1", Kind: "Box", Resource: "boxes", Namespaced: true, Pending: true}}, defined)
+			p := planParts(t, second, defined...)
+			assertUntried(t, p, stages.Update, recoloured)
+			deployParts(t, first, "run-2", "")
+			assert.False(t, planParts(t, first).Defines[0].Pending)
+
+			a.edit(boxPath, func(o content) content {
+				section(o, "metadata")["uid"], section(o, "metadata")["was"] = "another", dig(o, "metadata", "uid")
+				a.objects[boxPath] = nil
+				return o
+			})
+			_, err := second.DeployUnscanned(t.Context(), helmx.UnscannedRequest{Run: "run-2", Plan: p.Digest})
+			require.ErrorIs(t, err, stages.ErrPlanStale, "which object it is is bound")
+			a.edit(boxPath, func(o content) content {
+				section(o, "metadata")["uid"] = dig(o, "metadata", "was")
+				a.objects[boxPath] = nil
+				return o
+			})
+			deployParts(t, second, "run-2", p.Digest)
+			assert.Equal(t, "red", dig(a.get(boxPath), "spec", "colour"))
+		})
+	}
+}
+
+func TestApplyingTheFolderChangesADefinition(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	chart := func(fields, spec string) *helmx.Deployer {
+		return unscanned(t, a, map[string]string{"b.yaml": box("v1", spec)}, folder(t, helmx.CRDsApply, boxes("v1:"+fields)))
+	}
+	deployParts(t, chart("size", "size: s"), "run-1", "")
+	d := chart("size,colour", "size: s, colour: red")
+	p := planParts(t, d)
+	assertUntried(t, p, stages.Update, recoloured)
+	deployParts(t, chart("size,colour", "size: s"), "run-2", "") // Another revision: only the digest's last part would hold.
+	_, err := d.DeployUnscanned(t.Context(), helmx.UnscannedRequest{Run: "run-3", Plan: p.Digest})
+	require.ErrorIs(t, err, stages.ErrPlanStale)
+	deployParts(t, d, "run-3", planParts(t, d).Digest)
+	assert.Equal(t, "red", dig(a.get(boxPath), "spec", "colour"))
+}
