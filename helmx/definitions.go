@@ -212,6 +212,33 @@ func (k *kubeClient) reachable(resources, definitions kube.ResourceList) (kube.R
 	return out, nil
 }
 
+// checkOwners refuses an object that is there in another version than the one that is yet
+// to be served, in which Helm doesn't find it, and that is not the release's own.
+func (d *Deployer) checkOwners(s *session, objects []object) error {
+	if d.cfg.TakeOwnership {
+		return nil
+	}
+	for _, o := range objects {
+		if !s.mapper.ahead(o.gvk()) {
+			continue
+		}
+		live, err := s.live(o)
+		if err != nil {
+			return s.explain(err)
+		}
+		if live == nil {
+			continue
+		}
+		if why := stranger(live, d.cfg.Release, d.cfg.Namespace); why != "" {
+			return &APIError{
+				Reason: NotOwned, Verb: "update", Group: o.gvk().Group, Resource: s.mapper.kinds[o.gvk()].Resource.Resource,
+				Namespace: o.id.Namespace, Name: o.id.Name, Message: "it exists and is not of this release: " + why,
+			}
+		}
+	}
+	return nil
+}
+
 // split parts definitions from the other resources.
 func split(resources []*resource.Info) (definitions, others []*resource.Info) {
 	for _, info := range resources {

@@ -160,3 +160,40 @@ func TestApplyingTheFolderChangesADefinition(t *testing.T) {
 	deployParts(t, d, "run-3", planParts(t, d).Digest)
 	assert.Equal(t, "red", dig(a.get(boxPath), "spec", "colour"))
 }
+
+// TestObjectsMoveToAVersionThatIsYetToBeServed: they are the same objects, whosever
+// they are.
+func TestObjectsMoveToAVersionThatIsYetToBeServed(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	deployParts(t, unscanned(t, a, map[string]string{"a.yaml": boxes("v1:size"), "b.yaml": box("v1", "size: s")}), "run-1", "")
+	both := map[string]string{"a.yaml": boxes("v1:size", "v2:size"), "b.yaml": box("v2", "size: m")}
+	d := unscanned(t, a, both)
+	p := planParts(t, d)
+	assertUntried(t, p, stages.Update,
+		stages.FieldChange{Path: "apiVersion", From: `"example.com/v1"`, To: `"example.com/v2"`},
+		stages.FieldChange{Path: "spec.size", From: `"s"`, To: `"m"`})
+
+	a.edit(boxPath, func(o content) content {
+		section(section(o, "metadata"), "annotations")["meta.helm.sh/release-name"] = "another"
+		return o
+	})
+	c := changeOf(t, planParts(t, d), "Box", "shoes")
+	assert.Equal(t, stages.Adopt, c.Action)
+	require.NotNil(t, c.Refusal)
+	assert.Equal(t, string(helmx.NotOwned), c.Refusal.Reason)
+	_, err := d.DeployUnscanned(t.Context(), helmx.UnscannedRequest{Run: "run-2"})
+	var refused *helmx.APIError
+	require.ErrorAs(t, err, &refused)
+	assert.Equal(t, helmx.NotOwned, refused.Reason)
+	assert.Contains(t, refused.Message, `meta.helm.sh/release-name is "another"`)
+	assert.Equal(t, "s", dig(a.get(boxPath), "spec", "size"))
+
+	a.edit(boxPath, func(o content) content {
+		section(section(o, "metadata"), "annotations")["meta.helm.sh/release-name"] = "web"
+		return o
+	})
+	uid := dig(a.get(boxPath), "metadata", "uid")
+	deployParts(t, d, "run-3", planParts(t, d).Digest)
+	assert.Equal(t, "m", dig(a.get(boxPath), "spec", "size"))
+	assert.Equal(t, uid, dig(a.get(boxPath), "metadata", "uid"))
+}

@@ -329,6 +329,9 @@ func (d *Deployer) pinned(s *session, img stages.Image, bound *binding, look fun
 		if err := bound.holds(about); err != nil {
 			return err
 		}
+		if err := d.checkOwners(s, about.objects); err != nil {
+			return err
+		}
 		if err := look(about.objects); err != nil {
 			return err
 		}
