@@ -9,7 +9,6 @@ import (
 	"helm.sh/helm/v3/pkg/kube"
 	"helm.sh/helm/v3/pkg/release"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/cli-runtime/pkg/resource"
 
 	"github.com/fairlead-dev/fairlead/stages"
@@ -100,7 +99,7 @@ func (d *Deployer) outdate(revisions []*release.Release) {
 func (d *Deployer) define(s *session) error {
 	k := s.definer()
 	for _, o := range d.source.definitions {
-		info, err := k.build(o)
+		info, err := k.build(o, true)
 		if err != nil {
 			return err
 		}
@@ -180,34 +179,25 @@ func (t *trial) define() error {
 	return t.settle(err)
 }
 
-// reachable returns resources, with those in a version that the definitions have no
-// longer in one that they have: what is stored stays, and is to be deleted.
-func (k *kubeClient) reachable(resources, definitions kube.ResourceList) (kube.ResourceList, error) {
-	now := kinds{}
-	for _, d := range definitions {
-		if obj, ok := d.Object.(*unstructured.Unstructured); ok {
-			now.add(obj.Object)
-		}
-	}
+// reachable returns resources, with those in a version that is not served any more in
+// one that is: what is stored stays, and is to be deleted.
+func (k *kubeClient) reachable(resources kube.ResourceList) (kube.ResourceList, error) {
 	out := slices.Clone(resources)
 	for i, info := range out {
-		gvk := info.Mapping.GroupVersionKind
-		if _, ok := now[gvk]; ok {
+		mapping, err := k.s.mapper.reach(info.Mapping.GroupVersionKind)
+		if meta.IsNoMatchError(err) || err == nil && mapping.GroupVersionKind == info.Mapping.GroupVersionKind {
 			continue
 		}
-		for other, mapping := range now {
-			if other.GroupKind() != gvk.GroupKind() {
-				continue
-			}
-			client, err := k.s.clientFor(mapping)
-			if err != nil {
-				return nil, err
-			}
-			moved := *info
-			moved.Client, moved.Mapping = client, mapping
-			out[i] = &moved
-			break
+		if err != nil {
+			return nil, fmt.Errorf("look up kind %s: %w", info.Mapping.GroupVersionKind.Kind, err)
 		}
+		client, err := k.s.clientFor(mapping)
+		if err != nil {
+			return nil, err
+		}
+		moved := *info
+		moved.Client, moved.Mapping = client, mapping
+		out[i] = &moved
 	}
 	return out, nil
 }

@@ -1,6 +1,7 @@
 package helmx_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -196,4 +197,59 @@ func TestObjectsMoveToAVersionThatIsYetToBeServed(t *testing.T) {
 	deployParts(t, d, "run-3", planParts(t, d).Digest)
 	assert.Equal(t, "m", dig(a.get(boxPath), "spec", "size"))
 	assert.Equal(t, uid, dig(a.get(boxPath), "metadata", "uid"))
+}
+
+// TestWhatIsLeftInAVersionThatIsNotServed is not taken for gone: it is there in the
+// versions that are.
+func TestWhatIsLeftInAVersionThatIsNotServed(t *testing.T) {
+	gone := func(v string) string {
+		return strings.Replace(boxes(v+":size", "v2:size", "v3:size"), "served: true", "served: false", 1)
+	}
+	kinds := func(a *apiServer, definitions string) *helmx.Deployer {
+		return unscanned(t, a, map[string]string{"a.yaml": definitions}, func(c *helmx.Config) { c.Release = "kinds" })
+	}
+	release := func(a *apiServer, box string) *helmx.Deployer {
+		return unscanned(t, a, map[string]string{"b.yaml": box, "c.yaml": strings.ReplaceAll(plainConfig, "web-config", "other")})
+	}
+	for name, act := range map[string]func(t *testing.T, a *apiServer){
+		"an uninstallation removes it": func(t *testing.T, a *apiServer) {
+			removal, err := release(a, "").Uninstall(t.Context(), "run-3")
+			require.NoError(t, err)
+			assert.Contains(t, fmt.Sprint(removal.Removed), "Box shop/shoes")
+			assert.Nil(t, a.get(boxPath))
+		},
+		"an update removes it": func(t *testing.T, a *apiServer) {
+			d := release(a, "")
+			p := planParts(t, d)
+			assert.Equal(t, stages.Delete, changeOf(t, p, "Box", "shoes").Action)
+			deployParts(t, d, "run-3", p.Digest)
+			assert.Nil(t, a.get(boxPath))
+		},
+		"an update moves it": func(t *testing.T, a *apiServer) {
+			uid := dig(a.get(boxPath), "metadata", "uid")
+			d := release(a, box("v3", "size: m"))
+			p := planParts(t, d)
+			c := changeOf(t, p, "Box", "shoes")
+			assert.Equal(t, stages.Update, c.Action)
+			assert.Nil(t, c.Refusal)
+			deployParts(t, d, "run-3", p.Digest)
+			assert.Equal(t, "m", dig(a.get(boxPath), "spec", "size"))
+			assert.Equal(t, uid, dig(a.get(boxPath), "metadata", "uid"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIServer(t, "shop")
+			deployParts(t, kinds(a, boxes("v1:size")), "run-1", "")
+			deployParts(t, release(a, box("v1", "size: s")), "run-1", "")
+			deployParts(t, kinds(a, gone("v1")), "run-2", "")
+			act(t, a)
+		})
+	}
+
+	a := newAPIServer(t, "shop")
+	deployParts(t, unscanned(t, a, map[string]string{"a.yaml": boxes("v1:size"), "b.yaml": box("v1", "size: s")}), "run-1", "")
+	deployParts(t, unscanned(t, a, map[string]string{"a.yaml": gone("v1")}), "run-2", "")
+	assert.Nil(t, a.get(boxPath), "the definition drops the version with the same release")
+	asked := a.requests(func(r string) bool { return strings.HasPrefix(r, "DELETE ") && strings.Contains(r, "/boxes/") })
+	assert.Equal(t, []string{"DELETE /apis/example.com/v2/namespaces/shop/boxes/shoes"}, asked, "the preferred version")
 }

@@ -92,3 +92,6 @@ func (m *aheadMapper) reach(gvk schema.GroupVersionKind) (*meta.RESTMapping, err
 	}
 	return mapping, err
 }
+
+// Reset has the cluster asked anew, once definitions have changed.
+func (m *aheadMapper) Reset() { meta.MaybeResetRESTMapper(m.RESTMapper) }

@@ -60,16 +60,18 @@ func newKubeClient(s *session, apply Apply) *kubeClient {
 // to find that the server checks the fields itself.
 //
 // Objects may be of kinds that the manifest itself defines, which stop Helm's.
-// Those of a kind that is not served any more, of which none can be left, don't
-// stop an uninstallation, as they do Helm's.
-func (k *kubeClient) Build(reader io.Reader, _ bool) (kube.ResourceList, error) {
+// What is not to be validated is of a revision before: its objects may be in a version
+// that is not served any more, and are to be had in another. Those of a kind that is
+// not served at all, of which none can be left, don't stop an uninstallation, as they
+// do Helm's.
+func (k *kubeClient) Build(reader io.Reader, validate bool) (kube.ResourceList, error) {
 	data, err := io.ReadAll(reader)
 	if err != nil {
 		return nil, fmt.Errorf("read the manifest: %w", err)
 	}
 	text := string(data)
-	if k.removal != nil {
-		if text, err = k.s.served(text); err != nil {
+	if !validate {
+		if text, err = k.s.served(text, k.removal != nil); err != nil {
 			return nil, err
 		}
 	}
@@ -85,21 +87,28 @@ func (k *kubeClient) Build(reader io.Reader, _ bool) (kube.ResourceList, error) 
 	return k.Client.Build(strings.NewReader(text), false)
 }
 
-// served returns the documents of a manifest whose kind the cluster serves.
-func (s *session) served(manifest string) (string, error) {
+// served returns a manifest with its objects in versions that the cluster serves. Those
+// of kinds that it doesn't stay as they are, or are dropped.
+func (s *session) served(manifest string, drop bool) (string, error) {
 	docs, err := parseDocuments(manifest)
 	if err != nil {
 		return "", err
 	}
 	var out strings.Builder
+	changed := false
 	for _, doc := range docs {
 		objects, err := doc.objects(s.namespace, s.mapper)
 		if err != nil {
 			return "", err
 		}
 		for _, o := range objects {
-			if _, err := s.mapper.RESTMapping(o.gvk().GroupKind(), o.gvk().Version); meta.IsNoMatchError(err) {
-				continue // Any other error is Helm's to meet.
+			mapping, err := s.mapper.reach(o.gvk()) // Any error but this one is Helm's to meet.
+			if drop && meta.IsNoMatchError(err) {
+				changed = true
+				continue
+			}
+			if err == nil && mapping.GroupVersionKind != o.gvk() {
+				o.content["apiVersion"], changed = mapping.GroupVersionKind.GroupVersion().String(), true
 			}
 			data, err := yaml.Marshal(o.content)
 			if err != nil {
@@ -107,6 +116,9 @@ func (s *session) served(manifest string) (string, error) {
 			}
 			fmt.Fprintf(&out, "---\n%s", data)
 		}
+	}
+	if !changed {
+		return manifest, nil
 	}
 	return out.String(), nil
 }

@@ -65,12 +65,12 @@ func (s *session) newTrial(o object, base *object, deletion bool) (*trial, error
 	t.s = &dry
 	var err error
 	if !deletion {
-		if t.target, err = t.s.kube.build(o); err == nil {
+		if t.target, err = t.s.kube.build(o, true); err == nil {
 			t.pristine = t.target.Object.DeepCopyObject()
 		}
 	}
 	if err == nil && base != nil {
-		t.origin, err = t.s.kube.build(*base)
+		t.origin, err = t.s.kube.build(*base, false)
 	}
 	switch {
 	case meta.IsNoMatchError(err) || err != nil && strings.Contains(err.Error(), "no matches for kind"):
@@ -82,13 +82,14 @@ func (s *session) newTrial(o object, base *object, deletion bool) (*trial, error
 	return t, nil
 }
 
-// build makes of an object what Helm makes of it.
-func (k *kubeClient) build(o object) (*resource.Info, error) {
+// build makes of an object what Helm makes of it, where it is rendered, or else of a
+// revision before.
+func (k *kubeClient) build(o object, rendered bool) (*resource.Info, error) {
 	data, err := json.Marshal(o.content)
 	if err != nil {
 		return nil, fmt.Errorf("write %s as JSON: %w", o.id, err)
 	}
-	infos, err := k.Build(bytes.NewReader(data), false)
+	infos, err := k.Build(bytes.NewReader(data), rendered)
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", o.id, err)
 	}

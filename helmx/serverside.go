@@ -81,7 +81,8 @@ func (k *kubeClient) Update(original, target kube.ResourceList, force bool) (*ku
 	if err := k.Wait(definitions, k.timeout); err != nil {
 		return defined, err
 	}
-	original, err = k.reachable(original.Difference(definitions), definitions)
+	k.s.mapper.Reset()
+	original, err = k.reachable(original.Difference(definitions))
 	if err != nil {
 		return defined, err
 	}
