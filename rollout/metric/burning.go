@@ -94,15 +94,19 @@ func (r *burnRun) weigh(ctx context.Context) look {
 		return failedLook(r.source, fmt.Errorf("at the deployment: %w", err))
 	}
 	age := time.Since(r.deployed)
-	if l, enough := r.traffic.look(ctx, r.asker, r.rel, age); !enough {
-		return l
+	little, enough := r.traffic.look(ctx, r.asker, r.rel, age)
+	if !enough && !little.sound {
+		return little
 	}
 	asked := r.readings(time.Time{})
 	now, err := asked.state(ctx, r.windows(age))
 	if err == nil {
 		err = r.since(ctx, asked, now)
 	}
-	if err != nil {
+	switch {
+	case !enough && (err == nil || saysNothing(err)):
+		return now.little(little)
+	case err != nil:
 		return failedLook(r.source, err)
 	}
 	status := now.String()
@@ -136,6 +140,17 @@ func (r *burnRun) since(ctx context.Context, asked readings, now burnState) erro
 		b.filled = min(b.cut.Long, time.Since(r.onset.serving))
 	}
 	return nil
+}
+
+// little looks at what too little traffic says. It decides nothing, but what burns too
+// fast isn't to pass either.
+func (s burnState) little(l look) look {
+	for _, b := range s.burns {
+		if b.faster(b.window.Rate) {
+			return l.against(b.String())
+		}
+	}
+	return l
 }
 
 // windows are those to judge a release of this age by, cut to it. The shortest judges

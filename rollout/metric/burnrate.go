@@ -55,7 +55,8 @@ type BurnRateConfig struct {
 	ErrorRatio string
 	// Traffic asks for the number of requests since the deployment, {{.Window}}. While
 	// its samples add up to less than MinTraffic, which must be above zero then,
-	// nothing is decided. Of few requests, one that fails is a high rate.
+	// nothing is decided. Of few requests, one that fails is a high rate. Still,
+	// [Watch.AllowUndecided] passes only what doesn't burn too fast, or had none at all.
 	Traffic    string
 	MinTraffic float64
 	// Vars are values for the expressions.

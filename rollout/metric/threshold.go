@@ -27,7 +27,8 @@ type ThresholdConfig struct {
 	MinSeries int
 	// Traffic asks how much there was to measure, such as the number of requests in
 	// the window. While its samples add up to less than MinTraffic, which must be
-	// above zero then, nothing is decided.
+	// above zero then, nothing is decided, and [Watch.AllowUndecided] passes only what
+	// is within bounds or had no traffic at all.
 	Traffic    string
 	MinTraffic float64
 	// Looks is how many looks in a row must be within bounds, and For how long they
@@ -136,6 +137,9 @@ func (r *thresholdRun) look(ctx context.Context) look {
 	past := window(r.rel, r.began)
 	if l, enough := r.traffic.look(ctx, r.asker, r.rel, past); !enough {
 		r.good = 0
+		if l.sound {
+			l = r.little(ctx, l, past)
+		}
 		l.sound = l.sound && !r.breached
 		return l
 	}
@@ -146,6 +150,24 @@ func (r *thresholdRun) look(ctx context.Context) look {
 	a := r.asker.ask(ctx, question{expression: text, since: r.rel.Deployed})
 	l := r.judge(a)
 	l.warnings = a.warnings()
+	return l
+}
+
+// little looks at what too little traffic says. It decides nothing, but what is out of
+// bounds isn't to pass either.
+func (r *thresholdRun) little(ctx context.Context, l look, past time.Duration) look {
+	text, err := r.expression.render(r.rel, past)
+	if err != nil {
+		return failedLook("", err)
+	}
+	a := r.asker.ask(ctx, question{expression: text, since: r.rel.Deployed})
+	l.warnings = addWarnings(l.warnings, a.warnings())
+	if s, bad := r.outOfBounds(a); bad {
+		return l.against(fmt.Sprintf("%s %s is %v, allowed is %s", short(text), s.series(), s.Value, r.bounds()))
+	}
+	if a.problem != nil && !saysNothing(a.problem) {
+		return failedLook(nameOf(a.Result), a.problem)
+	}
 	return l
 }
 

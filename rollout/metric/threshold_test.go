@@ -73,8 +73,24 @@ func TestThreshold(t *testing.T) {
 			stages.Fail, 30 * time.Second, "out-of-bounds",
 		},
 		"too little traffic, allowed": {
-			metric.ThresholdConfig{Max: new(1.0), Traffic: "requests", MinTraffic: 100, Watch: metric.Watch{AllowUndecided: true}}, answers{"requests": values(3)},
+			metric.ThresholdConfig{Max: new(1.0), Traffic: "requests", MinTraffic: 100, Watch: metric.Watch{AllowUndecided: true}}, answers{"errors": values(1), "requests": values(3)},
 			stages.Pass, metric.DefaultTimeout, "",
+		},
+		"no traffic, allowed": {
+			metric.ThresholdConfig{Max: new(1.0), Traffic: "requests", MinTraffic: 100, Watch: metric.Watch{AllowUndecided: true}}, answers{"errors": values(nan()), "requests": values(0)},
+			stages.Pass, metric.DefaultTimeout, "",
+		},
+		"too little traffic, out of bounds, is not for AllowUndecided": {
+			metric.ThresholdConfig{Max: new(1.0), Traffic: "requests", MinTraffic: 100, Watch: metric.Watch{AllowUndecided: true}}, answers{"errors": values(5), "requests": values(3)},
+			stages.Inconclusive, metric.DefaultTimeout, "too-little-traffic",
+		},
+		"too little traffic, out of bounds only at first": {
+			metric.ThresholdConfig{Max: new(1.0), Traffic: "requests", MinTraffic: 100, Watch: metric.Watch{AllowUndecided: true}}, answers{"errors": values(5, 1), "requests": values(3)},
+			stages.Pass, metric.DefaultTimeout, "",
+		},
+		"too little traffic, and a query that fails": {
+			metric.ThresholdConfig{Max: new(1.0), Traffic: "requests", MinTraffic: 100, Watch: metric.Watch{AllowUndecided: true}}, answers{"requests": values(3)},
+			stages.Inconclusive, 0, "query-bad-expression",
 		},
 		"a wrong expression ends it": {
 			metric.ThresholdConfig{Max: new(1.0), Watch: metric.Watch{AllowUndecided: true}}, answers{}, stages.Inconclusive, 0, "query-bad-expression",

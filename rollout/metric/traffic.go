@@ -3,6 +3,7 @@ package metric
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fairlead-dev/fairlead/stages"
@@ -44,6 +45,17 @@ func (t traffic) look(ctx context.Context, from asker, rel stages.Release, past 
 		reasons: []stages.Reason{{Rule: "too-little-traffic", Subject: nameOf(a.Result), Message: message}},
 		status:  message, warnings: a.warnings(), sound: true,
 	}, false
+}
+
+// against is a look at too little traffic that speaks against the release all the same.
+func (l look) against(what string) look {
+	l.sound = false
+	l.status += "; what there is speaks against the release: " + what
+	l.reasons = slices.Clone(l.reasons)
+	for i := range l.reasons {
+		l.reasons[i].Message = l.status
+	}
+	return l
 }
 
 // count asks how much there was until a time, zero for the present.

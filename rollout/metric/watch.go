@@ -24,8 +24,9 @@ type Watch struct {
 	// MaxAge is how old a sample may be, by the source's clock. Default 2 minutes.
 	MaxAge time.Duration
 	// AllowUndecided passes, with a warning, where sound data was not enough to
-	// decide until the timeout, never where the context allowed less. Missing, stale or unfit data, failing queries and
-	// anything that was out of bounds at any look stay inconclusive all the same.
+	// decide until the timeout, never where the context allowed less. Missing, stale or
+	// unfit data, failing queries and anything that was out of bounds at any look stay
+	// inconclusive all the same; of too little traffic, what is so at the last look.
 	AllowUndecided bool
 }
 
