@@ -53,6 +53,8 @@ type ComparisonConfig struct {
 	MaxFailureRate float64
 	MaxLatency     time.Duration
 	// Rate and Quantile say how sure the judgement has to be and what is tolerated.
+	// Where both are measured, each has half of its Alpha: a harmless canary fails by
+	// either with a probability of at most the mean of the two.
 	Rate     sequential.RateConfig
 	Quantile sequential.QuantileConfig
 	// Watch says how to look.
@@ -123,7 +125,25 @@ func newComparison(config ComparisonConfig) (*Comparison, error) {
 	if c.quantile, err = sequential.NewQuantile(config.Quantile); err != nil {
 		return nil, errors.Join(stages.ErrInvalid, err)
 	}
+	if has(config.Canary.Requests) && has(config.Canary.Latency) {
+		return c, c.shareAlpha()
+	}
 	return c, nil
+}
+
+// shareAlpha has each of two measures take half of its Alpha, so that the probability
+// that either of them fails a harmless canary is no greater than that of one.
+func (c *Comparison) shareAlpha() (err error) {
+	rate, quantile := c.config.Rate, c.config.Quantile
+	rate.Alpha, rate.Beta = share(rate.Alpha, rate.Beta, 2)
+	quantile.Alpha, quantile.Beta = share(quantile.Alpha, quantile.Beta, 2)
+	if c.rate, err = sequential.NewRate(rate); err != nil {
+		return errors.Join(stages.ErrInvalid, err)
+	}
+	if c.quantile, err = sequential.NewQuantile(quantile); err != nil {
+		return errors.Join(stages.ErrInvalid, err)
+	}
+	return nil
 }
 
 func checkComparison(c ComparisonConfig) error {

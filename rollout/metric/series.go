@@ -25,7 +25,7 @@ func (c *Comparison) Series(of int) stages.Gate[stages.Release] {
 	return &comparisonSeries{name: config.Name, gate: gate, err: err, turn: make(chan struct{}, 1)}
 }
 
-// share returns the probabilities of error of one series.
+// share returns the probabilities of error of one of several series or measures.
 func share(alpha, beta float64, of int) (float64, float64) {
 	alpha = cmp.Or(alpha, sequential.DefaultAlpha)
 	return alpha / float64(max(of, 1)), cmp.Or(beta, alpha)
