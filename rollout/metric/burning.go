@@ -98,9 +98,10 @@ func (r *burnRun) weigh(ctx context.Context) look {
 		return little
 	}
 	asked := r.readings(time.Time{})
-	now, err := asked.state(ctx, r.windows(age))
+	err := r.findOnset(ctx, asked, age)
+	var now burnState
 	if err == nil {
-		err = r.since(ctx, asked, now)
+		now, err = asked.state(ctx, r.windows(age, time.Since(r.onset.serving)))
 	}
 	switch {
 	case !enough && (err == nil || saysNothing(err)):
@@ -125,22 +126,6 @@ func (r *burnRun) weigh(ctx context.Context) look {
 	return look{reasons: []stages.Reason{{Rule: "not-held", Subject: r.source, Message: message}}, status: message, sound: true}
 }
 
-// since has windows know for how long there were requests.
-func (r *burnRun) since(ctx context.Context, asked readings, now burnState) error {
-	shortest, _, err := asked.latest(ctx, r.config.Watch.Interval, now.burns[0].cut.Short)
-	if err != nil {
-		return err
-	}
-	if err := r.findOnset(ctx, shortest); err != nil {
-		return err
-	}
-	for i := range now.burns {
-		b := &now.burns[i]
-		b.filled = min(b.cut.Long, time.Since(r.onset.serving))
-	}
-	return nil
-}
-
 // little looks at what too little traffic says. It decides nothing, but what burns too
 // fast isn't to pass either.
 func (s burnState) little(l look) look {
@@ -156,11 +141,12 @@ func (s burnState) little(l look) look {
 // it from the time on that it is watched for. The others are for what burns slowly:
 // until it is as old as they are long, they say what they would if nothing had burnt
 // before it. So none comes in between two looks that is stricter than the last was.
-func (r *burnRun) windows(age time.Duration) []burn {
+func (r *burnRun) windows(age, served time.Duration) []burn {
 	age = max(age, time.Second)
 	var out []burn
 	for _, w := range r.config.Windows {
-		b := burn{window: w, cut: w.cut(age, r.config.Watch.Interval), least: w.Long}
+		b := burn{window: w, filled: min(w.Long, served), least: w.Long}
+		b.cut = w.cut(age, b.filled, r.config.Watch.Interval)
 		if w.Long == r.config.Windows[0].Long {
 			b.least = min(r.config.For, w.Long)
 		}
@@ -170,13 +156,14 @@ func (r *burnRun) windows(age time.Duration) []burn {
 }
 
 // cut returns what of the windows is to be asked about at an age: of the short one
-// the same part as of the long one, but not less than what is between two looks.
-func (w BurnWindow) cut(age, interval time.Duration) BurnWindow {
-	if age >= w.Long {
+// the part that there were requests for in the long one, but not less than what is
+// between two looks.
+func (w BurnWindow) cut(age, filled, interval time.Duration) BurnWindow {
+	if filled >= w.Long {
 		return w
 	}
-	part := time.Duration(float64(w.Short) * float64(age) / float64(w.Long))
-	return BurnWindow{Long: age, Short: min(max(part, interval, time.Second), w.Short, age), Rate: w.Rate}
+	part := time.Duration(float64(w.Short) * float64(filled) / float64(w.Long))
+	return BurnWindow{Long: min(w.Long, age), Short: min(max(part, interval, time.Second), w.Short, age), Rate: w.Rate}
 }
 
 // spent looks at the budget of the whole period.
@@ -285,7 +272,7 @@ func (r *burnRun) lookBack(ctx context.Context) error {
 		return nil
 	}
 	asked := r.readings(r.deployed)
-	before, err := asked.state(ctx, r.windows(wholly))
+	before, err := asked.state(ctx, r.windows(wholly, wholly))
 	if err == nil {
 		_, before.latest, err = asked.latest(ctx, r.config.Watch.Interval, r.config.Windows[0].Short)
 	}

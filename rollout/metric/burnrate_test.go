@@ -113,6 +113,7 @@ func TestBurnRate(t *testing.T) {
 		"slower than the first window's":       {service: service{outages: []outage{{0, long, 0.01}}}, verdict: stages.Pass},
 		"old, and slower than the first's":     {service: service{outages: []outage{{0, long, 0.01}}}, release: deployed(4 * time.Hour), verdict: stages.Fail, within: time.Second, reason: "budget-burning"},
 		"old, and burnt for a while":           {service: service{outages: []outage{{0, 20 * time.Minute, 0.1}}}, release: deployed(50 * time.Minute), verdict: stages.Pass},
+		"old, and all fails since the first":   {service: service{silent: 2 * time.Hour, outages: []outage{{2 * time.Hour, long, 1}}}, release: deployed(2 * time.Hour), verdict: stages.Fail, within: time.Minute, reason: "budget-burning", warning: "no-data-before"},
 		"burning before":                       {service: service{outages: []outage{ever(0.2)}}, verdict: stages.Inconclusive, reason: "budget-burning-before"},
 		"burning before, allowed, and burning": {service: service{outages: []outage{ever(0.2)}}, config: allowed, verdict: stages.Fail, within: time.Minute, reason: "budget-burning", warning: "budget-burning-before"},
 		"burning since just before":            {service: service{outages: []outage{{-20 * time.Second, long, 1}}}, config: twoNines, verdict: stages.Inconclusive, reason: "budget-burning-before"},

@@ -17,10 +17,14 @@ type onset struct {
 
 // findOnset asks, once, over the times from the deployment on, until the first request
 // is known to within a look, or an eighth of the time since. What is measured has data
-// only after two scrapes, which shortest leaves time for: the shortest window with data.
-func (r *burnRun) findOnset(ctx context.Context, shortest time.Duration) error {
+// only after two scrapes, which the shortest window with data leaves time for.
+func (r *burnRun) findOnset(ctx context.Context, asked readings, age time.Duration) error {
 	if r.onset.known {
 		return nil
+	}
+	shortest, _, err := asked.latest(ctx, r.config.Watch.Interval, min(r.config.Windows[0].Short, max(age, time.Second)))
+	if err != nil {
+		return err
 	}
 	now := time.Now()
 	silent, serving := r.deployed.Add(shortest), now
