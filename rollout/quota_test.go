@@ -133,7 +133,7 @@ func TestQuotaOfABusyNamespace(t *testing.T) {
 					l.put(other)
 					time.Sleep(30 * time.Second)
 				}
-				require.Equal(t, !progress, r.over(), "%v", r.err)
+				require.Equal(t, !progress, r.over())
 				f := r.failure(t)
 				assert.Equal(t, QuotaExceeded, f.Cause)
 				if progress {
