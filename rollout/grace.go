@@ -3,8 +3,6 @@ package rollout
 import (
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -41,26 +39,30 @@ func (g *grace) onTheirWay(all []assessment, terminal []finding) map[stages.Obje
 
 // excuse leaves out of the findings that have become terminal those that have to wait for
 // other workloads. What fails itself among these is the reason of all. Once they are there,
-// crashes are counted anew, for so far they say nothing; pardoned says so. The first look
-// may find them there.
-func (g *grace) excuse(all []assessment, terminal []finding, first bool) (decisive []finding, pardoned bool) {
+// which the first look may find already, pardoned are those whose crashes are counted anew,
+// for so far they say nothing: all but what was waited for.
+func (g *grace) excuse(all []assessment, terminal []finding, first bool) (decisive []finding, pardoned []assessment) {
 	coming := g.onTheirWay(all, terminal)
 	excusable := func(f finding) bool { return f.excusable && !g.awaited[f.released] }
 	switch some := slices.ContainsFunc(terminal, func(f finding) bool { return f.excusable }); {
 	case len(coming) > 0 && some:
 		g.awaited = coming
-		return slices.DeleteFunc(terminal, func(f finding) bool { return f.excusable }), false
-	case len(coming) > 0 || len(g.awaited) == 0 && !first:
-		return terminal, false
+		return slices.DeleteFunc(terminal, func(f finding) bool { return f.excusable }), nil
+	case len(coming) > 0:
+		return terminal, nil
 	case len(g.awaited) == 0:
-		excusable = func(f finding) bool { return f.excusable && mayHaveWaited(f, all) }
+		excusable = func(f finding) bool { return first && f.excusable && mayHaveWaited(f, all) }
 		if !slices.ContainsFunc(terminal, excusable) {
-			return terminal, false
+			return terminal, nil
 		}
 	}
 	terminal = slices.DeleteFunc(terminal, excusable)
+	awaited := g.awaited
 	g.awaited = nil
-	return terminal, len(terminal) == 0
+	if len(terminal) > 0 {
+		return terminal, nil
+	}
+	return nil, slices.DeleteFunc(slices.Clone(all), func(a assessment) bool { return awaited[a.object] })
 }
 
 // mayHaveWaited reports whether another workload became ready after a crash.
@@ -70,19 +72,16 @@ func mayHaveWaited(f finding, all []assessment) bool {
 	})
 }
 
-// pardon has crashes counted from now on.
-func (in *inspector) pardon() {
-	for _, m := range in.world.feedsOf(pods.name) {
-		m.mu.RLock()
-		for name, o := range m.objects {
-			pod, ok := o.(*corev1.Pod)
-			if !ok || name.Namespace != m.namespace {
+// pardon has crashes of workloads counted from now on.
+func (in *inspector) pardon(all []assessment) {
+	for _, a := range all {
+		for _, f := range a.findings {
+			if f.pod == nil {
 				continue
 			}
-			for _, s := range allStatuses(pod) {
-				in.ends[containerKey{pod.UID, s.Name}] = pastEnds{endsOf(s), "before what it may wait for was ready"}
+			for _, s := range allStatuses(f.pod) {
+				in.ends[containerKey{f.pod.UID, s.Name}] = pastEnds{endsOf(s), "before what it may wait for was ready"}
 			}
 		}
-		m.mu.RUnlock()
 	}
 }

@@ -227,3 +227,37 @@ func TestCrashesBeforeTheFirstLook(t *testing.T) {
 		})
 	}
 }
+
+// What others wait for may be ready for a moment between its crashes: these go on counting.
+func TestCrashesOfWhatOthersWaitFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		web, api := newApp(t, ns, "web"), newApp(t, ns, "api")
+		l := newLab(t, append(web.objects(), api.objects()...)...)
+		l.config.Timeout = time.Hour
+		r := l.start(t.Context(), release(t, web.release.Objects[0], api.release.Objects[0]))
+		serving := func(n int32) {
+			d := api.deployment.DeepCopy()
+			d.Status.ReadyReplicas = n
+			l.put(d)
+		}
+		crashes := int32(0)
+		for range 6 {
+			for n := range int32(2) {
+				l.put(as(web.pod, crashed(1, "Error", 2*crashes+n)))
+				time.Sleep(30 * time.Second)
+			}
+			l.put(as(api.pod, restarted(crashes)))
+			serving(1)
+			time.Sleep(5 * time.Second)
+			serving(0)
+			l.put(as(api.pod, crashed(1, "Error", crashes)))
+			crashes++
+			if r.over() {
+				break
+			}
+		}
+		f := r.failure(t)
+		assert.Equal(t, Crash, f.Cause)
+		assert.LessOrEqual(t, crashes, int32(3))
+	})
+}
