@@ -134,7 +134,7 @@ func (f *flight) next(ctx context.Context) error {
 	}
 }
 
-// deploy makes the canary and proves that it runs.
+// deploy makes the canary, without traffic where the router can keep it from that.
 func (f *flight) deploy(ctx context.Context) error {
 	if isolator, ok := f.cfg.Router.(Isolator); ok {
 		err := insist(ctx, f.cfg.SettleTimeout, func(ctx context.Context) error { return isolator.Isolate(ctx, f.planned) })
@@ -142,6 +142,15 @@ func (f *flight) deploy(ctx context.Context) error {
 			return fmt.Errorf("keep requests from the canary: %w", err)
 		}
 	}
+	split, err := f.apart(ctx, f.install)
+	if err != nil {
+		return err
+	}
+	return f.toStep(ctx, max(f.record.Step, 1), split.Canary)
+}
+
+// install makes the canary's release, and proves that it runs.
+func (f *flight) install(ctx context.Context) error {
 	req := f.req
 	req.Plan = "" // That was about both releases, and was compared before.
 	rel, err := f.cfg.Canary.Deploy(ctx, req)
@@ -152,11 +161,7 @@ func (f *flight) deploy(ctx context.Context) error {
 	if err := f.verify(ctx, rel, f.cfg.Verifiers...); err != nil {
 		return &canaryError{err}
 	}
-	split, err := f.observe(ctx)
-	if err != nil {
-		return err
-	}
-	return f.toStep(ctx, max(f.record.Step, 1), split.Canary)
+	return nil
 }
 
 // toStep records the next shift.

@@ -3,16 +3,20 @@ package traffic
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
+
+	"github.com/fairlead-dev/fairlead/rollout/internal/wait"
 )
 
 // Isolator is a [Router] that would send requests to a canary's pods as soon as they
@@ -91,6 +95,57 @@ func (r *Replicas) Isolate(ctx context.Context, planned []byte) error {
 	selector, added := maps.Clone(w.selection.own), w.selection.narrowing(w.stable)
 	maps.Copy(selector, added)
 	return r.selects(ctx, w.selection, selector, slices.Sorted(maps.Keys(added)))
+}
+
+// apart calls work, and ends it as soon as a canary that requests are kept from gets
+// some all the same. It returns how traffic is divided then.
+func (f *flight) apart(ctx context.Context, work func(context.Context) error) (Split, error) {
+	before, err := f.observe(ctx)
+	if err != nil {
+		return before, err
+	}
+	watching, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var looks sync.WaitGroup
+	if before.Isolated {
+		looks.Go(func() { cancel(f.watchIsolation(watching)) })
+	}
+	err = protect(func() error { return work(watching) })
+	cancel(nil)
+	looks.Wait()
+	if opened, ok := errors.AsType[*ChangedError](context.Cause(watching)); ok {
+		return before, opened
+	}
+	if err != nil {
+		return before, err
+	}
+	after, err := f.observe(ctx)
+	if err == nil && before.Isolated {
+		err = unopened(after)
+	}
+	return after, err
+}
+
+// watchIsolation returns when somebody has ended the isolation, or ctx is done.
+func (f *flight) watchIsolation(ctx context.Context) error {
+	for wait.For(ctx, f.cfg.Interval) {
+		err := protect(func() error {
+			split, _ := f.cfg.Router.Observe(ctx)
+			return unopened(split)
+		})
+		if _, opened := errors.AsType[*ChangedError](err); opened {
+			return err
+		}
+	}
+	return nil
+}
+
+// unopened refuses a split that an isolated canary doesn't have.
+func unopened(split Split) error {
+	if split.Canary == 0 {
+		return nil
+	}
+	return &ChangedError{Want: []int{0}, Got: split.Canary, Detail: split.Detail}
 }
 
 // foresee refuses a canary whose workload, as it is planned, traffic could not be

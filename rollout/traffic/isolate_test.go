@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -262,6 +263,60 @@ func TestIsolationWithoutARecord(t *testing.T) {
 				require.Empty(t, k.service(t).Annotations)
 			})
 		})
+	}
+}
+
+// deploying is a canary's deployer that something happens at the end of.
+type deploying struct {
+	canaryDeployer
+	then func(ctx context.Context) error
+}
+
+func (d deploying) Deploy(ctx context.Context, req stages.DeployRequest) (stages.Release, error) {
+	rel, err := d.canaryDeployer.Deploy(ctx, req)
+	if err == nil {
+		err = d.then(ctx)
+	}
+	return rel, err
+}
+
+// TestIsolationThatSomebodyEnds has the Service's own chart applied again while requests
+// are kept from a canary whose pods are about the share of its first step.
+func TestIsolationThatSomebodyEnds(t *testing.T) {
+	for _, lasts := range []bool{true, false} {
+		for _, noted := range []bool{true, false} {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t)
+				var k *kube
+				c.rig, k = replicasRig(t)
+				p := &process{cluster: c}
+				open := func(ctx context.Context) error {
+					s := service(shared)
+					if noted {
+						s.Annotations = k.service(t).Annotations
+					}
+					_, err := k.typed.CoreV1().Services(ns).Update(ctx, s, metav1.UpdateOptions{})
+					if !lasts || err != nil {
+						return err
+					}
+					select {
+					case <-ctx.Done():
+						return context.Cause(ctx)
+					case <-time.After(time.Minute):
+						t.Error("nobody has noticed")
+						return nil
+					}
+				}
+				_, err := p.deliver(t.Context(), p.canaryOf(parts{canary: deploying{canaryDeployer{p}, open}, steps: []traffic.Step{{Weight: 50}}}), "run-1", newImage)
+				var changed *traffic.ChangedError
+				require.ErrorAs(t, err, &changed)
+				require.ErrorContains(t, err, "43 instead of 0")
+				require.NotContains(t, p.log, "shift to 50")
+				c.requireCalm(oldImage)
+				require.Equal(t, shared, k.service(t).Spec.Selector)
+				require.Empty(t, k.service(t).Annotations)
+			})
+		}
 	}
 }
 
