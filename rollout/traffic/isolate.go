@@ -224,20 +224,31 @@ func (r *Replicas) selects(ctx context.Context, s selection, selector map[string
 	case noted:
 		patch = append(patch, operation{Op: "remove", Path: pointer("metadata", "annotations", annotationIsolated)})
 	}
+	patched, err := r.patchService(ctx, s.service, patch)
+	if err == nil && len(narrowed) == 0 {
+		r.disownService(ctx, patched)
+	}
+	return err
+}
+
+func (r *Replicas) patchService(ctx context.Context, service *corev1.Service, patch []operation) (*corev1.Service, error) {
 	object := r.service()
-	data, err := jsonPatch(s.service, patch)
+	data, err := jsonPatch(service, patch)
 	if err != nil {
-		return fmt.Errorf("patch %s: %w", object, err)
+		return nil, fmt.Errorf("patch %s: %w", object, err)
 	}
-	services, options := r.client.CoreV1().Services(r.config.Namespace), metav1.PatchOptions{FieldManager: FieldManager}
-	patched, err := services.Patch(ctx, r.config.Service, types.JSONPatchType, data, options)
-	if err != nil {
-		return orCause(ctx, explain(err, "patch", object))
+	options := metav1.PatchOptions{FieldManager: FieldManager}
+	patched, err := r.client.CoreV1().Services(r.config.Namespace).Patch(ctx, r.config.Service, types.JSONPatchType, data, options)
+	return patched, orCause(ctx, explain(err, "patch", object))
+}
+
+// disownService gives up the selector, once it is as it was.
+func (r *Replicas) disownService(ctx context.Context, service *corev1.Service) {
+	get := func() (*corev1.Service, error) {
+		return r.client.CoreV1().Services(r.config.Namespace).Get(ctx, r.config.Service, metav1.GetOptions{})
 	}
-	if kept, owned := withoutManager(patched.ManagedFields); owned && len(narrowed) == 0 {
-		if data, err := jsonPatch(patched, []operation{{Op: "replace", Path: pointer("metadata", "managedFields"), Value: kept}}); err == nil {
-			_, _ = services.Patch(ctx, r.config.Service, types.JSONPatchType, data, options)
-		}
-	}
-	return nil
+	disown(ctx, service, get, func(service *corev1.Service, operations []operation) error {
+		_, err := r.patchService(ctx, service, operations)
+		return err
+	})
 }

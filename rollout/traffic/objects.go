@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
+	"github.com/fairlead-dev/fairlead/rollout/internal/wait"
 	"github.com/fairlead-dev/fairlead/stages"
 )
 
@@ -116,14 +117,33 @@ func (k kind) patch(ctx context.Context, o *unstructured.Unstructured, operation
 
 // disown gives up the fields that were written, once they are again as they were
 // without a canary: whoever applies the object from a chart or a repository would
-// else meet a conflict when it next wants to change one. It is tried and no more,
-// as no request depends on it.
+// else meet a conflict when it next wants to change one. No request depends on it, so
+// where others write at the same time it is left to the next shift after a few tries.
 func (k kind) disown(ctx context.Context, o *unstructured.Unstructured) {
-	kept, owned := withoutManager(o.GetManagedFields())
-	if !owned {
-		return
+	get := func() (*unstructured.Unstructured, error) { return k.get(ctx, o.GetName()) }
+	disown(ctx, o, get, func(o *unstructured.Unstructured, operations []operation) error {
+		_, err := k.patch(ctx, o, operations)
+		return err
+	})
+}
+
+const disownTries = 3
+
+func disown[T metav1.Object](ctx context.Context, o T, get func() (T, error), patch func(o T, operations []operation) error) {
+	for range disownTries {
+		kept, owned := withoutManager(o.GetManagedFields())
+		if !owned || patch(o, []operation{{Op: "replace", Path: pointer("metadata", "managedFields"), Value: kept}}) == nil {
+			return
+		}
+		if !wait.For(ctx, wait.FirstBackoff) {
+			return
+		}
+		now, err := get()
+		if err != nil {
+			return
+		}
+		o = now
 	}
-	_, _ = k.patch(ctx, o, []operation{{Op: "replace", Path: pointer("metadata", "managedFields"), Value: kept}})
 }
 
 // withoutManager leaves out the entries that are this package's, and reports whether

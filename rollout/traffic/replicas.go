@@ -181,6 +181,9 @@ func (r *Replicas) Shift(ctx context.Context, from, to int) error {
 	if w.selection.isolated {
 		return r.admit(ctx, w, stable, canary)
 	}
+	if !w.selection.stale {
+		r.disownService(ctx, w.selection.service)
+	}
 	if canary > has {
 		if err := r.scale(ctx, w.canary, canary, canary); err != nil {
 			return err
