@@ -47,7 +47,8 @@ type ReplicasConfig struct {
 // without traffic, by as many pods as its chart says. With the first step it is
 // scaled to the share that [Replicas.Nearest] tells, and then the selector becomes
 // what it was; an annotation of the Service notes what was added. A chart with no
-// replicas leaves nothing to verify before the first step: give it one at least.
+// replicas is not needed for that, and leaves nothing to verify before the first step:
+// give it one at least.
 //
 // A split has settled when as many pods of each release are ready endpoints. It
 // needs the verbs get and patch on the workloads and on services, list on pods,
