@@ -32,12 +32,12 @@ func newCanary(cluster *rest.Config, metrics, app, namespace string) (*traffic.C
 		return nil, err
 	}
 	canary, err := newDeployer(cluster, app, namespace, "shop-canary", helmx.Values{Overrides: []helmx.Override{
-		helmx.Set("service.canary=true"), helmx.Set("replicaCount=0"), // it gets pods with its traffic
+		helmx.Set("service.canary=true"), helmx.Set("replicaCount=1"), // one is verified, and its traffic brings more
 	}})
 	if err != nil {
 		return nil, err
 	}
-	ready, err := rollout.New(rollout.Config{REST: cluster, AllowUnused: true})
+	ready, err := rollout.New(rollout.Config{REST: cluster})
 	if err != nil {
 		return nil, err
 	}
