@@ -316,6 +316,9 @@ func (a *apiServer) patch(contentType string, kind resourceKind, current content
 	}
 	before, err := json.Marshal(current)
 	require.NoError(a.t, err)
+	if current == nil { // It is applied.
+		before = []byte("{}")
+	}
 	var after []byte
 	if strings.Contains(contentType, "strategic") {
 		typed, newErr := scheme.Scheme.New(schema.GroupVersionKind{Group: kind.group, Version: kind.version, Kind: kind.kind})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/rest"
 
@@ -174,34 +174,37 @@ func (s *session) adopted(own []*release.Release, to *release.Release) ([]object
 	})
 }
 
-// find returns which of objects live that base, the deployed revision of the named
+// find marks which of objects live that base, the deployed revision of the named
 // release, doesn't have, and what they are to the release.
-func (s *session) find(name string, objects []object, base *release.Release) (map[types.UID]string, error) {
+func (s *session) find(name string, objects []object, base *release.Release) error {
 	known := map[identity]object{}
 	if base != nil {
 		had, err := parseObjects(base.Manifest, s.namespace, s.mapper)
 		if err != nil {
-			return nil, fmt.Errorf("revision %d: %w", base.Version, err)
+			return fmt.Errorf("revision %d: %w", base.Version, err)
 		}
 		known = index(had)
 	}
-	out := map[types.UID]string{}
+	found := 0
 	for _, o := range objects {
 		if _, ok := known[o.identity()]; ok {
 			continue
 		}
 		live, err := s.live(o)
-		switch {
-		case err != nil:
-			return nil, s.explain(err)
-		case live == nil:
-		case s.owns(name, live):
-			out[live.GetUID()] = foundLeft
-		default:
-			out[live.GetUID()] = foundForeign
+		if err != nil {
+			return s.explain(err)
+		}
+		if live == nil {
+			continue
+		}
+		found++
+		s.marks[foundLabel(live.GetUID())] = foundForeign
+		if s.owns(name, live) {
+			s.marks[foundLabel(live.GetUID())] = foundLeft
 		}
 	}
-	return out, nil
+	s.marks[labelFound] = strconv.Itoa(found)
+	return nil
 }
 
 // spare keeps objects from being deleted in this session. It returns what to say of

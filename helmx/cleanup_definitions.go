@@ -2,6 +2,8 @@ package helmx
 
 import (
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 
 	"helm.sh/helm/v3/pkg/release"
@@ -9,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/metadata"
 )
 
@@ -113,6 +116,45 @@ func (s *session) others(client metadata.Interface, kind schema.GroupKind, resou
 		}
 		return "there are objects of its kind that do not go with the release: " + kind.Kind + " " + strings.Join(names, ", "), nil
 	}
+}
+
+// markDefined marks a definition of the crds folder that was written, if that has made or
+// changed it: before is what it was.
+func (s *session) markDefined(info *resource.Info, before *unstructured.Unstructured) {
+	after, ok := info.Object.(*unstructured.Unstructured)
+	if ok && (before == nil || !reflect.DeepEqual(bare(before.Object), bare(after.Object))) {
+		s.marks[definedLabel(after.GetUID())] = "true"
+	}
+}
+
+// lasting says which live definitions of the crds folder were made or changed for
+// revisions of own, as no restore undoes that; "" for none.
+func (s *session) lasting(own []*release.Release) (string, error) {
+	var names []string
+	for _, rel := range own {
+		if rel.Chart == nil || !slices.ContainsFunc(sortedKeys(noted(rel)), func(key string) bool { return strings.HasPrefix(key, definedLabel("")) }) {
+			continue
+		}
+		for _, crd := range rel.Chart.CRDObjects() {
+			objects, err := parseObjects(string(crd.File.Data), "", nil)
+			if err != nil {
+				return "", err
+			}
+			for _, o := range objects {
+				live, err := s.live(o)
+				if err != nil {
+					return "", s.explain(err)
+				}
+				if live != nil && noted(rel)[definedLabel(live.GetUID())] != "" && !slices.Contains(names, o.id.Name) {
+					names = append(names, o.id.Name)
+				}
+			}
+		}
+	}
+	if len(names) == 0 {
+		return "", nil
+	}
+	return "; definitions of the crds folder that the run has made or changed stay, because they are not part of the release: " + strings.Join(names, ", "), nil
 }
 
 // useNeeds is for looking whether there are objects of a kind before its definition goes.

@@ -2,7 +2,10 @@ package helmx_test
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -101,4 +104,34 @@ func TestRequiredRBACListsUsesOfDefinitions(t *testing.T) {
 	assert.True(t, lists())
 	deploy(t, d, "run-1", "a")
 	assert.False(t, lists(), "from then on it stays")
+}
+
+// TestRestoreNamesDefinitionsThatStay, as they are outside of the release, where the run
+// has changed them.
+func TestRestoreNamesDefinitionsThatStay(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	withDefinition := func(text string) *helmx.Deployer {
+		return templated(t, a, nil, func(cfg *helmx.Config) {
+			require.NoError(t, os.Mkdir(filepath.Join(cfg.Chart, "crds"), 0o700))
+			require.NoError(t, os.WriteFile(filepath.Join(cfg.Chart, "crds", "boxes.yaml"), []byte(text), 0o600))
+			cfg.CRDs = helmx.CRDsApply
+		})
+	}
+	for _, c := range []struct {
+		run, text string
+		changed   bool
+	}{
+		{"run-1", boxDefinition, true},
+		{"run-2", boxDefinition, false},
+		{"run-3", strings.Replace(boxDefinition, "storage: true}", "storage: true, schema: {}}", 1), true},
+	} {
+		d := withDefinition(c.text)
+		cp := checkpoint(t, d, c.run)
+		deploy(t, d, c.run, "b")
+		r := restore(t, d, c.run, cp)
+		assert.Equal(t, stages.Restored, r.Outcome, r.Message)
+		assert.Equal(t, c.changed, strings.HasSuffix(r.Message,
+			"; definitions of the crds folder that the run has made or changed stay, because they are not part of the release: boxes.example.com"), r.Message)
+		deploy(t, d, "between", "a")
+	}
 }

@@ -111,6 +111,7 @@ func (d *Deployer) define(s *session) error {
 			if err := k.applyObject(info, live); err != nil {
 				return s.explain(err)
 			}
+			s.markDefined(info, live)
 		}
 		if err := k.Wait([]*resource.Info{info}, d.cfg.Timeout); err != nil {
 			return s.explain(err)

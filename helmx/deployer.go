@@ -246,11 +246,7 @@ func (d *Deployer) deployLocked(ctx context.Context, img stages.Image, n note, f
 		}
 	}
 	n.locked = !d.cfg.Lock.Off
-	record := &recorder{Driver: s.store(), note: n}
-	record.check = d.pinned(s, img, plan, func(objects []object) (err error) {
-		record.found, err = s.find(d.cfg.Release, objects, deployed(history))
-		return err
-	})
+	record := &recorder{Driver: s.store(), note: n, marks: s.marks, check: d.pinned(s, img, plan, history)}
 	stages.ReportProgress(ctx, stages.Progress{Message: fmt.Sprintf("applying revision %d of release %s", revisionOf(newest(history))+1, d.name())})
 	rel, err := d.apply(s, record, img, found.install)
 	d.outdate(append(history, &release.Release{Manifest: rendered.manifest}))
@@ -319,8 +315,8 @@ func (d *Deployer) apply(s *session, record *recorder, img stages.Image, install
 // rendered before if the chart is not deterministic.
 // A deployment that is bound to a plan is held to what the gates have seen. The last
 // thing before the revision is recorded are the definitions of the crds folder; before
-// that, look sees the objects.
-func (d *Deployer) pinned(s *session, img stages.Image, bound *binding, look func([]object) error) func(*release.Release) error {
+// that, it is marked which of its objects are there already.
+func (d *Deployer) pinned(s *session, img stages.Image, bound *binding, history []*release.Release) func(*release.Release) error {
 	return func(rel *release.Release) error {
 		about, err := d.newRendering(s, rel.Manifest, rel.Hooks, img)
 		if err != nil {
@@ -332,7 +328,7 @@ func (d *Deployer) pinned(s *session, img stages.Image, bound *binding, look fun
 		if err := d.checkOwners(s, about.objects); err != nil {
 			return err
 		}
-		if err := look(about.objects); err != nil {
+		if err := s.find(d.cfg.Release, about.objects, deployed(history)); err != nil {
 			return err
 		}
 		return d.define(s)

@@ -47,6 +47,10 @@ const (
 
 func foundLabel(uid types.UID) string { return labelFound + "." + string(uid) }
 
+// definedLabel is of a definition in the crds folder that was made or changed for the
+// revision. Its value is "true".
+func definedLabel(uid types.UID) string { return labelPrefix + "defined." + string(uid) }
+
 // note is what is written into a release record about its origin.
 type note struct {
 	run    string
@@ -146,8 +150,8 @@ type recorder struct {
 	driver.Driver
 	note  note
 	check func(*release.Release) error
-	// found are objects that were there before; nil if nobody has looked.
-	found map[types.UID]string
+	// marks are labels that say what was there before, and what was defined.
+	marks map[string]string
 	// created is the record that the action made, stored the status last stored.
 	created *release.Release
 	stored  release.Status
@@ -164,12 +168,7 @@ func (r *recorder) Create(key string, rel *release.Release) error {
 	}
 	maps.DeleteFunc(labels, func(k, _ string) bool { return strings.HasPrefix(k, labelPrefix) })
 	maps.Copy(labels, r.note.labels())
-	if r.found != nil {
-		labels[labelFound] = strconv.Itoa(len(r.found))
-	}
-	for uid, what := range r.found {
-		labels[foundLabel(uid)] = what
-	}
+	maps.Copy(labels, r.marks)
 	labels[LabelRevision] = strconv.Itoa(rel.Version)
 	rel.Labels = labels
 	if rel.Info.Status.IsPending() {

@@ -92,6 +92,19 @@ func (d *Deployer) restore(ctx context.Context, run string, st state) (stages.Re
 		s.secrets = append(s.secrets, d.source.secretsOfRecord(rel)...)
 	}
 	todo, why, own := assess(st, history, run)
+	lasting, err := s.lasting(own)
+	if err != nil {
+		return stages.Restoration{}, err
+	}
+	restored, err := d.take(s, run, st, todo, why, own, history)
+	if err == nil {
+		restored.Message += lasting
+	}
+	return restored, err
+}
+
+// take does what a restore has to do.
+func (d *Deployer) take(s *session, run string, st state, todo course, why string, own, history []*release.Release) (stages.Restoration, error) {
 	switch todo {
 	case leaveAlone:
 		return told(stages.Unchanged, why, nil)

@@ -52,6 +52,8 @@ type session struct {
 	secrets []string
 	// records are when the records of the release were made, once that was asked for.
 	records map[int]metav1.Time
+	// marks are labels of the record that is to be made.
+	marks map[string]string
 	// hook is why a hook failed, which Helm reports as text only.
 	hook *HookError
 }
@@ -59,7 +61,7 @@ type session struct {
 func (d *Deployer) session(ctx context.Context) (*session, error) {
 	s := &session{
 		ctx: ctx, cluster: d.cluster, namespace: d.cfg.Namespace, lease: d.leaseName(), log: d.cfg.Logger, failures: &failureLog{},
-		imageFields: d.cfg.ImageFields,
+		imageFields: d.cfg.ImageFields, marks: map[string]string{},
 	}
 	s.rest = d.cluster.config(ctx, s.failures, s)
 	var err error
