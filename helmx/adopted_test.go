@@ -121,3 +121,40 @@ func TestRestoreOfARecordWithoutANote(t *testing.T) {
 		})
 	}
 }
+
+// TestTakeOwnershipIsForWhatIsNew has kubectl hold a field of an object, which the release
+// has already or takes over.
+func TestTakeOwnershipIsForWhatIsNew(t *testing.T) {
+	for name, released := range map[string]bool{"new": false, "released": true} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIServer(t, "shop")
+			cfg := digestConfig(a, helmx.Set("extra=true"))
+			cfg.Apply.Mode, cfg.TakeOwnership = helmx.ServerSide, true
+			if released {
+				deploy(t, open(t, cfg), "run-0", "a")
+			} else {
+				deploy(t, open(t, digestConfig(a)), "run-0", "a")
+				a.edit(extraPath, func(content) content {
+					return content{"apiVersion": "v1", "kind": "ConfigMap", "metadata": content{"name": "web-extra", "namespace": "shop"}}
+				})
+			}
+			a.onRequest(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method != http.MethodPatch || r.URL.Path != extraPath || r.URL.Query().Get("force") == "true" {
+					return false
+				}
+				fail(w, 409, metav1.StatusReasonConflict, "conflict", metav1.StatusCause{
+					Type: metav1.CauseTypeFieldManagerConflict, Field: ".data.a", Message: `conflict with "kubectl-client-side-apply" using v1`,
+				})
+				return true
+			})
+			_, err := open(t, cfg).Deploy(t.Context(), request(t, "run-1", "b"))
+			if !released {
+				require.NoError(t, err)
+				return
+			}
+			var owned *helmx.OwnershipError
+			require.ErrorAs(t, err, &owned)
+			assert.Equal(t, "web-extra", owned.Object.Name)
+		})
+	}
+}

@@ -289,7 +289,7 @@ func (a *apiServer) object(w http.ResponseWriter, r *http.Request, path string) 
 		changed := a.patch(r.Header.Get("Content-Type"), kind, current, body)
 		a.prune(kind, changed)
 		switch {
-		case kind.group == "apps" && !reflect.DeepEqual(dig(current, "spec", "selector"), dig(changed, "spec", "selector")):
+		case current != nil && kind.group == "apps" && !reflect.DeepEqual(dig(current, "spec", "selector"), dig(changed, "spec", "selector")):
 			fail(w, 422, metav1.StatusReasonInvalid, "the selector: field is immutable",
 				metav1.StatusCause{Type: metav1.CauseTypeFieldValueInvalid, Field: "spec.selector", Message: "Invalid value: field is immutable"})
 		case dry:

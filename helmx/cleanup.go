@@ -174,7 +174,7 @@ func (s *session) adopted(own []*release.Release, to *release.Release) ([]object
 	})
 }
 
-// find marks which of objects live that base, the deployed revision of the named
+// find tells the session what base has, and marks which of objects live that base, the deployed revision of the named
 // release, doesn't have, and what they are to the release.
 func (s *session) find(name string, objects []object, base *release.Release) error {
 	known := map[identity]object{}
@@ -185,6 +185,7 @@ func (s *session) find(name string, objects []object, base *release.Release) err
 		}
 		known = index(had)
 	}
+	s.kube.base = known
 	found := 0
 	for _, o := range objects {
 		if _, ok := known[o.identity()]; ok {

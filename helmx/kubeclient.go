@@ -29,8 +29,10 @@ type kubeClient struct {
 	*kube.Client
 	s     *session
 	apply Apply
-	// adopt takes objects into the release that were not its own.
+	// adopt takes objects into the release that were not its own; base are those that the
+	// deployed revision has, and so are its own.
 	adopt bool
+	base  map[identity]object
 	// timeout bounds the wait for definitions.
 	timeout time.Duration
 	// spared are objects that nothing deletes, and so are defined, the definitions of the

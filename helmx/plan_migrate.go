@@ -22,7 +22,7 @@ func (t *trial) migrate() {
 	if t.s.kube.apply.Mode != ServerSide || t.live == nil || t.outcome == nil {
 		return
 	}
-	predecessors := t.s.kube.predecessors()
+	predecessors := t.s.kube.predecessors(t.target)
 	writtenByUs := func(e metav1.ManagedFieldsEntry) bool {
 		return predecessors.Has(e.Manager) && e.Operation == metav1.ManagedFieldsOperationUpdate && e.Subresource == ""
 	}

@@ -62,6 +62,9 @@ func (s *session) newTrial(o object, base *object, deletion bool) (*trial, error
 	dry.rest.Transport = t.wire
 	dry.kube = newKubeClient(&dry, s.kube.apply)
 	dry.kube.adopt = s.kube.adopt
+	if base != nil {
+		dry.kube.base = map[identity]object{base.identity(): *base}
+	}
 	t.s = &dry
 	var err error
 	if !deletion {

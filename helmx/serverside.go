@@ -223,7 +223,7 @@ func (k *kubeClient) applyObject(info *resource.Info, live *unstructured.Unstruc
 		var refused []OwnedField
 		yielded := false
 		for _, c := range conflicts {
-			switch k.policy(c.Manager) {
+			switch k.policy(info, c.Manager) {
 			case Yield:
 				without := tree.Clone(content)
 				if !removeField(without, c.Path) {
@@ -278,7 +278,7 @@ func (k *kubeClient) patch(info *resource.Info, content map[string]any, force bo
 func (k *kubeClient) takeOver(info *resource.Info, live *unstructured.Unstructured) error {
 	const attempts = 10 // Controllers may write to the object at the same time.
 	for attempt := 1; ; attempt++ {
-		data, err := csaupgrade.UpgradeManagedFieldsPatch(live, k.predecessors(), fieldManager)
+		data, err := csaupgrade.UpgradeManagedFieldsPatch(live, k.predecessors(info), fieldManager)
 		if err != nil {
 			return fmt.Errorf("take over %s: read who owns its fields: %w", describeInfo(info), err)
 		}
@@ -298,12 +298,13 @@ func (k *kubeClient) takeOver(info *resource.Info, live *unstructured.Unstructur
 	}
 }
 
-// predecessors are the field managers whose fields become the release's where they
-// were written by client-side means: our own and, with TakeOwnership, kubectl's, unless
-// the configuration says otherwise.
-func (k *kubeClient) predecessors() sets.Set[string] {
+// predecessors are the field managers whose fields of an object become the release's
+// where they were written by client-side means: our own and, with TakeOwnership, for an
+// object that is new to the release, kubectl's, unless the configuration says otherwise.
+func (k *kubeClient) predecessors(info *resource.Info) sets.Set[string] {
 	out := sets.New(fieldManager)
-	if !k.adopt {
+	gvk := info.Mapping.GroupVersionKind
+	if _, released := k.base[identity{gvk.Group, gvk.Kind, info.Namespace, info.Name}]; released || !k.adopt {
 		return out
 	}
 	for _, manager := range []string{"kubectl-client-side-apply", "kubectl-create"} {
@@ -314,9 +315,9 @@ func (k *kubeClient) predecessors() sets.Set[string] {
 	return out
 }
 
-// policy says what becomes of a field that somebody owns.
-func (k *kubeClient) policy(manager string) ConflictPolicy {
-	if k.predecessors().Has(manager) {
+// policy says what becomes of a field of an object that somebody owns.
+func (k *kubeClient) policy(info *resource.Info, manager string) ConflictPolicy {
+	if k.predecessors(info).Has(manager) {
 		return Overwrite
 	}
 	return k.apply.policy(manager)
