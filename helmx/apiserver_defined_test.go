@@ -96,11 +96,14 @@ func (a *apiServer) undefine(path string) {
 }
 
 // establish has a definition served, and counts its generations.
-func establish(was, obj content) {
+func (a *apiServer) establish(was, obj content) {
 	generation, _ := dig(was, "metadata", "generation").(int)
 	if !reflect.DeepEqual(was["spec"], obj["spec"]) {
 		generation++
 	}
 	section(obj, "metadata")["generation"] = generation
+	if a.hold {
+		return
+	}
 	obj["status"] = content{"conditions": []any{content{"type": "Established", "status": "True"}}}
 }

@@ -66,6 +66,8 @@ type apiServer struct {
 	intercept func(w http.ResponseWriter, r *http.Request) bool
 	// jobs is the condition that Jobs get at once; empty for none.
 	jobs string
+	// hold keeps definitions from being established.
+	hold bool
 }
 
 func newAPIServer(t testing.TB, namespaces ...string) *apiServer {
@@ -159,7 +161,7 @@ func (a *apiServer) put(path string, obj content) content {
 		obj["status"] = content{"conditions": []any{content{"type": a.jobs, "status": "True", "reason": "BackoffLimitExceeded", "message": "it has failed"}}}
 	}
 	if obj["kind"] == "CustomResourceDefinition" {
-		establish(a.objects[path], obj)
+		a.establish(a.objects[path], obj)
 	}
 	event := "MODIFIED"
 	if a.objects[path] == nil {

@@ -1,6 +1,7 @@
 package helmx
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -95,29 +96,36 @@ func (d *Deployer) outdate(revisions []*release.Release) {
 }
 
 // define writes the definitions of the crds folder, and waits until the cluster
-// serves them.
+// serves them. One that is being deleted is waited for, and made anew.
 func (d *Deployer) define(s *session) error {
+	if len(d.source.definitions) == 0 {
+		return nil
+	}
 	k := s.definer()
+	ctx, cancel := context.WithTimeoutCause(s.ctx, d.cfg.Timeout, &timeoutError{d.cfg.Timeout})
+	defer cancel()
+	var written kube.ResourceList
 	for _, o := range d.source.definitions {
 		info, err := k.build(o, true)
 		if err != nil {
 			return err
 		}
 		live, err := look(k.helper(info), info)
+		if err == nil && live != nil && live.GetDeletionTimestamp() != nil {
+			live, err = nil, s.awaitAbsence(ctx, info)
+		}
+		if err == nil && (live == nil || d.cfg.CRDs == CRDsApply) {
+			if err = k.applyObject(info, live); err == nil {
+				k.changed.note(live, info)
+				s.markDefined(info, live)
+			}
+		}
 		if err != nil {
 			return s.explain(err)
 		}
-		if live == nil || d.cfg.CRDs == CRDsApply {
-			if err := k.applyObject(info, live); err != nil {
-				return s.explain(err)
-			}
-			s.markDefined(info, live)
-		}
-		if err := k.Wait([]*resource.Info{info}, d.cfg.Timeout); err != nil {
-			return s.explain(err)
-		}
+		written = append(written, info)
 	}
-	return nil
+	return s.explain(k.awaitDefined(ctx, written))
 }
 
 // definitionNeeds is for the definitions of the crds folder.
@@ -168,6 +176,10 @@ func (s *session) definitionTrials(definitions []object, policy CRDs) ([]*trial,
 func (t *trial) define() error {
 	var err error
 	switch {
+	case t.live != nil && t.live.GetDeletionTimestamp() != nil:
+		t.absent()
+		t.note(stages.NoteNotTried, "it is being deleted; the deployment waits until it is gone, and makes it anew")
+		return nil
 	case t.live == nil:
 		t.action = stages.Create
 		_, err = t.s.kube.Create(kube.ResourceList{t.target})

@@ -2,13 +2,17 @@ package helmx_test
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairlead-dev/fairlead/helmx"
 	"github.com/fairlead-dev/fairlead/stages"
@@ -252,4 +256,81 @@ func TestWhatIsLeftInAVersionThatIsNotServed(t *testing.T) {
 	assert.Nil(t, a.get(boxPath), "the definition drops the version with the same release")
 	asked := a.requests(func(r string) bool { return strings.HasPrefix(r, "DELETE ") && strings.Contains(r, "/boxes/") })
 	assert.Equal(t, []string{"DELETE /apis/example.com/v2/namespaces/shop/boxes/shoes"}, asked, "the preferred version")
+}
+
+// TestObjectsWaitForTheirChangedDefinition: the API server goes on with the old one for a
+// while, which the condition of the definition doesn't tell.
+func TestObjectsWaitForTheirChangedDefinition(t *testing.T) {
+	layouts := map[string]func(t *testing.T, a *apiServer, definition, box string) *helmx.Deployer{
+		"templates": func(t *testing.T, a *apiServer, definition, box string) *helmx.Deployer {
+			return unscanned(t, a, map[string]string{"a.yaml": definition, "b.yaml": box})
+		},
+		"folder": func(t *testing.T, a *apiServer, definition, box string) *helmx.Deployer {
+			return unscanned(t, a, map[string]string{"b.yaml": box}, folder(t, helmx.CRDsApply, definition))
+		},
+	}
+	for name, layout := range layouts {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIServer(t, "shop")
+			deployParts(t, layout(t, a, boxes("v1:size"), box("v1", "size: s")), "run-1", "")
+			var late, early atomic.Int32
+			a.onRequest(func(w http.ResponseWriter, r *http.Request) bool {
+				dry := dryRun(r)
+				switch {
+				case !strings.HasPrefix(r.URL.Path, "/apis/example.com/v2"):
+					return false
+				case late.Add(1) <= 3 && r.URL.Path == "/apis/example.com/v2":
+					fail(w, 404, metav1.StatusReasonNotFound, "the server could not find the requested resource")
+					return true
+				case dry && late.Add(1) <= 6:
+					fail(w, 400, metav1.StatusReasonBadRequest, `strict decoding error: unknown field "spec.colour"`)
+					return true
+				case late.Load() <= 6 && r.Method == http.MethodPatch:
+					early.Add(1)
+				}
+				return false
+			})
+			deployParts(t, layout(t, a, boxes("v1:size", "v2:size,colour"), box("v2", "size: s, colour: red")), "run-2", "")
+			assert.Equal(t, "red", dig(a.get(boxPath), "spec", "colour"))
+			assert.Zero(t, early.Load(), "the object is not written before the definition is in force")
+			assert.Greater(t, late.Load(), int32(6))
+		})
+	}
+}
+
+// TestFolderOfDefinitionsIsWaitedForAsAWhole: one that is on its way out is no definition
+// to rely on, and all have the time of one.
+func TestFolderOfDefinitionsIsWaitedForAsAWhole(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	crates := strings.NewReplacer("boxes", "crates", "Box", "Crate").Replace(boxes("v1:size"))
+	chart := unscanned(t, a, map[string]string{"b.yaml": box("v1", "size: s")}, folder(t, helmx.CRDsCreate, crates+"---\n"+boxes("v1:size")),
+		func(c *helmx.Config) { c.Timeout = 300 * time.Millisecond })
+	deployParts(t, chart, "run-1", "")
+	a.edit(boxesPath, func(o content) content {
+		section(o, "metadata")["deletionTimestamp"] = time.Now().UTC().Format(time.RFC3339)
+		section(o, "metadata")["finalizers"] = []any{"customresourcecleanup.apiextensions.k8s.io"}
+		return o
+	})
+	p := planParts(t, chart)
+	assert.Equal(t, stages.Create, changeOf(t, p, "CustomResourceDefinition", "boxes.example.com").Action)
+	assert.Equal(t, []string{"CustomResourceDefinition boxes.example.com"}, notesOf(p, stages.NoteNotTried))
+	_, err := chart.DeployUnscanned(t.Context(), helmx.UnscannedRequest{Run: "run-2"})
+	require.ErrorContains(t, err, "CustomResourceDefinition boxes.example.com is still being deleted after 300ms, held by the finalizers customresourcecleanup")
+
+	uid := dig(a.get(boxesPath), "metadata", "uid")
+	gone := time.AfterFunc(100*time.Millisecond, func() { a.edit(boxesPath, func(content) content { return nil }) })
+	defer gone.Stop()
+	deployParts(t, chart, "run-3", "")
+	require.NotNil(t, a.get(boxesPath))
+	assert.NotEqual(t, uid, dig(a.get(boxesPath), "metadata", "uid"))
+
+	for _, name := range []string{"boxes", "crates"} {
+		a.edit(definitionsPath+name+".example.com", func(content) content { return nil })
+	}
+	a.hold = true // Neither will be established.
+	began := time.Now()
+	_, err = chart.DeployUnscanned(t.Context(), helmx.UnscannedRequest{Run: "run-4"})
+	require.ErrorContains(t, err, "not done after 300ms")
+	assert.Less(t, time.Since(began), 600*time.Millisecond)
+	assert.NotNil(t, a.get(boxesPath), "all are written before the first is waited for")
 }

@@ -11,7 +11,12 @@ import (
 type kinds map[schema.GroupVersionKind]*meta.RESTMapping
 
 // add takes in what a CustomResourceDefinition defines.
-func (k kinds) add(definition map[string]any) {
+func (k kinds) add(definition map[string]any) { k.addIf(definition, true) }
+
+// addAll takes in versions that are not served, too.
+func (k kinds) addAll(definition map[string]any) { k.addIf(definition, false) }
+
+func (k kinds) addIf(definition map[string]any, servedOnly bool) {
 	text := func(path ...string) string {
 		s, _, _ := unstructured.NestedString(definition, path...)
 		return s
@@ -25,7 +30,7 @@ func (k kinds) add(definition map[string]any) {
 	for _, v := range versions {
 		version, _ := v.(map[string]any)
 		name, _ := version["name"].(string)
-		if served, _ := version["served"].(bool); !served {
+		if served, _ := version["served"].(bool); servedOnly && !served {
 			continue
 		}
 		gvk := schema.GroupVersionKind{Group: group, Version: name, Kind: text("spec", "names", "kind")}
@@ -91,6 +96,20 @@ func (m *aheadMapper) reach(gvk schema.GroupVersionKind) (*meta.RESTMapping, err
 		return ahead, nil
 	}
 	return mapping, err
+}
+
+// outdated reports whether what is known of the cluster is not as a definition says.
+func (m *aheadMapper) outdated(definition map[string]any) bool {
+	serving, all := kinds{}, kinds{}
+	serving.add(definition)
+	all.addAll(definition)
+	for gvk := range all {
+		_, want := serving[gvk]
+		if _, err := m.RESTMapper.RESTMapping(gvk.GroupKind(), gvk.Version); meta.IsNoMatchError(err) == want {
+			return true
+		}
+	}
+	return false
 }
 
 // Reset has the cluster asked anew, once definitions have changed.

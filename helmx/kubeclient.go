@@ -38,6 +38,8 @@ type kubeClient struct {
 	// spared are objects that nothing deletes, and so are defined, the definitions of the
 	// crds folder, which may have been of the release before.
 	spared, defined map[identity]bool
+	// changed are kinds whose definitions were changed in this session.
+	changed changedKinds
 	// removal is set while a release is uninstalled.
 	removal *removalWait
 }
@@ -54,7 +56,7 @@ func newKubeClient(s *session, apply Apply) *kubeClient {
 	client := kube.New(s)
 	client.Namespace = s.namespace
 	client.Log = s.debug
-	return &kubeClient{Client: client, s: s, apply: apply}
+	return &kubeClient{Client: client, s: s, apply: apply, changed: changedKinds{}}
 }
 
 // Build never validates on the client side. With the API servers that there are,
@@ -178,10 +180,7 @@ func (k *kubeClient) spares(id identity) bool { return k.spared[id] || k.defined
 func (k *kubeClient) Wait(resources kube.ResourceList, timeout time.Duration) error {
 	return k.each(resources, timeout, func(ctx context.Context, info *resource.Info) error {
 		return k.s.await(ctx, info, func(obj *unstructured.Unstructured) (bool, error) {
-			if obj == nil {
-				return false, fmt.Errorf("%s was deleted while waiting for it", describeInfo(info))
-			}
-			return obj.GetKind() != "CustomResourceDefinition" || condition(obj, "Established") != nil, nil
+			return established(info, obj)
 		})
 	})
 }

@@ -36,7 +36,7 @@ func (k *kubeClient) Create(resources kube.ResourceList) (*kube.Result, error) {
 	if err != nil {
 		return made, err
 	}
-	if err := k.Wait(definitions, k.timeout); err != nil {
+	if err := k.waitDefined(definitions); err != nil {
 		return made, err
 	}
 	result, err := k.create(others)
@@ -47,6 +47,7 @@ func (k *kubeClient) Create(resources kube.ResourceList) (*kube.Result, error) {
 }
 
 func (k *kubeClient) create(resources kube.ResourceList) (*kube.Result, error) {
+	k.awaitAccepted(resources)
 	if k.apply.Mode != ServerSide {
 		return k.Client.Create(resources)
 	}
@@ -74,14 +75,10 @@ func (k *kubeClient) Update(original, target kube.ResourceList, force bool) (*ku
 	if len(definitions) == 0 || len(others) == 0 {
 		return k.update(original, target, force)
 	}
-	defined, err := k.update(original.Intersect(definitions), definitions, force)
+	defined, err := k.updateDefinitions(original.Intersect(definitions), definitions, force)
 	if err != nil {
 		return defined, err
 	}
-	if err := k.Wait(definitions, k.timeout); err != nil {
-		return defined, err
-	}
-	k.s.mapper.Reset()
 	original, err = k.reachable(original.Difference(definitions))
 	if err != nil {
 		return defined, err
@@ -95,6 +92,7 @@ func (k *kubeClient) Update(original, target kube.ResourceList, force bool) (*ku
 }
 
 func (k *kubeClient) update(original, target kube.ResourceList, force bool) (*kube.Result, error) {
+	k.awaitAccepted(target)
 	// What target has is updated, spared or not.
 	original = append(k.deletable(original.Difference(target)), original.Intersect(target)...)
 	if k.apply.Mode != ServerSide {
