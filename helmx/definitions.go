@@ -149,10 +149,17 @@ func (s *session) foresee(definitions []object, policy CRDs) {
 					continue
 				}
 			}
-			s.mapper.kinds[gvk] = mapping
-			s.declared = append(s.declared, gvk.GroupVersion().String(), gvk.GroupVersion().String()+"/"+gvk.Kind)
+			s.expect(mapping)
 		}
 	}
+}
+
+// expect tells the session of a kind that will have been defined by the time that the
+// chart is rendered for good.
+func (s *session) expect(mapping *meta.RESTMapping) {
+	gvk := mapping.GroupVersionKind
+	s.mapper.kinds[gvk] = mapping
+	s.declared = append(s.declared, gvk.GroupVersion().String(), gvk.GroupVersion().String()+"/"+gvk.Kind)
 	slices.Sort(s.declared)
 	s.declared = slices.Compact(s.declared)
 }

@@ -334,3 +334,19 @@ func TestFolderOfDefinitionsIsWaitedForAsAWhole(t *testing.T) {
 	assert.Less(t, time.Since(began), 600*time.Millisecond)
 	assert.NotNil(t, a.get(boxesPath), "all are written before the first is waited for")
 }
+
+// TestChartsThatAskForKindsOfOthers are planned with what those will have defined.
+func TestChartsThatAskForKindsOfOthers(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	kinds := unscanned(t, a, map[string]string{"a.yaml": boxes("v1:size")}, func(c *helmx.Config) { c.Release = "kinds" })
+	templates := map[string]string{
+		"b.yaml": `{{ if and (.Capabilities.APIVersions.Has "example.com/v1") (.Capabilities.APIVersions.Has "example.com/v1/Box") }}` + "\n" + box("v1", "size: s") + "{{ end }}\n",
+	}
+	d := unscanned(t, a, templates)
+	assert.NotContains(t, string(planParts(t, d).Manifests), "Box")
+	p := planParts(t, d, planParts(t, kinds).Defines...)
+	assert.Equal(t, stages.Create, changeOf(t, p, "Box", "shoes").Action)
+	deployParts(t, kinds, "run-1", "")
+	deployParts(t, unscanned(t, a, templates), "run-1", p.Digest) // One that doesn't know the cluster from before.
+	assert.NotNil(t, a.get(boxPath))
+}

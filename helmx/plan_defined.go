@@ -21,7 +21,7 @@ func (s *session) learn(defined []stages.Kind) {
 		if d.Namespaced {
 			scope = meta.RESTScopeNamespace
 		}
-		s.mapper.kinds[gvk] = &meta.RESTMapping{Resource: gvk.GroupVersion().WithResource(d.Resource), GroupVersionKind: gvk, Scope: scope}
+		s.expect(&meta.RESTMapping{Resource: gvk.GroupVersion().WithResource(d.Resource), GroupVersionKind: gvk, Scope: scope})
 		if d.Pending {
 			s.redefined[gvk.GroupKind()] = true
 		}
