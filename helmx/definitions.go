@@ -199,6 +199,21 @@ func (t *trial) define() error {
 	return t.settle(err)
 }
 
+// unseenDefinition goes by what the cluster serves: a definition of that is there.
+func (t *trial) unseenDefinition() {
+	defined := kinds{}
+	defined.addAll(t.object.content)
+	t.action = stages.Create
+	for gvk := range defined {
+		if _, err := t.s.mapper.RESTMapper.RESTMapping(gvk.GroupKind()); meta.IsNoMatchError(err) {
+			continue
+		}
+		if t.action = ""; t.crds == CRDsApply {
+			t.action = stages.Update
+		}
+	}
+}
+
 // reachable returns resources, with those in a version that is not served any more in
 // one that is: what is stored stays, and is to be deleted.
 func (k *kubeClient) reachable(resources kube.ResourceList) (kube.ResourceList, error) {

@@ -350,3 +350,34 @@ func TestChartsThatAskForKindsOfOthers(t *testing.T) {
 	deployParts(t, unscanned(t, a, templates), "run-1", p.Digest) // One that doesn't know the cluster from before.
 	assert.NotNil(t, a.get(boxPath))
 }
+
+// TestFolderOfDefinitionsThatMayNotBeRead is planned by what the cluster serves.
+func TestFolderOfDefinitionsThatMayNotBeRead(t *testing.T) {
+	for policy, want := range map[helmx.CRDs][]stages.Action{helmx.CRDsCreate: nil, helmx.CRDsApply: {stages.Update}} {
+		a := newAPIServer(t, "shop")
+		d := unscanned(t, a, map[string]string{}, folder(t, policy, boxes("v1:size")))
+		read := func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodGet || r.URL.Path != boxesPath {
+				return false
+			}
+			fail(w, 403, metav1.StatusReasonForbidden, `customresourcedefinitions.apiextensions.k8s.io "boxes.example.com" is forbidden: User "bot" cannot get resource "customresourcedefinitions"`)
+			return true
+		}
+		actions := func(d *helmx.Deployer) (out []stages.Action) {
+			p := planParts(t, d)
+			assert.Equal(t, []string{"CustomResourceDefinition boxes.example.com"}, notesOf(p, stages.NoteNotCompared))
+			for _, c := range p.Changes {
+				if c.Object.Kind == "CustomResourceDefinition" {
+					out = append(out, c.Action)
+				}
+			}
+			return out
+		}
+		a.onRequest(read)
+		assert.Equal(t, []stages.Action{stages.Create}, actions(d))
+		a.onRequest(nil)
+		deployParts(t, d, "run-1", "")
+		a.onRequest(read)
+		assert.Equal(t, want, actions(d), policy)
+	}
+}

@@ -263,6 +263,8 @@ func (t *trial) unseen() {
 		if t.object.kept() {
 			t.action = ""
 		}
+	case t.crds != CRDsRefuse:
+		t.unseenDefinition()
 	case t.base == nil:
 		t.action = stages.Create
 	default:
