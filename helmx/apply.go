@@ -16,7 +16,8 @@ type Apply struct {
 	Mode ApplyMode
 	// Conflicts says for each field manager what becomes of a field that it owns
 	// and that the chart wants to have another value. [AnyManager] is for those not
-	// named; they are refused by default. Only with [ServerSide].
+	// named; they are refused by default. Only with [ServerSide], or for the
+	// definitions of [CRDsApply], which are always written that way.
 	Conflicts map[string]ConflictPolicy
 }
 
@@ -51,13 +52,13 @@ const (
 	Yield ConflictPolicy = "yield"
 )
 
-func (a Apply) validate() error {
+// validate is told whether there may be definitions to apply.
+func (a Apply) validate(definitions bool) error {
 	switch a.Mode {
 	case "", ClientSide:
-		if len(a.Conflicts) > 0 {
+		if len(a.Conflicts) > 0 && !definitions {
 			return errors.New("Apply: Conflicts need the mode ServerSide; ClientSide knows no owners")
 		}
-		return nil
 	case ServerSide:
 	default:
 		return fmt.Errorf("Apply: unknown mode %q; use %q or %q", a.Mode, ClientSide, ServerSide)

@@ -141,7 +141,7 @@ func (c *Config) prepare() error {
 	if err := c.CRDs.validate(); err != nil {
 		problems = append(problems, err)
 	}
-	if err := c.Apply.validate(); err != nil {
+	if err := c.Apply.validate(c.CRDs == CRDsApply); err != nil {
 		problems = append(problems, err)
 	}
 	if err := validateImageFields(c.ImageFields); err != nil {

@@ -3,6 +3,7 @@ package helmx
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -31,8 +32,10 @@ const (
 	// CRDsCreate makes those that the cluster doesn't have, as Helm does, though with
 	// every deployment and not with the first one only.
 	CRDsCreate CRDs = "create"
-	// CRDsApply makes and updates them, whoever wrote them before. A plan shows what
-	// would change, with [stages.DangerCRD].
+	// CRDsApply makes and updates them, by server-side apply, and takes over what helm and
+	// kubectl wrote before. Fields that another field manager owns are refused with an
+	// [OwnershipError], unless [Apply.Conflicts] says otherwise. A plan shows what would
+	// change, with [stages.DangerCRD].
 	CRDsApply CRDs = "apply"
 )
 
@@ -78,11 +81,23 @@ func (s *session) declare(objects []object) {
 	}
 }
 
-// definer returns the client that writes the definitions of the crds folder.
+// definer returns the client that writes the definitions of the crds folder. What people
+// write by hand, or with other deployments, it takes over; a controller that writes into a
+// definition, such as one that injects certificates, is asked about first.
 func (s *session) definer() *kubeClient {
 	out := *s.kube
-	out.apply = Apply{Mode: ServerSide, Conflicts: map[string]ConflictPolicy{AnyManager: Overwrite}}
+	conflicts := map[string]ConflictPolicy{}
+	for _, manager := range definers {
+		conflicts[manager] = Overwrite
+	}
+	maps.Copy(conflicts, s.kube.apply.Conflicts)
+	out.apply = Apply{Mode: ServerSide, Conflicts: conflicts}
 	return &out
+}
+
+// definers are the field managers of helm, kubectl and this package.
+var definers = []string{
+	fieldManager, "fairlead-helmx", "kubectl", "kubectl-client-side-apply", "kubectl-create", "kubectl-edit", "kubectl-patch", "kubectl-replace",
 }
 
 // outdate has the cluster asked for its kinds anew where definitions are concerned.

@@ -381,3 +381,51 @@ func TestFolderOfDefinitionsThatMayNotBeRead(t *testing.T) {
 		assert.Equal(t, want, actions(d), policy)
 	}
 }
+
+// TestDefinitionsThatControllersWriteInto are not overwritten unasked.
+func TestDefinitionsThatControllersWriteInto(t *testing.T) {
+	conflict := func(manager string) func(w http.ResponseWriter, r *http.Request) bool {
+		return func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPatch || r.URL.Path != boxesPath || r.URL.Query().Get("force") == "true" {
+				return false
+			}
+			fail(w, 409, metav1.StatusReasonConflict, "Apply failed with 1 conflict",
+				metav1.StatusCause{Type: metav1.CauseTypeFieldManagerConflict, Field: ".spec.conversion", Message: `conflict with "` + manager + `" using apiextensions.k8s.io/v1`})
+			return true
+		}
+	}
+	for name, test := range map[string]struct {
+		manager   string
+		conflicts map[string]helmx.ConflictPolicy
+		refused   bool
+	}{
+		"kubectl":              {"kubectl-client-side-apply", nil, false},
+		"a controller":         {"cainjector", nil, true},
+		"one that may be lost": {"cainjector", map[string]helmx.ConflictPolicy{"cainjector": helmx.Overwrite}, false},
+		"any":                  {"cainjector", map[string]helmx.ConflictPolicy{helmx.AnyManager: helmx.Overwrite}, false},
+		"kubectl is kept":      {"kubectl", map[string]helmx.ConflictPolicy{"kubectl": helmx.Refuse}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIServer(t, "shop")
+			chart := func(fields string) *helmx.Deployer {
+				return unscanned(t, a, map[string]string{}, folder(t, helmx.CRDsApply, boxes("v1:"+fields)),
+					func(c *helmx.Config) { c.Apply = helmx.Apply{Mode: helmx.ClientSide, Conflicts: test.conflicts} })
+			}
+			deployParts(t, chart("size"), "run-1", "")
+			a.onRequest(conflict(test.manager))
+			d := chart("size,colour")
+			c := changeOf(t, planParts(t, d), "CustomResourceDefinition", "boxes.example.com")
+			_, err := d.DeployUnscanned(t.Context(), helmx.UnscannedRequest{Run: "run-2"})
+			if !test.refused {
+				assert.Nil(t, c.Refusal)
+				require.NoError(t, err)
+				return
+			}
+			require.NotNil(t, c.Refusal)
+			assert.Equal(t, string(helmx.Conflict), c.Refusal.Reason)
+			var owned *helmx.OwnershipError
+			require.ErrorAs(t, err, &owned)
+			assert.Equal(t, []helmx.OwnedField{{Path: ".spec.conversion", Manager: test.manager}}, owned.Fields)
+		})
+	}
+}

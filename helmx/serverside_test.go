@@ -75,13 +75,13 @@ func TestConflictsOf(t *testing.T) {
 }
 
 func TestApplyIsValidated(t *testing.T) {
-	require.NoError(t, Apply{}.validate())
-	require.NoError(t, Apply{Mode: ServerSide, Conflicts: map[string]ConflictPolicy{AnyManager: Yield}}.validate())
+	require.NoError(t, Apply{}.validate(false))
+	require.NoError(t, Apply{Mode: ServerSide, Conflicts: map[string]ConflictPolicy{AnyManager: Yield}}.validate(false))
 	for _, a := range []Apply{
 		{Mode: "elsewhere"},
 		{Conflicts: map[string]ConflictPolicy{"x": Yield}},
 		{Mode: ServerSide, Conflicts: map[string]ConflictPolicy{"x": "ask"}},
 	} {
-		require.Error(t, a.validate())
+		require.Error(t, a.validate(false))
 	}
 }
