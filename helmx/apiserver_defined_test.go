@@ -105,5 +105,5 @@ func (a *apiServer) establish(was, obj content) {
 	if a.hold {
 		return
 	}
-	obj["status"] = content{"conditions": []any{content{"type": "Established", "status": "True"}}}
+	obj["status"] = content{"conditions": []any{content{"type": "Established", "status": "True"}}, "storedVersions": []any{"v1"}}
 }

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/metadata"
+
+	"github.com/fairlead-dev/fairlead/stages"
 )
 
 // spareDefinitions keeps definitions that revisions of own have and to, if any, has not,
@@ -165,4 +167,34 @@ func useNeeds(n *needs, definition object) {
 	for _, mapping := range defined {
 		n.all = append(n.all, need{optional: true, Right: Right{Verb: "list", Group: mapping.Resource.Group, Resource: mapping.Resource.Resource}})
 	}
+}
+
+// storedRemedy is for a definition that can't go back to the version it was stored in.
+const storedRemedy = "objects may be stored in a version that the definition had not before: keep that version in it, " +
+	"or write each object of the kind anew in a version that stays and then take the other out of the definition's status.storedVersions"
+
+// storage says that a change of a definition has objects stored in a version that they
+// were not before, or "".
+func (t *trial) storage() string {
+	if t.live == nil || t.action != stages.Update {
+		return ""
+	}
+	version := storageVersion(t.object.content)
+	stored, _, _ := unstructured.NestedStringSlice(t.live.Object, "status", "storedVersions")
+	if version == "" || slices.Contains(stored, version) {
+		return ""
+	}
+	return fmt.Sprintf("; from then on objects are stored as %s, which the API server does not let go again: a restore fails if the definition had no such version before", version)
+}
+
+// storageVersion returns the version that a definition has objects stored in.
+func storageVersion(definition map[string]any) string {
+	versions, _, _ := unstructured.NestedSlice(definition, "spec", "versions")
+	for _, v := range versions {
+		if version, _ := v.(map[string]any); version["storage"] == true {
+			name, _ := version["name"].(string)
+			return name
+		}
+	}
+	return ""
 }

@@ -135,3 +135,30 @@ func TestRestoreNamesDefinitionsThatStay(t *testing.T) {
 		deploy(t, d, "between", "a")
 	}
 }
+
+// TestStorageVersionsStay tells of a change of a definition that can't be undone, and what
+// to do once it can't.
+func TestStorageVersionsStay(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	deploy(t, templated(t, a, map[string]string{"crd.yaml": boxDefinition}), "run-1", "a")
+	d := templated(t, a, map[string]string{"crd.yaml": strings.Replace(boxDefinition, "[{name: v1, served: true, storage: true}]",
+		"[{name: v1, served: true, storage: false}, {name: v2, served: true, storage: true}]", 1)})
+	plan, err := d.Plan(t.Context(), stages.PlanRequest{Run: "run-2", Image: image("a")})
+	require.NoError(t, err)
+	dangers := plan.AllDangers()
+	require.Len(t, dangers, 1)
+	assert.Equal(t, stages.DangerCRD, dangers[0].Class)
+	assert.Contains(t, dangers[0].Why, "stored as v2, which the API server does not let go again")
+	cp := checkpoint(t, d, "run-2")
+	deploy(t, d, "run-2", "a")
+	a.onRequest(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPatch || r.URL.Path != definitionPath {
+			return false
+		}
+		fail(w, 422, metav1.StatusReasonInvalid, `status.storedVersions[1]: Invalid value: "v2": missing from spec.versions`)
+		return true
+	})
+	r := restore(t, d, "run-2", cp)
+	assert.Equal(t, stages.Diverged, r.Outcome, r.Message)
+	assert.Contains(t, r.Message, "write each object of the kind anew")
+}

@@ -237,7 +237,7 @@ func (t *trial) dangers() []stages.Danger {
 	}
 	switch {
 	case t.object.isCRD() && t.action != stages.Create:
-		flag(stages.DangerCRD, "%s of a definition concerns every object of its kind", t.action)
+		flag(stages.DangerCRD, "%s of a definition concerns every object of its kind%s", t.action, t.storage())
 	case t.object.isNamespace() && gone:
 		flag(stages.DangerNamespace, "everything in the namespace goes with it")
 	case t.object.isNamespace() && t.action != stages.Create:

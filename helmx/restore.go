@@ -245,7 +245,11 @@ func (d *Deployer) stuck(s *session, err error) (stages.RestoreOutcome, string, 
 	if failure, ok := errors.AsType[*APIError](err); ok && failure.Reason == Unavailable {
 		return "", "", err
 	}
-	return stages.Diverged, "the rollback did not succeed: " + err.Error(), nil
+	message := "the rollback did not succeed: " + err.Error()
+	if strings.Contains(message, "storedVersions") {
+		message += "; " + storedRemedy
+	}
+	return stages.Diverged, message, nil
 }
 
 func (d *Deployer) uninstall(s *session, run string, st state, own []*release.Release) (stages.RestoreOutcome, string, error) {
