@@ -152,7 +152,7 @@ func TestStorageVersionsStay(t *testing.T) {
 	cp := checkpoint(t, d, "run-2")
 	deploy(t, d, "run-2", "a")
 	a.onRequest(func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Method != http.MethodPatch || r.URL.Path != definitionPath {
+		if r.Method != http.MethodPatch || r.URL.Path != boxesPath {
 			return false
 		}
 		fail(w, 422, metav1.StatusReasonInvalid, `status.storedVersions[1]: Invalid value: "v2": missing from spec.versions`)

@@ -260,6 +260,33 @@ func TestWhatIsLeftInAVersionThatIsNotServed(t *testing.T) {
 
 // TestObjectsWaitForTheirChangedDefinition: the API server goes on with the old one for a
 // while, which the condition of the definition doesn't tell.
+// TestRestoreTakesAVersionBack that only the revision that failed had, with the objects
+// that were made in it.
+func TestRestoreTakesAVersionBack(t *testing.T) {
+	for name, first := range map[string]string{string(helmx.ServerSide): box("v1", "size: s"), string(helmx.ClientSide): box("v1", "size: s"), "of none": ""} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIServer(t, "shop")
+			by := func(c *helmx.Config) {
+				if first != "" {
+					c.Apply.Mode = helmx.ApplyMode(name)
+				}
+			}
+			deployParts(t, unscanned(t, a, map[string]string{"a.yaml": boxes("v1:size"), "b.yaml": first}, by), "run-1", "")
+			hats := strings.Replace(box("v2", "size: m"), "shoes", "hats", 1)
+			d := unscanned(t, a, map[string]string{"a.yaml": boxes("v1:size", "v2:size"), "b.yaml": first + "---\n" + hats}, by)
+			before, err := d.Checkpoint(t.Context(), stages.CheckpointRequest{Run: "run-2"})
+			require.NoError(t, err)
+			deployParts(t, d, "run-2", "")
+			hatsPath := strings.Replace(boxPath, "shoes", "hats", 1)
+			require.NotNil(t, a.get(hatsPath))
+			r := restore(t, d, "run-2", before)
+			assert.Equal(t, stages.Restored, r.Outcome, r.Message)
+			assert.Nil(t, a.get(hatsPath))
+			assert.Equal(t, first != "", a.get(boxPath) != nil)
+		})
+	}
+}
+
 func TestObjectsWaitForTheirChangedDefinition(t *testing.T) {
 	layouts := map[string]func(t *testing.T, a *apiServer, definition, box string) *helmx.Deployer{
 		"templates": func(t *testing.T, a *apiServer, definition, box string) *helmx.Deployer {

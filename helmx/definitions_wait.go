@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"helm.sh/helm/v3/pkg/kube"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -17,8 +19,9 @@ import (
 	"k8s.io/client-go/discovery"
 )
 
-// changedKinds are those whose definitions have just been changed.
-type changedKinds map[schema.GroupKind]bool
+// changedKinds are those whose definitions have just been changed, in the versions that
+// they had.
+type changedKinds map[schema.GroupKind]kinds
 
 // note compares a definition with how it was, nil for one that is new: of such a one
 // the API server knows nothing that could be outdated.
@@ -27,11 +30,28 @@ func (c changedKinds) note(was *unstructured.Unstructured, info *resource.Info) 
 	if !ok || was == nil || was.GetGeneration() == now.GetGeneration() {
 		return
 	}
-	defined := kinds{}
+	defined, former := kinds{}, kinds{}
 	defined.add(now.Object)
+	former.addAll(was.Object)
 	for gvk := range defined {
-		c[gvk.GroupKind()] = true
+		c[gvk.GroupKind()] = former
 	}
+}
+
+// versions are those of a definition, of now and of before it has changed, and whether
+// each is served.
+func (c changedKinds) versions(definition map[string]any) map[*meta.RESTMapping]bool {
+	serving, all := kinds{}, kinds{}
+	serving.add(definition)
+	all.addAll(definition)
+	for gvk := range serving {
+		maps.Copy(all, c[gvk.GroupKind()])
+	}
+	out := map[*meta.RESTMapping]bool{}
+	for gvk, mapping := range all {
+		_, out[mapping] = serving[gvk]
+	}
+	return out
 }
 
 // updateDefinitions updates definitions, and waits until they are served.
@@ -71,13 +91,14 @@ func (k *kubeClient) awaitDefined(ctx context.Context, definitions kube.Resource
 			live = obj
 			return established(info, obj)
 		})
-		if err == nil {
-			err = k.s.awaitServed(ctx, live)
-		}
 		if err != nil {
 			return err
 		}
-		outdated = outdated || k.s.mapper.outdated(live.Object)
+		versions := k.changed.versions(live.Object)
+		if err := k.s.awaitServed(ctx, versions); err != nil {
+			return err
+		}
+		outdated = outdated || k.s.mapper.outdated(versions)
 	}
 	if outdated {
 		k.s.mapper.Reset()
@@ -97,18 +118,14 @@ func established(info *resource.Info, obj *unstructured.Unstructured) (bool, err
 // definition. There is nothing to watch.
 const pollDefinitions = 100 * time.Millisecond
 
-// awaitServed waits until the API server tells of the versions of a definition as it says.
-func (s *session) awaitServed(ctx context.Context, definition *unstructured.Unstructured) error {
+// awaitServed waits until the API server serves some versions, and others not any more.
+func (s *session) awaitServed(ctx context.Context, versions map[*meta.RESTMapping]bool) error {
 	client, err := discovery.NewDiscoveryClientForConfig(s.rest)
 	if err != nil {
 		return fmt.Errorf("make a discovery client: %w", err)
 	}
-	serving := kinds{}
-	serving.add(definition.Object)
-	all := kinds{}
-	all.addAll(definition.Object)
-	for gvk, mapping := range all {
-		_, want := serving[gvk]
+	for mapping, want := range versions {
+		gvk := mapping.GroupVersionKind
 		for {
 			is, err := lists(client, gvk.GroupVersion(), mapping.Resource.Resource)
 			if err != nil && !isAway(err) {
@@ -166,7 +183,7 @@ func (k *kubeClient) awaitAccepted(resources kube.ResourceList) {
 	ctx, cancel := context.WithTimeout(k.s.ctx, catchUp)
 	defer cancel()
 	for _, info := range resources {
-		if !k.changed[info.Mapping.GroupVersionKind.GroupKind()] {
+		if _, changed := k.changed[info.Mapping.GroupVersionKind.GroupKind()]; !changed {
 			continue
 		}
 		for k.outdated(info) && pause(ctx, pollDefinitions) {

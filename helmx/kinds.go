@@ -98,13 +98,10 @@ func (m *aheadMapper) reach(gvk schema.GroupVersionKind) (*meta.RESTMapping, err
 	return mapping, err
 }
 
-// outdated reports whether what is known of the cluster is not as a definition says.
-func (m *aheadMapper) outdated(definition map[string]any) bool {
-	serving, all := kinds{}, kinds{}
-	serving.add(definition)
-	all.addAll(definition)
-	for gvk := range all {
-		_, want := serving[gvk]
+// outdated reports whether it is not known of the cluster which versions it serves.
+func (m *aheadMapper) outdated(versions map[*meta.RESTMapping]bool) bool {
+	for mapping, want := range versions {
+		gvk := mapping.GroupVersionKind
 		if _, err := m.RESTMapper.RESTMapping(gvk.GroupKind(), gvk.Version); meta.IsNoMatchError(err) == want {
 			return true
 		}

@@ -72,14 +72,15 @@ func (k *kubeClient) create(resources kube.ResourceList) (*kube.Result, error) {
 // deleted.
 func (k *kubeClient) Update(original, target kube.ResourceList, force bool) (*kube.Result, error) {
 	definitions, others := split(target)
-	if len(definitions) == 0 || len(others) == 0 {
+	beside := original.Difference(definitions)
+	if len(definitions) == 0 || len(others)+len(beside) == 0 {
 		return k.update(original, target, force)
 	}
 	defined, err := k.updateDefinitions(original.Intersect(definitions), definitions, force)
 	if err != nil {
 		return defined, err
 	}
-	original, err = k.reachable(original.Difference(definitions))
+	original, err = k.reachable(beside)
 	if err != nil {
 		return defined, err
 	}
