@@ -143,6 +143,17 @@ func TestDefinitionsAndTheirObjects(t *testing.T) {
 	}
 }
 
+// folder puts definitions into the chart's crds folder.
+func folder(t *testing.T, policy helmx.CRDs, definitions string) func(*helmx.Config) {
+	t.Helper()
+	return func(cfg *helmx.Config) {
+		crds := filepath.Join(cfg.Chart, "crds")
+		require.NoError(t, os.Mkdir(crds, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(crds, "boxes.yaml"), []byte(definitions), 0o600))
+		cfg.CRDs = policy
+	}
+}
+
 // TestFolderOfDefinitions releases a chart that has definitions in its crds folder.
 func TestFolderOfDefinitions(t *testing.T) {
 	t.Parallel()
@@ -159,12 +170,7 @@ func TestFolderOfDefinitions(t *testing.T) {
 		fill := strings.NewReplacer("GROUP", name, "NAMESPACE", ns, "SIZE", size, "WIDTH", width).Replace
 		return w.parts(t, ns, map[string]string{
 			"box.yaml": fill(`{{ if .Capabilities.APIVersions.Has "NAMESPACE.example.com/v1/Box" }}` + "\n" + box + "{{ end }}\n"),
-		}, func(cfg *helmx.Config) {
-			crds := filepath.Join(cfg.Chart, "crds")
-			require.NoError(t, os.Mkdir(crds, 0o700))
-			require.NoError(t, os.WriteFile(filepath.Join(crds, "boxes.yaml"), []byte(fill(boxes)), 0o600))
-			cfg.CRDs = policy
-		})
+		}, folder(t, policy, fill(boxes)))
 	}
 	d := chart(helmx.CRDsCreate, "integer", "42")
 	plan, err := d.Plan(ctx, stages.PlanRequest{Run: "run-1"})
@@ -264,11 +270,7 @@ func TestDefinitionsMoveToTheFolder(t *testing.T) {
 		assert.NoError(t, objects.Resource(definitions).Delete(context.WithoutCancel(t.Context()), name, metav1.DeleteOptions{}))
 	})
 	for run, policy := range map[string]helmx.CRDs{"run-2": helmx.CRDsCreate, "run-3": helmx.CRDsApply} {
-		d := w.parts(t, ns, map[string]string{"b.yaml": fill(box)}, func(cfg *helmx.Config) {
-			require.NoError(t, os.Mkdir(filepath.Join(cfg.Chart, "crds"), 0o700))
-			require.NoError(t, os.WriteFile(filepath.Join(cfg.Chart, "crds", "boxes.yaml"), []byte(fill(boxes)), 0o600))
-			cfg.CRDs = policy
-		})
+		d := w.parts(t, ns, map[string]string{"b.yaml": fill(box)}, folder(t, policy, fill(boxes)))
 		plan, err := d.Plan(ctx, stages.PlanRequest{Run: run})
 		require.NoError(t, err)
 		for _, c := range plan.Changes {
@@ -320,11 +322,7 @@ func TestTwoReleasesBringTheSameDefinition(t *testing.T) {
 	var deployers []*helmx.Deployer
 	var plans []stages.Plan
 	for _, release := range []string{"one", "two"} {
-		d := w.parts(t, ns, map[string]string{"box.yaml": strings.ReplaceAll(fill(box), "shoes", release)}, func(cfg *helmx.Config) {
-			require.NoError(t, os.Mkdir(filepath.Join(cfg.Chart, "crds"), 0o700))
-			require.NoError(t, os.WriteFile(filepath.Join(cfg.Chart, "crds", "boxes.yaml"), []byte(fill(boxes)), 0o600))
-			cfg.Release, cfg.CRDs = release, helmx.CRDsCreate
-		})
+		d := w.parts(t, ns, map[string]string{"box.yaml": strings.ReplaceAll(fill(box), "shoes", release)}, folder(t, helmx.CRDsCreate, fill(boxes)), func(cfg *helmx.Config) { cfg.Release = release })
 		plan, err := d.Plan(ctx, stages.PlanRequest{Run: "run-1"})
 		require.NoError(t, err)
 		deployers, plans = append(deployers, d), append(plans, plan)

@@ -282,7 +282,7 @@ func (d *Deployer) checkOwners(s *session, objects []object) error {
 // split parts definitions from the other resources.
 func split(resources []*resource.Info) (definitions, others []*resource.Info) {
 	for _, info := range resources {
-		if strings.EqualFold(info.Mapping.GroupVersionKind.Kind, "CustomResourceDefinition") {
+		if info.Mapping.GroupVersionKind.Kind == "CustomResourceDefinition" {
 			definitions = append(definitions, info)
 		} else {
 			others = append(others, info)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"helm.sh/helm/v3/pkg/kube"
@@ -191,7 +192,8 @@ func (k *kubeClient) awaitAccepted(resources kube.ResourceList) {
 	}
 }
 
-// outdated reports whether an object is refused as one of another schema would be.
+// outdated reports whether an object is refused as one of another schema would be. Where
+// what is live doesn't fit the schema any more, that is the new one.
 func (k *kubeClient) outdated(info *resource.Info) bool {
 	data, err := json.Marshal(info.Object)
 	if err != nil {
@@ -200,5 +202,8 @@ func (k *kubeClient) outdated(info *resource.Info) bool {
 	force := true
 	_, err = k.helper(info).DryRun(true).WithFieldValidation(metav1.FieldValidationStrict).
 		Patch(info.Namespace, info.Name, types.ApplyPatchType, data, &metav1.PatchOptions{Force: &force})
-	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsInternalError(err)
+	if apierrors.IsInternalError(err) {
+		return !strings.Contains(err.Error(), "failed to create typed live object")
+	}
+	return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err)
 }
