@@ -203,11 +203,21 @@ func (c *Cluster) create(ctx context.Context, image string) error {
 	}
 }
 
-// clusterConfig is kind's configuration of one node, with exceptions only where
-// the host needs them: a kubelet that accepts cgroup v1, and programs that do
-// without CAP_SYS_RESOURCE if that is denied.
+// hastyStore has etcd not wait for the disk, on which a compiler beside it can hold
+// everything up for seconds. What it keeps isn't to survive the machine.
+const hastyStore = `apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+etcd: {local: {extraArgs: [{name: unsafe-no-fsync, value: "true"}]}}
+`
+
+// clusterConfig is kind's configuration of one node, with a store for a throwaway
+// cluster, and exceptions where the host needs them: a kubelet that accepts cgroup v1,
+// and programs that do without CAP_SYS_RESOURCE if that is denied.
 func clusterConfig(engine Engine, denied bool) *v1alpha4.Cluster {
-	config := &v1alpha4.Cluster{Nodes: []v1alpha4.Node{{Role: v1alpha4.ControlPlaneRole}}}
+	config := &v1alpha4.Cluster{
+		Nodes:                []v1alpha4.Node{{Role: v1alpha4.ControlPlaneRole}},
+		KubeadmConfigPatches: []string{hastyStore},
+	}
 	v1alpha4.SetDefaultsCluster(config)
 
 	const kubelet = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"

@@ -99,12 +99,12 @@ runtime = "runc"
 }
 
 func TestClusterConfigChangesOnlyWhatTheHostNeeds(t *testing.T) {
-	assert.Empty(t, clusterConfig(Engine{cgroups: "2"}, false).KubeadmConfigPatches)
+	assert.Equal(t, []string{hastyStore}, clusterConfig(Engine{cgroups: "2"}, false).KubeadmConfigPatches)
 
 	old := clusterConfig(Engine{cgroups: "1"}, true).KubeadmConfigPatches
-	require.Len(t, old, 2)
-	assert.Contains(t, old[0], "failCgroupV1: false")
-	assert.Contains(t, old[1], "KubeletInUserNamespace: true")
+	require.Len(t, old, 3)
+	assert.Contains(t, old[1], "failCgroupV1: false")
+	assert.Contains(t, old[2], "KubeletInUserNamespace: true")
 }
 
 func TestPublicNames(t *testing.T) {
