@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"helm.sh/helm/v3/pkg/release"
 	helmtime "helm.sh/helm/v3/pkg/time"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -174,8 +176,8 @@ func (s *session) adopted(own []*release.Release, to *release.Release) ([]object
 	})
 }
 
-// find tells the session what base has, and marks which of objects live that base, the deployed revision of the named
-// release, doesn't have, and what they are to the release.
+// find tells the session what base has, the deployed revision of the named release. Of
+// objects that base doesn't have, it marks those that live, and what they are to the release.
 func (s *session) find(name string, objects []object, base *release.Release) error {
 	known := map[identity]object{}
 	if base != nil {
@@ -186,26 +188,33 @@ func (s *session) find(name string, objects []object, base *release.Release) err
 		known = index(had)
 	}
 	s.kube.base = known
+	var group errgroup.Group
+	group.SetLimit(abreast)
+	var mu sync.Mutex
 	found := 0
 	for _, o := range objects {
 		if _, ok := known[o.identity()]; ok {
 			continue
 		}
-		live, err := s.live(o)
-		if err != nil {
-			return s.explain(err)
-		}
-		if live == nil {
-			continue
-		}
-		found++
-		s.marks[foundLabel(live.GetUID())] = foundForeign
-		if s.owns(name, live) {
-			s.marks[foundLabel(live.GetUID())] = foundLeft
-		}
+		group.Go(func() error {
+			live, err := s.live(o)
+			if err != nil || live == nil {
+				return err
+			}
+			what := foundForeign
+			if s.owns(name, live) {
+				what = foundLeft
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			found++
+			s.marks[foundLabel(live.GetUID())] = what
+			return nil
+		})
 	}
+	err := group.Wait()
 	s.marks[labelFound] = strconv.Itoa(found)
-	return nil
+	return s.explain(err)
 }
 
 // spare keeps objects from being deleted in this session. It returns what to say of
