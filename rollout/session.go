@@ -254,7 +254,7 @@ func (s *session) look(ctx context.Context) (done bool, next time.Time, err erro
 	}
 	terminal, recheck := s.patience.judge(s.looks, findings, now)
 	s.grace.note(s.last)
-	terminal, pardoned := s.grace.excuse(s.last, terminal, s.looks == 1)
+	terminal, pardoned := s.grace.excuse(s.last, terminal, s.looks == 1 && s.before == nil)
 	s.inspector.pardon(pardoned)
 	if len(terminal) > 0 {
 		// What a container says tells more than what its workload says about it.

@@ -258,6 +258,15 @@ func (r *burnRun) verdict(v stages.Verdict, rule, message string) look {
 	return look{verdict: v, reasons: []stages.Reason{{Rule: rule, Subject: r.source, Message: message}}, status: message}
 }
 
+// beforehand is the last moment that tells nothing of the release: its pods may serve
+// long before its deployer is done.
+func (r *burnRun) beforehand() time.Time {
+	if began := r.rel.Began; !began.IsZero() && began.Before(r.deployed) {
+		return began
+	}
+	return r.deployed
+}
+
 // lookBack finds out, once, how the budget stood at the deployment. Where there
 // was no data then, there is nobody else to blame than the release. That is as it
 // should be of one that replaced none, but such a one is a canary as well, and then
@@ -271,10 +280,12 @@ func (r *burnRun) lookBack(ctx context.Context) error {
 		r.before = &untouched
 		return nil
 	}
-	asked := r.readings(r.deployed)
+	asked := r.readings(r.beforehand())
 	before, err := asked.state(ctx, r.windows(wholly, wholly))
 	if err == nil {
-		_, before.latest, err = asked.latest(ctx, r.config.Watch.Interval, r.config.Windows[0].Short)
+		if _, before.latest, err = asked.latest(ctx, r.config.Watch.Interval, r.config.Windows[0].Short); saysNothing(err) {
+			err = nil // It was quiet then.
+		}
 	}
 	if saysNothing(err) {
 		if r.rel.Previous != 0 {

@@ -30,6 +30,7 @@ type service struct {
 	deployed time.Time
 	outages  []outage
 	silent   time.Duration // if not zero, there are no requests before that
+	pause    time.Duration // for which there were none before the deployment
 	gone     bool          // there are no samples
 	junk     float64       // if not zero, what every ratio is
 	every    time.Duration // between two scrapes: a window has to hold two
@@ -52,7 +53,7 @@ func (s service) Query(_ context.Context, q metric.Query) (metric.Result, error)
 	if s.silent > 0 {
 		serving.from = s.silent
 	}
-	served, failed := s.within(at, window, serving), 0.0
+	served, failed := s.within(at, window, serving)-s.within(at, window, outage{-s.pause, 0, 1}), 0.0
 	for _, o := range s.outages {
 		failed += s.within(at, window, o)
 	}
@@ -144,6 +145,14 @@ func TestBurnRate(t *testing.T) {
 		"too little traffic":                   {service: service{silent: 4*time.Minute + 30*time.Second}, config: traffic, release: first, verdict: stages.Inconclusive, reason: "too-little-traffic"},
 		"too little traffic, allowed, failed":  {service: service{silent: 4*time.Minute + 30*time.Second, outages: []outage{{4*time.Minute + 30*time.Second, long, 1}}}, config: lenient, release: first, verdict: stages.Inconclusive, reason: "too-little-traffic"},
 		"too little traffic, all of it failed": {service: service{silent: 4*time.Minute + 30*time.Second, outages: []outage{{4*time.Minute + 30*time.Second, long, 1}}}, config: traffic, release: first, verdict: stages.Inconclusive, reason: "too-little-traffic"},
+		"fails while its deployer waits for hooks": {
+			service: service{outages: []outage{{-50 * time.Second, long, 1}}}, release: hooked,
+			verdict: stages.Fail, within: time.Minute, reason: "budget-burning",
+		},
+		"spent before, and quiet at the deployment": {
+			service: service{outages: []outage{{-200 * time.Hour, -100 * time.Hour, 0.01}}, pause: 10 * time.Minute}, config: period,
+			verdict: stages.Inconclusive, reason: "budget-spent-before",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -175,6 +184,9 @@ func TestBurnRate(t *testing.T) {
 }
 
 func first(r *stages.Release) { r.Previous = 0 }
+
+// hooked is a release whose deployer was still busy with hooks when its pods served.
+func hooked(r *stages.Release) { r.Began = r.Deployed.Add(-time.Minute) }
 
 func deployed(ago time.Duration) func(*stages.Release) {
 	return func(r *stages.Release) { r.Deployed = r.Deployed.Add(-ago) }

@@ -22,27 +22,46 @@ func (r *burnRun) readings(at time.Time) readings {
 	return readings{run: r, at: at, by: map[time.Duration]reading{}}
 }
 
-// state asks for windows.
+// state asks for windows. Those of the past that say nothing are left out, as long as
+// anything is known of it.
 func (r readings) state(ctx context.Context, windows []burn) (burnState, error) {
 	var s burnState
+	var silence error
 	for _, b := range windows {
-		var err error
-		if b.long, err = r.over(ctx, b.cut.Long); err != nil {
+		err := r.fill(ctx, &b)
+		switch {
+		case err == nil:
+			s.burns = append(s.burns, b)
+		case r.at.IsZero() || !saysNothing(err):
 			return burnState{}, err
+		default:
+			silence = err
 		}
-		if b.cut.Short, b.short, err = r.latest(ctx, b.cut.Short, min(b.window.Short, b.cut.Long)); err != nil {
-			return burnState{}, err
-		}
-		s.burns = append(s.burns, b)
 	}
 	if r.run.config.Period > 0 {
 		spent, err := r.over(ctx, r.run.config.Period)
-		if err != nil {
+		switch {
+		case err == nil:
+			s.spent, s.measured = spent, true
+		case r.at.IsZero() || !saysNothing(err):
 			return burnState{}, err
+		default:
+			silence = err
 		}
-		s.spent, s.measured = spent, true
+	}
+	if len(s.burns) == 0 && !s.measured {
+		return burnState{}, silence
 	}
 	return s, nil
+}
+
+// fill asks for the rates of a pair of windows.
+func (r readings) fill(ctx context.Context, b *burn) (err error) {
+	if b.long, err = r.over(ctx, b.cut.Long); err != nil {
+		return err
+	}
+	b.cut.Short, b.short, err = r.latest(ctx, b.cut.Short, min(b.window.Short, b.cut.Long))
+	return err
 }
 
 // over returns the rate over a window, which is asked for once.
