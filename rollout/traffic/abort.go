@@ -39,8 +39,10 @@ func (f *flight) abort(ctx context.Context, cause error) error {
 	sound := !f.record.Promotion || f.restoreStable(ctx, e)
 	ctx, cancel := f.unhurried(ctx) // after the restore, which may have taken all of its own
 	defer cancel()
+	// Some routers take the canary's pods with its traffic.
+	seen := begin(func() ([]stages.Evidence, error) { return f.examined(ctx, cause), nil })
 	err := f.takeTraffic(ctx, e, sound)
-	e.Facts = f.evidence(ctx, cause)
+	e.Facts = f.evidence(ctx, cause, seen)
 	// The canary must not go while it may be asked for anything.
 	if err == nil {
 		err = f.remove(ctx)
@@ -150,15 +152,16 @@ func (f *flight) verifyRestored(ctx context.Context, rel *stages.Release) error 
 	return nil
 }
 
-// evidence is what the cause brings along, or else what is seen of the canary now,
-// and what the gates found.
-func (f *flight) evidence(ctx context.Context, cause error) []stages.Evidence {
+// evidence is what the cause brings along, or else what is seen of the canary now, or was
+// when its traffic was about to be taken, and what the gates found.
+func (f *flight) evidence(ctx context.Context, cause error, seen *call[[]stages.Evidence]) []stages.Evidence {
 	facts := evidenceOf(cause)
 	if len(facts) == 0 && !f.canary.Image.IsZero() {
 		ctx, cancel := context.WithTimeout(ctx, f.cfg.EvidenceTimeout)
 		defer cancel()
-		if facts = evidenceOf(f.runs(ctx)); len(facts) == 0 {
-			facts = f.examined(ctx)
+		facts = evidenceOf(f.runs(ctx))
+		if seen.returned(ctx) && len(facts) == 0 {
+			facts = seen.value
 		}
 	}
 	for _, d := range f.decisions {
@@ -172,9 +175,13 @@ func (f *flight) evidence(ctx context.Context, cause error) []stages.Evidence {
 	return facts
 }
 
-// examined is what the verifiers see of a canary that runs, and that something else has
-// found wanting.
-func (f *flight) examined(ctx context.Context) (all []stages.Evidence) {
+// examined is what the verifiers see of a canary that something else has found wanting.
+func (f *flight) examined(ctx context.Context, cause error) (all []stages.Evidence) {
+	if len(evidenceOf(cause)) > 0 || f.canary.Image.IsZero() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.EvidenceTimeout)
+	defer cancel()
 	for _, v := range f.cfg.Verifiers {
 		e, ok := v.(stages.Examiner)
 		if !ok {
