@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
@@ -72,6 +73,13 @@ func (s selection) narrowing(stable *workload) map[string]string {
 	return out
 }
 
+// narrowed is the Service's selector with those labels as well.
+func (s selection) narrowed(stable *workload) labels.Set {
+	out := labels.Set(maps.Clone(s.own))
+	maps.Copy(out, s.narrowing(stable))
+	return out
+}
+
 // Isolate has the Service select the pods of the stable release alone.
 func (r *Replicas) Isolate(ctx context.Context, planned []byte) error {
 	w, err := r.read(ctx)
@@ -92,9 +100,7 @@ func (r *Replicas) Isolate(ctx context.Context, planned []byte) error {
 	if err := r.relieve(ctx, w); err != nil {
 		return err
 	}
-	selector, added := maps.Clone(w.selection.own), w.selection.narrowing(w.stable)
-	maps.Copy(selector, added)
-	return r.selects(ctx, w.selection, selector, slices.Sorted(maps.Keys(added)))
+	return r.selects(ctx, w.selection, w.selection.narrowed(w.stable), slices.Sorted(maps.Keys(w.selection.narrowing(w.stable))))
 }
 
 // apart calls work, and ends it as soon as a canary that requests are kept from gets

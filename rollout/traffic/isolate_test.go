@@ -190,7 +190,7 @@ func TestIsolationOfOneThatLooksAlike(t *testing.T) {
 	planned := func(canary map[string]string) []byte {
 		d := deployment("shop-canary", 1)
 		d.Namespace, d.Spec.Template.Labels = "", canary
-		d.Spec.Selector.MatchLabels = map[string]string{"app.kubernetes.io/instance": canary["app.kubernetes.io/instance"]}
+		d.Spec.Selector.MatchLabels = map[string]string{"track": canary["track"]}
 		other := deployment("unconcerned", 1)
 		var out []byte
 		for _, o := range []any{service(shared), other, d} {
@@ -203,6 +203,12 @@ func TestIsolationOfOneThatLooksAlike(t *testing.T) {
 	alike := map[string]string{"app": "shop", "app.kubernetes.io/instance": "shop", "track": "canary"}
 	requireOdd(t, r.Isolate(t.Context(), planned(alike)), "Deployment shop/shop-canary: its pods can't be told from those of shop")
 	requireOdd(t, r.Isolate(t.Context(), planned(map[string]string{"app": "other"})), "which the pods of shop-canary are not")
+	// A Service has no expressions to leave it out by.
+	require.NoError(t, k.edit(t.Context(), deployments, "shop", func(o *unstructured.Unstructured) error {
+		out := []any{map[string]any{"key": "track", "operator": "NotIn", "values": []any{"canary"}}}
+		return unstructured.SetNestedSlice(o.Object, out, "spec", "selector", "matchExpressions")
+	}))
+	requireOdd(t, r.Isolate(t.Context(), planned(alike)), "Deployment shop/shop-canary: its pods can't be told from those of shop")
 	require.Equal(t, shared, k.service(t).Spec.Selector)
 	require.NoError(t, r.Isolate(t.Context(), planned(podLabels("shop-canary"))))
 	require.Equal(t, podLabels("shop"), k.service(t).Spec.Selector)

@@ -137,7 +137,8 @@ func (r *Replicas) check(w releases) error {
 	switch {
 	case w.stable.full() < 1:
 		return &RouteError{Object: r.workloads.object(r.config.Stable), Problem: "has no replicas", Remedy: "scale it up first"}
-	case w.canary != nil && (w.stable.selector.Matches(w.canary.labels) || w.canary.selector.Matches(w.stable.labels)):
+	case w.canary != nil && (w.stable.selector.Matches(w.canary.labels) || w.canary.selector.Matches(w.stable.labels) ||
+		w.selection.narrowed(w.stable).AsSelector().Matches(w.canary.labels)):
 		return &RouteError{Object: r.workloads.object(r.config.Canary), Problem: "its pods can't be told from those of " + r.config.Stable,
 			Remedy: "give the two different labels, and both selectors one of those"}
 	case len(w.selection.narrowing(w.stable)) == 0:
