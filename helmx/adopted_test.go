@@ -71,6 +71,38 @@ func TestRestoreLeavesWhatWasAdopted(t *testing.T) {
 	}
 }
 
+// TestRestoreLeavesWhatSomebodyElseMadeSince has somebody make what the run was about to,
+// and didn't come to.
+func TestRestoreLeavesWhatSomebodyElseMadeSince(t *testing.T) {
+	for name, upgrade := range map[string]bool{"first install": false, "upgrade": true} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPIServer(t, "shop")
+			if upgrade {
+				deploy(t, open(t, digestConfig(a)), "run-0", "a")
+			}
+			d := open(t, digestConfig(a, helmx.Set("extra=true")))
+			cp := checkpoint(t, d, "run-1")
+			a.onRequest(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Method == http.MethodGet || !strings.Contains(r.URL.Path, "/configmaps") {
+					return false
+				}
+				fail(w, 422, metav1.StatusReasonInvalid, "not yet")
+				return true
+			})
+			_, err := d.Deploy(t.Context(), request(t, "run-1", "b"))
+			require.ErrorContains(t, err, "not yet")
+			a.onRequest(nil)
+			a.edit(extraPath, func(content) content {
+				return content{"apiVersion": "v1", "kind": "ConfigMap", "metadata": content{"name": "web-extra", "namespace": "shop"}}
+			})
+			r := restore(t, d, "run-1", cp)
+			assert.Equal(t, stages.Diverged, r.Outcome)
+			assert.Contains(t, r.Message, "ConfigMap shop/web-extra was there before the run, or somebody else has made it since")
+			assert.NotNil(t, a.get(extraPath))
+		})
+	}
+}
+
 // TestRestoreTellsWhatIsItsOwn has attempts of one run find what those before have made.
 func TestRestoreTellsWhatIsItsOwn(t *testing.T) {
 	a := newAPIServer(t, "shop")

@@ -157,9 +157,13 @@ func (s *session) tidy(history []*release.Release, rel *release.Release) {
 }
 
 // adopted returns the objects that revisions of own, oldest first, have and to, if any,
-// has not, and that are older than those: the chart took them over, or found them left.
+// has not, and that those didn't make: the chart took them over, or found them left, or
+// somebody else has made them since.
 func (s *session) adopted(own []*release.Release, to *release.Release) ([]object, error) {
 	return s.beyond(own, to, func(first *release.Release, _ object, live *unstructured.Unstructured) (bool, error) {
+		if !s.owns(first.Name, live) {
+			return true, nil // It was made since, where the run came to nothing.
+		}
 		label := foundLabel(live.GetUID())
 		for _, rel := range own {
 			what := noted(rel)[label]
@@ -224,7 +228,7 @@ func (s *session) spare(objects []object) []string {
 	s.kube.spared = map[identity]bool{}
 	for _, o := range objects {
 		s.kube.spared[o.identity()] = true
-		out = append(out, o.id.String()+" was there before the run, which took it over; it is left as it is")
+		out = append(out, o.id.String()+" was there before the run, or somebody else has made it since; it is left as it is")
 	}
 	return out
 }

@@ -51,6 +51,22 @@ func TestFolderOfDefinitionsIsWaitedForAsAWhole(t *testing.T) {
 	assert.NotNil(t, a.get(boxesPath), "all are written before the first is waited for")
 }
 
+// TestUninstallLeavesAFolderOfDefinitions, also where a template had one of them before.
+func TestUninstallLeavesAFolderOfDefinitions(t *testing.T) {
+	for _, policy := range []helmx.CRDs{helmx.CRDsCreate, helmx.CRDsApply} {
+		t.Run(string(policy), func(t *testing.T) {
+			a := newAPIServer(t, "shop")
+			deployParts(t, unscanned(t, a, map[string]string{"a.yaml": boxes("v1:size"), "b.yaml": box("v1", "size: s")}), "run-1", "")
+			d := unscanned(t, a, map[string]string{"b.yaml": box("v1", "size: s")}, folder(t, policy, boxes("v1:size")))
+			deployParts(t, d, "run-2", "")
+			_, err := d.Uninstall(t.Context(), "run-3")
+			require.NoError(t, err)
+			assert.Nil(t, a.get(boxPath))
+			assert.NotNil(t, a.get(boxesPath))
+		})
+	}
+}
+
 // TestChartsThatAskForKindsOfOthers are planned with what those will have defined.
 func TestChartsThatAskForKindsOfOthers(t *testing.T) {
 	a := newAPIServer(t, "shop")

@@ -1,6 +1,7 @@
 package helmx_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -255,6 +256,40 @@ func TestWhatIsLeftInAVersionThatIsNotServed(t *testing.T) {
 	assert.Nil(t, a.get(boxPath), "the definition drops the version with the same release")
 	asked := a.requests(func(r string) bool { return strings.HasPrefix(r, "DELETE ") && strings.Contains(r, "/boxes/") })
 	assert.Equal(t, []string{"DELETE /apis/example.com/v2/namespaces/shop/boxes/shoes"}, asked, "the preferred version")
+}
+
+// TestDefinitionThatCantBeLookedAt is an error, of which Helm makes a failed revision.
+func TestDefinitionThatCantBeLookedAt(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	deployParts(t, unscanned(t, a, map[string]string{"a.yaml": boxes("v1:size"), "b.yaml": box("v1", "size: s")}), "run-1", "")
+	d := unscanned(t, a, map[string]string{"a.yaml": boxes("v1:size,colour"), "b.yaml": box("v1", "size: s")})
+	recorded := false
+	a.onRequest(func(w http.ResponseWriter, r *http.Request) bool {
+		recorded = recorded || r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/secrets")
+		if !recorded || r.Method != http.MethodGet || r.URL.Path != boxesPath {
+			return false
+		}
+		fail(w, 403, metav1.StatusReasonForbidden, "no")
+		return true
+	})
+	_, err := d.DeployUnscanned(t.Context(), helmx.UnscannedRequest{Run: "run-2"})
+	failure, ok := errors.AsType[*helmx.APIError](err)
+	require.True(t, ok, "%v", err)
+	assert.Equal(t, helmx.Forbidden, failure.Reason)
+}
+
+// TestRestoreBringsAVersionBack that the revision that failed no longer served.
+func TestRestoreBringsAVersionBack(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	deployParts(t, unscanned(t, a, map[string]string{"a.yaml": boxes("v1:size"), "b.yaml": box("v1", "size: s")}), "run-1", "")
+	moved := strings.Replace(boxes("v1:size", "v2:size"), "served: true", "served: false", 1)
+	d := unscanned(t, a, map[string]string{"a.yaml": moved, "b.yaml": box("v2", "size: m")})
+	before, err := d.Checkpoint(t.Context(), stages.CheckpointRequest{Run: "run-2"})
+	require.NoError(t, err)
+	deployParts(t, d, "run-2", "")
+	r := restore(t, d, "run-2", before)
+	assert.Equal(t, stages.Restored, r.Outcome, r.Message)
+	assert.Equal(t, content{"size": "s"}, a.get(boxPath)["spec"])
 }
 
 // TestRestoreTakesAVersionBack that only the revision that failed had, with the objects

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"time"
 
@@ -65,35 +66,40 @@ func newKubeClient(s *session, apply Apply) *kubeClient {
 //
 // Objects may be of kinds that the manifest itself defines, which stop Helm's.
 // What is not to be validated is of a revision before: its objects may be in a version
-// that is not served any more, and are to be had in another. Those of a kind that is
-// not served at all, of which none can be left, don't stop an uninstallation, as they
-// do Helm's.
+// that is not served any more, and are to be had in another, unless the manifest brings
+// that version back. Those of a kind that is not served at all, of which none can be left,
+// don't stop an uninstallation, as they do Helm's.
 func (k *kubeClient) Build(reader io.Reader, validate bool) (kube.ResourceList, error) {
 	data, err := io.ReadAll(reader)
 	if err != nil {
 		return nil, fmt.Errorf("read the manifest: %w", err)
 	}
-	text := string(data)
-	if !validate {
-		if text, err = k.s.served(text, k.removal != nil); err != nil {
-			return nil, err
-		}
-	}
+	text, own := string(data), kinds{}
 	if strings.Contains(text, "CustomResourceDefinition") {
 		docs, err := parseDocuments(text)
 		if err != nil {
 			return nil, err
 		}
 		for _, doc := range docs {
-			k.s.mapper.kinds.collect(doc.content)
+			own.collect(doc.content)
 		}
 	}
+	switch {
+	case k.removal != nil && !validate:
+		text, err = k.s.served(text, nil, true)
+	case !validate:
+		text, err = k.s.served(text, own, false)
+	}
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(k.s.mapper.kinds, own)
 	return k.Client.Build(strings.NewReader(text), false)
 }
 
-// served returns a manifest with its objects in versions that the cluster serves. Those
-// of kinds that it doesn't stay as they are, or are dropped.
-func (s *session) served(manifest string, drop bool) (string, error) {
+// served returns a manifest with its objects in versions that the cluster serves, or that
+// own says. Those of kinds that it doesn't stay as they are, or are dropped.
+func (s *session) served(manifest string, own kinds, drop bool) (string, error) {
 	docs, err := parseDocuments(manifest)
 	if err != nil {
 		return "", err
@@ -111,7 +117,7 @@ func (s *session) served(manifest string, drop bool) (string, error) {
 				changed = true
 				continue
 			}
-			if err == nil && mapping.GroupVersionKind != o.gvk() {
+			if _, brought := own[o.gvk()]; err == nil && mapping.GroupVersionKind != o.gvk() && !brought {
 				o.content["apiVersion"], changed = mapping.GroupVersionKind.GroupVersion().String(), true
 			}
 			data, err := yaml.Marshal(o.content)

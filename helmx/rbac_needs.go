@@ -28,7 +28,7 @@ type needs struct {
 	// fresh is whether the namespace is yet to be made.
 	fresh bool
 
-	mapper meta.RESTMapper
+	mapper *aheadMapper
 	apply  ApplyMode
 }
 
@@ -71,7 +71,7 @@ func (n *needs) object(o object, verbs ...string) error {
 // kind returns a right to an object that still lacks the verb, or false if the
 // cluster doesn't know its kind.
 func (n *needs) kind(o object) (Right, bool, error) {
-	mapping, err := n.mapper.RESTMapping(o.gvk().GroupKind(), o.gvk().Version)
+	mapping, err := n.mapper.reach(o.gvk())
 	switch {
 	case meta.IsNoMatchError(err):
 		return Right{}, false, nil
@@ -210,7 +210,7 @@ func objectNeeds(n *needs, before []object, o *surveyed, options RBACOptions) er
 			continue
 		}
 		verbs := []string{"get", "create", "patch"}
-		if obj.isCRD() && obj.kept() {
+		if obj.isCRD() {
 			verbs = append(verbs, "watch") // until it is served
 		}
 		_, stays := old[obj.identity()]

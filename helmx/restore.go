@@ -170,6 +170,11 @@ func (d *Deployer) rollBack(s *session, run string, st state, to *release.Releas
 		return stages.Restoration{}, err
 	}
 	spared := s.spare(older)
+	stay, err := parseObjects(to.Manifest, s.namespace, s.mapper)
+	if err != nil {
+		return stages.Restoration{}, err
+	}
+	s.kube.base = index(stay)
 	if err := d.removeHooks(s, own, to); err != nil {
 		return stages.Restoration{}, err
 	}
@@ -284,7 +289,7 @@ func (d *Deployer) uninstall(s *session, run string, st state, own []*release.Re
 	if err != nil {
 		return "", "", err
 	}
-	doomed = slices.DeleteFunc(doomed, func(o object) bool { return o.kept() || s.kube.spared[o.identity()] })
+	doomed = slices.DeleteFunc(doomed, func(o object) bool { return o.kept() || s.kube.spares(o.identity()) })
 	u := action.NewUninstall(s.actions(s.store(), 0))
 	u.Timeout = d.cfg.Timeout
 	u.KeepHistory = st.Newest > 0

@@ -69,8 +69,16 @@ func (k *kubeClient) create(resources kube.ResourceList) (*kube.Result, error) {
 
 // Update makes the live objects those of target, definitions before all else, and
 // deletes what only original has. Unlike Helm's own, it fails if an object can't be
-// deleted.
+// deleted. There is a result with any error: Helm looks into it.
 func (k *kubeClient) Update(original, target kube.ResourceList, force bool) (*kube.Result, error) {
+	result, err := k.updateInOrder(original, target, force)
+	if result == nil {
+		result = &kube.Result{}
+	}
+	return result, err
+}
+
+func (k *kubeClient) updateInOrder(original, target kube.ResourceList, force bool) (*kube.Result, error) {
 	definitions, others := split(target)
 	beside := original.Difference(definitions)
 	if len(definitions) == 0 || len(others)+len(beside) == 0 {
@@ -80,11 +88,7 @@ func (k *kubeClient) Update(original, target kube.ResourceList, force bool) (*ku
 	if err != nil {
 		return defined, err
 	}
-	original, err = k.reachable(beside)
-	if err != nil {
-		return defined, err
-	}
-	result, err := k.update(original, others, force)
+	result, err := k.update(beside, others, force)
 	if result != nil {
 		result.Created = append(defined.Created, result.Created...)
 		result.Updated = append(defined.Updated, result.Updated...)
@@ -93,6 +97,10 @@ func (k *kubeClient) Update(original, target kube.ResourceList, force bool) (*ku
 }
 
 func (k *kubeClient) update(original, target kube.ResourceList, force bool) (*kube.Result, error) {
+	original, err := k.reachable(original)
+	if err != nil {
+		return nil, err
+	}
 	k.awaitAccepted(target)
 	// What target has is updated, spared or not.
 	original = append(k.deletable(original.Difference(target)), original.Intersect(target)...)
@@ -114,7 +122,7 @@ func (k *kubeClient) update(original, target kube.ResourceList, force bool) (*ku
 	for i, info := range target {
 		position[info] = i
 	}
-	err := k.byKind(target, func(info *resource.Info) error {
+	err = k.byKind(target, func(info *resource.Info) error {
 		live, err := look(k.helper(info), info)
 		if err != nil {
 			return err

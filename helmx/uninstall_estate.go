@@ -48,6 +48,9 @@ func (d *Deployer) appraise(s *session, history []*release.Release) (*estate, er
 		return nil, err
 	}
 	current := index(newest)
+	if err := s.spareFolder(e.last()); err != nil {
+		return nil, err
+	}
 	for _, o := range all {
 		live, err := s.live(o)
 		if err != nil {
@@ -108,6 +111,8 @@ func (s *session) reasonToKeep(name string, o object, live *unstructured.Unstruc
 	switch {
 	case o.kept() || object{content: live.Object}.kept():
 		return "it is marked to be kept"
+	case s.kube.spares(o.identity()):
+		return "the chart has it in its crds folder, of which nothing is removed"
 	case owner != "" && !s.owns(name, live):
 		return fmt.Sprintf("it belongs to release %s/%s", namespace, owner)
 	case !since.IsZero() && created.Before(&since):
