@@ -1,13 +1,13 @@
 package helmx
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"strings"
 
 	"helm.sh/helm/v3/pkg/release"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -91,20 +91,22 @@ func (s *session) inUse(definition *unstructured.Unstructured, going map[identit
 	if err != nil {
 		return "", fmt.Errorf("make a metadata client: %w", err)
 	}
+	if condition(definition, "Established") == nil {
+		return "", nil // There can be no objects.
+	}
 	// Each version that is served shows all objects of the kind.
+	problem := errors.New("no version of it is served")
 	for gvk, mapping := range defined {
 		others, err := s.others(client, gvk.GroupKind(), mapping.Resource, going)
 		switch {
-		case apierrors.IsNotFound(err):
-			return "", nil
-		case err != nil && (s.ctx.Err() != nil || isAway(s.explain(err))):
+		case err == nil:
+			return others, nil
+		case s.ctx.Err() != nil || isAway(s.explain(err)):
 			return "", s.explain(err)
-		case err != nil:
-			return fmt.Sprintf("whether there are other objects of its kind can't be seen: %s", s.explain(err)), nil
 		}
-		return others, nil
+		problem = s.explain(err)
 	}
-	return "", nil
+	return fmt.Sprintf("whether there are other objects of its kind can't be seen: %s", problem), nil
 }
 
 // others says which objects of a kind there are beside those that are going, or "". A
