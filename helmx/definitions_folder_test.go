@@ -1,6 +1,7 @@
 package helmx_test
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -49,6 +50,27 @@ func TestFolderOfDefinitionsIsWaitedForAsAWhole(t *testing.T) {
 	require.ErrorContains(t, err, "not done after 300ms")
 	assert.Less(t, time.Since(began), 600*time.Millisecond)
 	assert.NotNil(t, a.get(boxesPath), "all are written before the first is waited for")
+}
+
+// TestPlanDoesNotHoldForADefinitionThatMoved since it was found as the folder has it: to
+// write it was in no plan.
+func TestPlanDoesNotHoldForADefinitionThatMoved(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	d := unscanned(t, a, map[string]string{"b.yaml": box("v1", "size: s")}, folder(t, helmx.CRDsApply, boxes("v1:size")))
+	deployParts(t, d, "run-1", "")
+	p := planParts(t, d)
+	require.Empty(t, p.Changes)
+	a.edit(boxesPath, func(obj content) content {
+		section(obj, "spec")["versions"].([]any)[0].(content)["schema"] = content{"openAPIV3Schema": content{"type": "object"}}
+		return obj
+	})
+	_, err := d.DeployUnscanned(t.Context(), helmx.UnscannedRequest{Run: "run-2", Plan: p.Digest})
+	moved, ok := errors.AsType[*helmx.MovedError](err)
+	require.True(t, ok, "%v", err)
+	assert.Equal(t, []string{"CustomResourceDefinition boxes.example.com was changed or deleted"}, moved.Moved)
+	p = planParts(t, d)
+	require.Len(t, p.Changes, 1)
+	deployParts(t, d, "run-3", p.Digest)
 }
 
 // TestUninstallLeavesAFolderOfDefinitions, also where a template had one of them before.

@@ -71,8 +71,11 @@ func (d *Deployer) bind(s *session, digest string, img stages.Image, history []*
 		if err != nil {
 			return nil, err
 		}
+		moved.Moved = overwritten(trials, want.untried)
 		if hashTrials(trials, want.untried) != want.live {
-			moved.Moved = whatMoved(trials, want.untried, memory)
+			moved.Moved = append(moved.Moved, whatMoved(trials, want.untried, memory)...)
+		}
+		if len(moved.Moved) > 0 {
 			return nil, moved
 		}
 	}
@@ -93,6 +96,18 @@ func since(history []*release.Release, revision int, run string) (past []*releas
 		}
 	}
 	return past, own, foreign
+}
+
+// overwritten names definitions of the crds folder that would be written now, and of which
+// the plan says that they are as they should be.
+func overwritten(trials []*trial, untried string) (out []string) {
+	planned := among(untried)
+	for i, t := range trials {
+		if t.writesFolder() && !planned(i) {
+			out = append(out, t.object.id.String()+" was changed or deleted")
+		}
+	}
+	return out
 }
 
 // whatMoved names what differs from what the plan saw, as far as it is remembered.

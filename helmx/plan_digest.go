@@ -28,7 +28,8 @@ type planDigest struct {
 	manifests, live string
 	// untried has a bit, in hexadecimal, for each object by its place among all, set for
 	// those that were not tried because of their definition. They may be tried once it is
-	// there, with another outcome, so only whether they are there is bound.
+	// there, with another outcome, so only whether they are there is bound. The bits are also
+	// set for definitions of the crds folder that would be written.
 	untried string
 }
 
@@ -63,11 +64,12 @@ func (o *outlook) digest(trials []*trial) string {
 	return planDigest{o.revision, hashContent(o.img, o.content), hashTrials(trials, untried), untried}.String()
 }
 
-// untriedOf tells which objects were not tried, see planDigest.
+// untriedOf tells which objects were not tried, see planDigest, and which definitions of
+// the crds folder would be written.
 func untriedOf(trials []*trial) string {
 	bits := new(big.Int)
 	for i, t := range trials {
-		if t.untried {
+		if t.untried || t.writesFolder() {
 			bits.SetBit(bits, i, 1)
 		}
 	}
@@ -76,6 +78,10 @@ func untriedOf(trials []*trial) string {
 	}
 	return bits.Text(16)
 }
+
+// writesFolder reports whether it is about a definition of the crds folder that isn't as it
+// should be.
+func (t *trial) writesFolder() bool { return t.crds != CRDsRefuse && t.action != "" }
 
 // among tells whether the object at a place is one of the untried.
 func among(untried string) func(place int) bool {

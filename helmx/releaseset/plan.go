@@ -2,6 +2,7 @@ package releaseset
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -40,10 +41,10 @@ type MemberPlan struct {
 // Plan asks every member's deployer, a few at a time. It changes nothing. All
 // failures are reported, each as a [MemberError].
 func (s *Set) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
-	plans := make([]MemberPlan, len(s.members))
-	planMember := func(ctx context.Context, i int, defined []stages.Kind) error {
+	plans, failed := make([]MemberPlan, len(s.members)), make([]error, len(s.members))
+	planMember := func(ctx context.Context, i int, defined []stages.Kind) {
 		m := s.members[i]
-		return m.use(ctx, func(ctx context.Context, d Deployer) error {
+		failed[i] = m.use(ctx, func(ctx context.Context, d Deployer) error {
 			plan, err := m.plan(ctx, d, req, defined)
 			if err != nil {
 				return &MemberError{m.id, "plan", err}
@@ -53,9 +54,12 @@ func (s *Set) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 			return nil
 		})
 	}
-	err := s.each(ctx, func(ctx context.Context, i int) error { return planMember(ctx, i, nil) })
+	err := s.each(ctx, func(ctx context.Context, i int) error {
+		planMember(ctx, i, nil)
+		return nil
+	})
 	// Only now it is known which kinds there will be that the cluster doesn't have, or has
-	// otherwise. A chart that asks for those may define more.
+	// otherwise. A chart that asks for those may define more, or have failed without them.
 	told := make([][]stages.Kind, len(s.members))
 	for range s.members {
 		defined := s.defined(plans)
@@ -66,12 +70,15 @@ func (s *Set) Plan(ctx context.Context, req PlanRequest) (Plan, error) {
 			break
 		}
 		err = s.each(ctx, func(ctx context.Context, i int) error {
-			if !again(i) {
-				return nil
+			if again(i) {
+				planMember(ctx, i, defined[i])
 			}
-			return planMember(ctx, i, defined[i])
+			return nil
 		})
 		told = defined
+	}
+	if of := errors.Join(failed...); of != nil {
+		err = of
 	}
 	if err != nil {
 		return Plan{}, fmt.Errorf("plan the release set: %w", err)

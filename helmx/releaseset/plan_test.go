@@ -151,3 +151,29 @@ func TestMembersArePlannedWithWhatOthersDefine(t *testing.T) {
 	}
 	assert.Equal(t, map[string]int{"ns/kinds": 1, "ns/gated": 2, "ns/things": 3, "ns/old": 1, "ns/apart": 1}, times)
 }
+
+// TestMembersThatFailWithoutWhatOthersDefine are planned once that is known.
+func TestMembersThatFailWithoutWhatOthersDefine(t *testing.T) {
+	box := stages.Kind{APIVersion: "example.com/v1", Kind: "Box", Resource: "boxes", Namespaced: true, Pending: true}
+	c := newCluster()
+	set := newSet(t, 1, c.member(t, "kinds"), c.member(t, "gated", "kinds"), c.member(t, "broken", "kinds"))
+	c.fakes["kinds"].defines = func([]stages.Kind) []stages.Kind { return []stages.Kind{box} }
+	needs := func(n int) func(before []stages.Kind) []stages.Kind {
+		return func(before []stages.Kind) []stages.Kind {
+			if len(before) < n {
+				panic("it asks for more kinds")
+			}
+			return nil
+		}
+	}
+	c.fakes["gated"].defines, c.fakes["broken"].defines = needs(1), needs(1)
+	_, err := set.Plan(t.Context(), releaseset.PlanRequest{Run: "run-1"})
+	require.NoError(t, err)
+
+	c.fakes["broken"].defines = needs(2)
+	_, err = set.Plan(t.Context(), releaseset.PlanRequest{Run: "run-1"})
+	failure, ok := errors.AsType[*releaseset.MemberError](err)
+	require.True(t, ok, "%v", err)
+	assert.Equal(t, "ns/broken", failure.Member)
+	assert.NotContains(t, err.Error(), "ns/gated")
+}
