@@ -44,21 +44,20 @@ func (s *session) spareDefinitions(own []*release.Release, to *release.Release) 
 }
 
 // spareFolder keeps the definitions in the crds folder of the chart that a revision was
-// made from, which the session may not have.
-func (s *session) spareFolder(rel *release.Release) error {
+// made from, which the session may not have. What can't be read there has defined nothing.
+func (s *session) spareFolder(rel *release.Release) {
 	if rel.Chart == nil {
-		return nil
+		return
 	}
 	for _, crd := range rel.Chart.CRDObjects() {
 		objects, err := parseObjects(string(crd.File.Data), "", nil)
 		if err != nil {
-			return fmt.Errorf("revision %d: %s: %w", rel.Version, crd.Filename, err)
+			continue
 		}
 		for _, o := range objects {
 			s.kube.defined[o.identity()] = true
 		}
 	}
-	return nil
 }
 
 // going returns the objects of revisions of own that go when to, if any, comes back.

@@ -89,6 +89,16 @@ func TestUninstallLeavesAFolderOfDefinitions(t *testing.T) {
 	}
 }
 
+// TestUninstallOfAChartWithAFolderThatCantBeRead, and that nobody has asked for.
+func TestUninstallOfAChartWithAFolderThatCantBeRead(t *testing.T) {
+	a := newAPIServer(t, "shop")
+	d := unscanned(t, a, map[string]string{"a.yaml": boxes("v1:size")}, folder(t, helmx.CRDsSkip, "a: [\n"))
+	deployParts(t, d, "run-1", "")
+	_, err := d.Uninstall(t.Context(), "run-2")
+	require.NoError(t, err)
+	assert.Nil(t, a.get(boxesPath))
+}
+
 // TestChartsThatAskForKindsOfOthers are planned with what those will have defined.
 func TestChartsThatAskForKindsOfOthers(t *testing.T) {
 	a := newAPIServer(t, "shop")

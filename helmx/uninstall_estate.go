@@ -48,9 +48,7 @@ func (d *Deployer) appraise(s *session, history []*release.Release) (*estate, er
 		return nil, err
 	}
 	current := index(newest)
-	if err := s.spareFolder(e.last()); err != nil {
-		return nil, err
-	}
+	s.spareFolder(e.last())
 	for _, o := range all {
 		live, err := s.live(o)
 		if err != nil {
