@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/cli-runtime/pkg/resource"
 	"k8s.io/client-go/discovery"
 )
@@ -127,17 +128,20 @@ func (s *session) awaitServed(ctx context.Context, versions map[*meta.RESTMappin
 	}
 	for mapping, want := range versions {
 		gvk := mapping.GroupVersionKind
-		for {
+		var away error
+		err := wait.PollUntilContextCancel(ctx, pollDefinitions, true, func(context.Context) (bool, error) {
 			is, err := lists(client, gvk.GroupVersion(), mapping.Resource.Resource)
-			if err != nil && !isAway(err) {
-				return fmt.Errorf("ask whether %s is served: %w", gvk, err)
+			if away = err; err != nil && isAway(err) {
+				return false, nil
 			}
-			if err == nil && is == want {
-				break
-			}
-			if !pause(ctx, pollDefinitions) {
-				return fmt.Errorf("wait until %s of %s is served as its definition says: %w", gvk.Kind, gvk.GroupVersion(), errors.Join(context.Cause(ctx), err))
-			}
+			return is == want, err
+		})
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return fmt.Errorf("wait until %s of %s is served as its definition says: %w", gvk.Kind, gvk.GroupVersion(), errors.Join(context.Cause(ctx), away))
+		default:
+			return fmt.Errorf("ask whether %s is served: %w", gvk, err)
 		}
 	}
 	return nil
@@ -160,18 +164,6 @@ func lists(client discovery.DiscoveryInterface, gv schema.GroupVersion, name str
 	return false, nil
 }
 
-// pause reports whether ctx lasts that long.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
 // catchUp is how long objects are held back until the API server accepts them after a
 // change of their definition. It takes over a new schema at a time of its own, mostly
 // within milliseconds, and no answer tells whether it has.
@@ -187,8 +179,7 @@ func (k *kubeClient) awaitAccepted(resources kube.ResourceList) {
 		if _, changed := k.changed[info.Mapping.GroupVersionKind.GroupKind()]; !changed {
 			continue
 		}
-		for k.outdated(info) && pause(ctx, pollDefinitions) {
-		}
+		_ = wait.PollUntilContextCancel(ctx, pollDefinitions, true, func(context.Context) (bool, error) { return !k.outdated(info), nil })
 	}
 }
 
